@@ -1,0 +1,30 @@
+"""How every command talks: what it resolved before it works, where the result is and what to run next after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import typer
+
+__all__ = ["done", "note", "resolved"]
+
+
+def resolved(command: str, values: Mapping[str, object]) -> None:
+    """Print the settings a command will work with, one aligned line each; unset ones are left out."""
+    shown = {name: value for name, value in values.items() if value is not None}
+    width = max((len(name) for name in shown), default=0)
+    typer.echo(f"vqtok {command}")
+    for name, value in shown.items():
+        typer.echo(f"  {name:<{width}}  {value}")
+
+
+def note(message: str) -> None:
+    """Print something the user should know but need not act on."""
+    typer.echo(f"note: {message}")
+
+
+def done(message: str, *, next: str | None = None) -> None:
+    """Print where the result is and, where there is one, the command that goes on from it."""
+    typer.echo(message)
+    if next:
+        typer.echo(f"next: {next}")

@@ -1,0 +1,60 @@
+"""What a user can get wrong. The command line prints any of these as one line and exits with status 2.
+
+VqtokError
+├── ConfigurationError   an option, a key or a combination that makes no sense
+├── DataError            pictures or codes that are missing, empty or unreadable
+├── CheckpointError      weights or a checkpoint that are missing, misshapen or not resumable
+├── MismatchError        codes, priors and tokenizers that do not belong together
+├── TrainingError        a run that cannot go on, such as a loss that is not finite
+└── HubError             a repository that cannot be read or written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "HubError",
+    "MismatchError",
+    "TrainingError",
+    "VqtokError",
+    "nearest",
+]
+
+
+class VqtokError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigurationError(VqtokError):
+    """An option, a key or a combination that makes no sense."""
+
+
+class DataError(VqtokError):
+    """Pictures or codes that are missing, empty or unreadable."""
+
+
+class CheckpointError(VqtokError):
+    """Weights or a checkpoint that are missing, misshapen or not resumable."""
+
+
+class MismatchError(VqtokError):
+    """Codes, priors and tokenizers that do not belong together."""
+
+
+class TrainingError(VqtokError):
+    """A run that cannot go on."""
+
+
+class HubError(VqtokError):
+    """A repository that cannot be read or written."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which allowed name is closest to a misspelt one: `" Did you mean 'x'?"`, or nothing where none is close."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
