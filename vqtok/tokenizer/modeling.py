@@ -1,0 +1,224 @@
+"""The tokenizer as a Hugging Face model: pictures to codes and back. van den Oord et al. 2017, arXiv:1711.00937."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from vqtok.errors import CheckpointError, ConfigurationError, HubError
+from vqtok.networks import build_networks
+from vqtok.quantizers import build_quantizer
+from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
+from vqtok.tokenizer.image_processing import VQImageProcessor
+
+__all__ = ["VQTokenizer", "VQTokenizerOutput"]
+
+
+@dataclass
+class VQTokenizerOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: scalar, reconstruction plus the quantizer's loss.
+        losses: `reconstruction` and every term of the quantizer before its weight; detached scalars.
+        reconstruction: pixels (B, C, H, W), not clamped.
+        codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1.
+        quantized: (B, D, h, w), what the decoder got.
+        latents: (B, D, h, w), what the encoder gave.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    reconstruction: Tensor | None = None
+    codes: Tensor | None = None
+    quantized: Tensor | None = None
+    latents: Tensor | None = None
+
+
+class VQTokenizer(PreTrainedModel):
+    """Encoder, quantizer and decoder, with the preprocessing that belongs to them.
+
+    Shapes: pixel values (B, C, H, W) in [-1, 1], H and W divisible by the downsample factor; codes int64 (B, h, w), or
+    (B, h, w, Q) where Q > 1.
+    """
+
+    config_class = VQTokenizerConfig
+    config: VQTokenizerConfig
+    base_model_prefix = "vqtok"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keep_in_fp32_modules_strict = ["codebook", "cluster_size", "code_sums"]
+
+    def __init__(self, config: VQTokenizerConfig) -> None:
+        super().__init__(config)
+        assert config.network is not None and config.quantizer is not None
+        self.quantizer = build_quantizer(config.quantizer)
+        self.encoder, self.decoder = build_networks(
+            config.network, num_channels=config.num_channels, code_dim=self.quantizer.code_dim
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers calls this for every module, children first; these three fill everything below them. While
+        # weights are loaded it guards torch.nn.init, so that a reset passes over what the checkpoint held.
+        if module in (self.encoder, self.quantizer, self.decoder):
+            module.reset_parameters()
+
+    def forward(self, pixel_values: Tensor) -> VQTokenizerOutput:
+        """Reconstruct pixel values (B, C, H, W) and say how well; the loss is the mean over all elements.
+
+        Raises:
+            ConfigurationError: the number of channels or the size does not fit the network.
+        """
+        latents = self.encoder(self.checked(pixel_values))
+        quantized = self.quantizer(latents)
+        reconstruction = self.decoder(quantized.quantized.to(self.dtype))
+        reconstruction_loss = mse_loss(reconstruction.float(), pixel_values.float())
+        return VQTokenizerOutput(
+            loss=reconstruction_loss + quantized.loss,
+            losses={"reconstruction": reconstruction_loss.detach(), **quantized.metrics},
+            reconstruction=reconstruction,
+            codes=quantized.codes,
+            quantized=quantized.quantized,
+            latents=latents,
+        )
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Codes of pixel values (B, C, H, W) in [-1, 1]: int64 (B, h, w), or (B, h, w, Q) where Q > 1."""
+        codes: Tensor = self.quantizer.encode(self.encoder(self.checked(pixel_values)))
+        return codes
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) in [-1, 1] of codes (B, h, w) or (B, h, w, Q).
+
+        Raises:
+            ConfigurationError: a code outside [0, K).
+        """
+        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+            raise ConfigurationError(
+                f"codes must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
+            )
+        quantized = self.quantizer.decode(codes.to(self.device, torch.int64))
+        pixels: Tensor = self.decoder(quantized.to(self.dtype)).float().clamp(-1, 1)
+        return pixels
+
+    def tokenize(self, images: Any) -> Tensor:
+        """Codes of pictures: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
+        return self.encode(self.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device))
+
+    def detokenize(self, codes: Tensor) -> list[Image.Image]:
+        """Pictures of codes (B, h, w) or (B, h, w, Q)."""
+        return self.image_processor.post_process(self.decode(codes))
+
+    @property
+    def image_processor(self) -> VQImageProcessor:
+        """The preprocessing that this tokenizer was trained with."""
+        height, width = self.config.size
+        return VQImageProcessor(
+            size={"height": height, "width": width},
+            num_channels=self.config.num_channels,
+            resample=self.config.resample,
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the code grid of a picture of the configured size."""
+        height, width = self.config.size
+        return height // self.config.downsample_factor, width // self.config.downsample_factor
+
+    @property
+    def codebook_size(self) -> int:
+        """K, codes per codebook."""
+        return self.quantizer.codebook_size
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q, codes per position."""
+        return self.quantizer.num_codebooks
+
+    @property
+    def codes_per_image(self) -> int:
+        """L = h * w * Q."""
+        return self.grid[0] * self.grid[1] * self.num_codebooks
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, as hex, over what decides the codes: encoder, codebook and preprocessing, in their present types.
+
+        Two tokenizers with one fingerprint give one picture the same codes. A model cast to another type gives other
+        codes here and there, and so has another fingerprint.
+        """
+        tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        for name, tensor in self.quantizer.state_dict().items():
+            if name.rsplit(".", 1)[-1] not in self.quantizer.training_state:
+                tensors[f"quantizer.{name}"] = tensor
+        digest = hashlib.sha256(json.dumps(self.config.preprocessing, sort_keys=True).encode())
+        digest.update(json.dumps([self.config.network, self.config.quantizer], sort_keys=True).encode())
+        digest.update(save({name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}))
+        return digest.hexdigest()
+
+    def checked(self, pixel_values: Tensor) -> Tensor:
+        """Pixel values in the model's type, refused unless they have its channels and divide into a grid."""
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ConfigurationError(
+                f"pixel values must be (B, {self.config.num_channels}, H, W), got {tuple(pixel_values.shape)}"
+            )
+        check_divisible(pixel_values.shape[2], pixel_values.shape[3], self.config.downsample_factor)
+        return pixel_values.to(self.dtype)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write config.json, model.safetensors and preprocessor_config.json."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Load from a folder or a Hub id; only safetensors are read.
+
+        Raises:
+            CheckpointError: a folder without configuration or weights, or weights that do not fit the configuration.
+            HubError: a repository or revision that cannot be read.
+        """
+        local = Path(name).is_dir()
+        kwargs["use_safetensors"] = True
+        wanted_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise (CheckpointError if local else HubError)(f"cannot load a tokenizer from {name}: {reason}") from error
+        lost = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
+        if lost:
+            raise CheckpointError(
+                f"the weights in {name} do not fit its configuration: {', '.join(lost[:4])}"
+                f"{' and more' if len(lost) > 4 else ''} missing or unknown; save the tokenizer again"
+            )
+        model.repository, model.revision = str(name), None
+        if not local:
+            cached = try_to_load_from_cache(
+                str(name), "config.json", cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision")
+            )
+            model.revision = Path(cached).parent.name if isinstance(cached, str) else None
+        return (model, info) if wanted_info else model
+
+    repository: str | None = None
+    """Folder or Hub id that the tokenizer was loaded from."""
+
+    revision: str | None = None
+    """Commit of the Hub repository that it was loaded from."""
