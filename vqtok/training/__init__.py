@@ -1,0 +1,8 @@
+"""From pictures to a tokenizer and from codes to a prior: two loops, their configuration and their checkpoints."""
+
+from __future__ import annotations
+
+from vqtok.training.config import TokenizerTrainingConfig, resolve_config
+from vqtok.training.tokenizer import TrainingResult, open_pictures, train_tokenizer
+
+__all__ = ["TokenizerTrainingConfig", "TrainingResult", "open_pictures", "resolve_config", "train_tokenizer"]

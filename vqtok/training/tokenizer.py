@@ -1,0 +1,262 @@
+"""Training of a tokenizer: one loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import Signals
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from tqdm import tqdm
+
+from vqtok.data import ImageSource, Pictures, open_splits, ordered_batches, picture_grid, to_pixels, training_batches
+from vqtok.data.sources import native_format
+from vqtok.quantizers import perplexity
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
+from vqtok.training.config import TokenizerTrainingConfig, save_config
+from vqtok.training.loop import (
+    LossWindow,
+    build_accelerator,
+    build_optimizer,
+    learning_rate_at,
+    start_tracker,
+    stop_on_signals,
+)
+from vqtok.training.runs import MetricsFile, prepare_run
+
+__all__ = ["TrainingResult", "open_pictures", "train_tokenizer"]
+
+SHOWN = 32  # pictures on a sheet of originals over reconstructions
+SHOWN_A_ROW = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        model: folder of the finished model, or None where a signal stopped the run.
+        step: steps done.
+        metrics: the last evaluation.
+        stopped_by: the signal, if one stopped it.
+    """
+
+    model: Path | None
+    step: int
+    metrics: dict[str, float]
+    stopped_by: Signals | None
+
+
+def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
+    """The training and test pictures, and the configuration with the size and channels that the pictures decide."""
+    train, test = open_splits(
+        config.dataset,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        revision=config.revision,
+        test_share=config.test_share,
+        seed=config.seed,
+    )
+    size, channels = native_format(train)
+    return (
+        replace(config, image_size=config.image_size or list(size), num_channels=config.num_channels or channels),
+        train,
+        test,
+    )
+
+
+def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
+    """The part of a run's configuration that is saved with the weights."""
+    return VQTokenizerConfig(
+        image_size=config.image_size,
+        num_channels=config.num_channels,
+        resample=config.resample,
+        network=config.network,
+        quantizer=config.quantizer,
+    )
+
+
+def train_tokenizer(
+    config: TokenizerTrainingConfig, train: ImageSource, test: ImageSource, *, resume: bool = False
+) -> TrainingResult:
+    """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
+
+    Args:
+        config: with image_size and num_channels set, see `open_pictures`.
+        train, test: pictures to learn from and held-out ones to look at.
+        resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+
+    Raises:
+        ConfigurationError: a configuration that makes no sense, or a run folder in use.
+        CheckpointError: a checkpoint that cannot be read or written.
+        TrainingError: a loss that is not finite.
+    """
+    run = Path(config.out)
+    accelerator = build_accelerator(config)
+    set_seed(config.seed)
+    model = VQTokenizer(model_config(config))
+    format = {"image_size": model.config.size, "num_channels": model.config.num_channels, "resample": config.resample}
+    train_pictures, test_pictures = Pictures(train, **format), Pictures(test, **format)
+    if accelerator.is_main_process:
+        prepare_run(run, resume=resume)
+        save_config(replace(config, network=model.config.network, quantizer=model.config.quantizer), run / "config.yaml")
+    accelerator.wait_for_everyone()
+    start_tracker(accelerator, config)
+
+    model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, config)
+    parts = accelerator.num_processes * config.gradient_accumulation_steps
+    model, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
+
+    newest = newest_checkpoint(run) if resume else None
+    start = load_checkpoint(accelerator, newest) if newest else 0
+    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
+    batches = training_batches(
+        train_pictures,
+        batch_size=config.batch_size // parts,
+        seed=config.seed,
+        start_step=start * config.gradient_accumulation_steps,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=config.num_workers,
+    )
+
+    def log(step: int, split: str, values: dict[str, float]) -> None:
+        accelerator.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
+        if metrics_file:
+            metrics_file.add(step, split, values)
+
+    step, test_metrics = start, {}
+    losses = LossWindow()
+    code_counts = torch.zeros(accelerator.unwrap_model(model).codebook_size, device=accelerator.device)
+    pictures_seen, began = 0, time.perf_counter()
+    progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
+    model.train()
+    with stop_on_signals() as stop, progress:
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, config)
+            for _ in range(config.gradient_accumulation_steps):
+                pixels = to_pixels(next(batches)["pixels"].to(accelerator.device, non_blocking=True))
+                with accelerator.accumulate(model):
+                    output = model(pixels)
+                    accelerator.backward(output.loss)
+                    if accelerator.sync_gradients and config.max_grad_norm > 0:
+                        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                losses.add({"loss": output.loss, **output.losses})
+                code_counts += torch.bincount(output.codes.flatten(), minlength=len(code_counts))
+            step += 1
+            pictures_seen += config.batch_size
+            progress.update()
+            last, stopping = step == config.steps, stop(accelerator, step)
+
+            if step % config.log_every == 0 or last or stopping:
+                counts = accelerator.reduce(code_counts, reduction="sum")
+                row = losses.close(accelerator, step) | code_use(counts)
+                row["learning_rate"] = learning_rate_at(step - 1, config)
+                row["pictures_per_second"] = pictures_seen / (time.perf_counter() - began)
+                log(step, "train", row)
+                progress.set_postfix_str(summary(row))
+                code_counts.zero_()
+                pictures_seen, began = 0, time.perf_counter()
+
+            if step % config.eval_every == 0 or last:
+                plain = accelerator.unwrap_model(model)
+                test_metrics = evaluate(accelerator, plain, test_pictures, config)
+                log(step, "test", test_metrics)
+                if accelerator.is_main_process:
+                    paint_samples(accelerator, plain, test_pictures, run / "samples" / f"step-{step:06d}.png")
+                model.train()
+                began = time.perf_counter()
+
+            if step % config.checkpoint_every == 0 or last or stopping:
+                save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
+                began = time.perf_counter()
+
+            if stopping and not last:
+                break
+    accelerator.end_training()
+
+    finished = step == config.steps
+    if finished and accelerator.is_main_process:
+        save_model(accelerator.unwrap_model(model), run)
+    accelerator.wait_for_everyone()
+    return TrainingResult(
+        model=run / "model" if finished else None, step=step, metrics=test_metrics, stopped_by=stop.signal
+    )
+
+
+def code_use(counts: Tensor) -> dict[str, float]:
+    """Perplexity, and the share of codes in use, of how often each code was used; counts (K,)."""
+    return {"perplexity": float(perplexity(counts)), "usage": float((counts > 0).float().mean())}
+
+
+def summary(row: dict[str, float]) -> str:
+    """What the progress bar says of the last steps."""
+    return (
+        f"{row['pictures_per_second']:.0f} pictures/s, loss {row['loss']:.4f}, "
+        f"reconstruction {row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    accelerator: Accelerator, model: VQTokenizer, pictures: Pictures, config: TokenizerTrainingConfig
+) -> dict[str, float]:
+    """Reconstruction error and code use on held-out pictures; every process takes its share of the batches.
+
+    `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
+    """
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
+    counts = torch.zeros(model.codebook_size, device=accelerator.device)
+    limit = min(len(pictures), config.eval_images or len(pictures))
+    for index, batch in enumerate(ordered_batches(pictures, batch_size=128, num_workers=config.num_workers)):
+        if index * 128 >= limit:
+            break
+        if index % accelerator.num_processes != accelerator.process_index:
+            continue
+        pixels = to_pixels(batch["pixels"][: limit - index * 128].to(accelerator.device))
+        with accelerator.autocast():
+            codes = model.encode(pixels)
+            error = (model.decode(codes) - pixels) / 2
+        unit = (pixels.double() + 1) / 2
+        sums += torch.stack([error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
+        counts += torch.bincount(codes.flatten(), minlength=len(counts))
+    squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
+    mse = squared / elements
+    variance = total_of_squares / elements - (total / elements) ** 2
+    ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
+    return {"mse": mse, **ratio, **code_use(accelerator.reduce(counts, reduction="sum"))}
+
+
+@torch.no_grad()
+def paint_samples(accelerator: Accelerator, model: VQTokenizer, pictures: Pictures, path: Path) -> None:
+    """Write a sheet: rows of held-out originals, each over the row of their reconstructions."""
+    model.eval()
+    chosen = list(range(min(SHOWN, len(pictures))))
+    pixels = to_pixels(pictures.__getitems__(chosen)["pixels"].to(accelerator.device))
+    with accelerator.autocast():
+        painted = model.decode(model.encode(pixels))
+    processor = model.image_processor
+    rows = zip(pixels.split(SHOWN_A_ROW), painted.split(SHOWN_A_ROW), strict=True)
+    sheet = [picture for row in rows for half in row for picture in processor.post_process(half)]
+    path.parent.mkdir(exist_ok=True)
+    picture_grid(sheet, columns=min(SHOWN_A_ROW, len(chosen)), scale=max(1, 64 // max(model.config.size))).save(path)
+
+
+def save_model(model: VQTokenizer, run: Path) -> None:
+    """Write `model/` beside its place, then rename it."""
+    partial = run / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    replace_folder(partial, run / "model")
