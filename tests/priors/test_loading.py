@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaForCausalLM
+
+import vqtok
+from tests.priors.conftest import make_binding, make_prior
+from vqtok.errors import CheckpointError
+from vqtok.priors import Prior, PriorBinding, load_prior, negative_log_likelihood
+
+
+@pytest.fixture()
+def saved(prior: Prior, tmp_path: Path) -> Path:
+    prior.save_pretrained(tmp_path / "prior")
+    return tmp_path / "prior"
+
+
+def test_a_saved_prior_comes_back_bitwise(
+    prior: Prior, binding: PriorBinding, saved: Path, every_grid: torch.Tensor
+) -> None:
+    loaded = load_prior(saved)
+    assert type(loaded) is type(prior)
+    assert not loaded.training
+    assert PriorBinding.from_config(loaded.config) == binding
+    assert torch.equal(negative_log_likelihood(loaded, every_grid, 1), negative_log_likelihood(prior, every_grid, 1))
+    assert sorted(file.name for file in saved.glob("*.safetensors")) == ["model.safetensors"]
+
+
+def test_a_run_folder_leads_to_its_model(prior: Prior, tmp_path: Path) -> None:
+    prior.save_pretrained(tmp_path / "run" / "model")
+    assert load_prior(tmp_path / "run").config.vqtok == prior.config.vqtok
+
+
+def test_generation_settings_travel_with_a_transformer(tmp_path: Path) -> None:
+    make_prior("transformer", make_binding()).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "generation_config.json").read_text())
+    assert settings["do_sample"] is True
+    assert settings["top_k"] == 0
+    assert settings["top_p"] == 1.0
+    assert settings["max_new_tokens"] == 4
+    assert settings["suppress_tokens"] == [3, 4, 5]
+    assert [settings.get(f"{name}_token_id") for name in ("bos", "eos", "pad")] == [None] * 3
+
+
+def test_the_auto_classes_know_a_pixelcnn(tmp_path: Path) -> None:
+    prior = make_prior("pixelcnn", make_binding())
+    prior.save_pretrained(tmp_path)
+    assert vqtok.__version__  # importing the package is what registers
+    assert AutoConfig.from_pretrained(tmp_path).vqtok == prior.config.vqtok
+    assert torch.equal(AutoModel.from_pretrained(tmp_path).embedding.weight, prior.embedding.weight)
+
+
+def test_nothing_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a prior folder nor a Hub repository"):
+        load_prior(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_refused(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(CheckpointError, match=f"holds no {name}"):
+        load_prior(saved)
+
+
+def test_a_model_that_is_no_prior_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no prior of this package"):
+        load_prior(tmp_path)
+
+
+def test_missing_weights_are_refused(saved: Path) -> None:
+    weights = load_file(saved / "model.safetensors")
+    name = sorted(weights)[0]
+    del weights[name]
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"lack 1 tensors, such as '{name}'"):
+        load_prior(saved)
+
+
+def test_misshapen_weights_are_refused(saved: Path) -> None:
+    weights = load_file(saved / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name] = torch.zeros(1, 2, 3)
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_prior(saved)
+
+
+def test_a_broken_file_is_refused(saved: Path) -> None:
+    (saved / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_prior(saved)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.priors.conftest import make_binding, make_prior
+from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.priors import PixelCNN, PixelCNNConfig
+from vqtok.priors.pixelcnn import gate
+
+
+def test_gate_is_equation_4() -> None:
+    features = torch.randn(2, 6, 3, 3)
+    content, door = features[:, :3], features[:, 3:]
+    torch.testing.assert_close(gate(features), torch.tanh(content) / (1 + torch.exp(-door)))
+
+
+def test_logits_have_the_grid_of_the_codes() -> None:
+    prior = make_prior("pixelcnn", make_binding(grid=(3, 5), codebook_size=7))
+    codes = torch.randint(7, (2, 3, 5))
+    assert prior(codes).shape == (2, 3, 5, 7)
+    assert torch.equal(prior(codes), prior(codes, torch.tensor([2, 2])))
+
+
+def test_several_codebooks_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="use the transformer"):
+        PixelCNN(PixelCNNConfig(vqtok=make_binding(num_codebooks=2).to_dict()))
+
+
+def test_a_prior_of_no_tokenizer_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="vqtok"):
+        PixelCNN(PixelCNNConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden_size", 0), ("num_layers", 0), ("kernel_size", 4), ("kernel_size", 1), ("dropout", 1.0)]
+)
+def test_numbers_that_make_no_network_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must .* got {value}"):
+        PixelCNNConfig(**{name: value})

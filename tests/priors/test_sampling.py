@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from PIL import Image
+from transformers import LlamaForCausalLM
+
+from tests.priors.conftest import make_binding, make_prior
+from vqtok.errors import ConfigurationError, MismatchError
+from vqtok.priors import (
+    PixelCNN,
+    Prior,
+    PriorBinding,
+    code_logits,
+    generate,
+    negative_log_likelihood,
+    sample_codes,
+)
+from vqtok.priors.pixelcnn import PixelCNNDecoder
+from vqtok.priors.sampling import filter_top_k, filter_top_p
+from vqtok.priors.transformer import TransformerDecoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("pixelcnn", {"grid": (4, 3)}),
+        ("pixelcnn", {"grid": (1, 1)}),
+        ("transformer", {"grid": (4, 3)}),
+        ("transformer", {"grid": (2, 3), "num_codebooks": 2}),
+    ],
+)
+@torch.no_grad()
+def test_step_by_step_equals_the_full_forward(kind: str, changes: dict[str, object]) -> None:
+    binding = make_binding(codebook_size=5, **changes)
+    prior = make_prior(kind, binding)
+    codes = torch.randint(5, (4, binding.codes_per_image), generator=torch.Generator().manual_seed(1))
+    classes = torch.tensor([0, 1, 2, 0])
+    decoder = PixelCNNDecoder(prior, classes) if isinstance(prior, PixelCNN) else TransformerDecoder(prior, classes)
+    steps = [decoder.step(previous) for previous in (None, *codes.unbind(1)[:-1])]
+    torch.testing.assert_close(torch.stack(steps, dim=1), code_logits(prior, codes, classes), rtol=1e-4, atol=1e-5)
+
+
+def probabilities_by_hand(logits: list[float], top_k: int, top_p: float) -> list[float]:
+    """Softmax, the k best, softmax again, the shortest head that reaches p: one row, in plain Python."""
+    exponentials = [2.718281828459045**value for value in logits]
+    best = sorted(range(len(logits)), key=lambda code: -logits[code])
+    kept = best[: top_k or len(best)]
+    total, reached, head = sum(exponentials[code] for code in kept), 0.0, []
+    for code in kept:
+        if reached >= top_p:
+            break
+        head.append(code)
+        reached += exponentials[code] / total
+    share = sum(exponentials[code] for code in head)
+    return [exponentials[code] / share if code in head else 0.0 for code in range(len(logits))]
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 3, 7, 50])
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 1.0])
+def test_filters_equal_the_plain_ones(top_k: int, top_p: float) -> None:
+    logits = torch.randn(20, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 2
+    ours = filter_top_p(filter_top_k(logits, top_k), top_p).softmax(dim=-1)
+    by_hand = [probabilities_by_hand(row, top_k, top_p) for row in logits.tolist()]
+    torch.testing.assert_close(ours, torch.tensor(by_hand, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@torch.no_grad()
+def test_sampling_equals_the_definition(prior: Prior, binding: PriorBinding, scale: float) -> None:
+    """The full forward anew for every code, guidance as the paper writes it, filters in plain Python."""
+    count, length = 6, binding.codes_per_image
+    ours = sample_codes(
+        prior, num_images=count, labels=[0, 1], temperature=0.8, top_k=2, top_p=0.9, guidance_scale=scale, seed=3
+    )
+    noise = torch.rand(count, length, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    codes = torch.zeros(count, length, dtype=torch.long)
+    for image in range(count):
+        for position in range(length):
+            row = codes[image : image + 1]
+            conditional = code_logits(prior, row, torch.tensor([image % 2]))[0, position].double()
+            null = code_logits(prior, row, torch.tensor([2]))[0, position].double()
+            logits = (null + scale * (conditional - null)) / 0.8
+            below = 0.0
+            for code, probability in enumerate(probabilities_by_hand(logits.tolist(), 2, 0.9)):
+                below += probability
+                if noise[image, position] < below:
+                    codes[image, position] = code
+                    break
+    assert ours.shape == binding.code_shape(count)
+    assert ours.dtype == torch.int64
+    assert torch.equal(ours.flatten(1), codes)
+
+
+def test_draws_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> None:
+    count = 8000
+    drawn = sample_codes(prior, num_images=count, labels=1, seed=0, batch_size=4000)
+    seen = Counter(map(tuple, drawn.flatten(1).tolist()))
+    probabilities = torch.exp(-negative_log_likelihood(prior, every_grid, 1))
+    frequencies = torch.tensor([seen[tuple(grid)] / count for grid in every_grid.flatten(1).tolist()])
+    error = (probabilities * (1 - probabilities) / count).sqrt() + 1e-4
+    assert ((frequencies - probabilities) / error).abs().max() < 4.5
+
+
+@torch.no_grad()
+def test_greedy_equals_generate(prior: Prior, binding: PriorBinding) -> None:
+    """What any engine that serves Llama draws is what we draw, for the generation settings travel with the weights."""
+    if not isinstance(prior, LlamaForCausalLM):
+        return
+    ours = sample_codes(prior, num_images=2, labels=[0, 1], top_k=1, seed=0).flatten(1)
+    codes = binding.num_codebooks * binding.codebook_size
+    start = torch.tensor([[codes], [codes + 1]])
+    if binding.num_codebooks == 1:
+        theirs = prior.generate(start, attention_mask=torch.ones_like(start), do_sample=False)
+        assert torch.equal(theirs[:, 1:], ours)
+    drawn = prior.generate(start.repeat(50, 1), attention_mask=torch.ones(100, 1).long())
+    assert drawn.shape == (100, 1 + binding.codes_per_image)
+    assert drawn[:, 1:].max() < codes
+
+
+def test_a_seed_decides_whatever_the_batch_size(prior: Prior) -> None:
+    alike = [sample_codes(prior, num_images=7, labels=[0, 1], seed=5, batch_size=size) for size in (1, 3, 64)]
+    assert torch.equal(alike[0], alike[1])
+    assert torch.equal(alike[0], alike[2])
+    assert not torch.equal(alike[0], sample_codes(prior, num_images=7, labels=[0, 1], seed=6))
+    assert not torch.equal(sample_codes(prior, num_images=32), sample_codes(prior, num_images=32))
+
+
+def test_sampling_leaves_the_mode_and_the_random_state_alone(prior: Prior) -> None:
+    state = torch.get_rng_state()
+    prior.train()
+    sample_codes(prior, num_images=1, seed=0)
+    assert prior.training
+    prior.eval()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_images": 0},
+        {"temperature": 0.0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"batch_size": 0},
+        {"seed": -1},
+        {"labels": 2},
+        {"guidance_scale": 2.0},
+    ],
+)
+def test_numbers_out_of_range_are_refused(prior: Prior, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong)).rstrip('s')}.*{next(iter(wrong.values()))}"):
+        sample_codes(prior, **wrong)  # type: ignore[arg-type]
+
+
+def test_labels_for_a_prior_without_classes_are_refused() -> None:
+    prior = make_prior("transformer", make_binding(label_names=None))
+    assert sample_codes(prior, num_images=2).shape == (2, 2, 2)
+    with pytest.raises(ConfigurationError, match="without classes"):
+        sample_codes(prior, num_images=2, labels=0)
+
+
+class GreyTokenizer:
+    """Paints a grid as so many grey pixels."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def detokenize(self, codes: torch.Tensor) -> list[Image.Image]:
+        return [Image.new("L", (1, 1), int(grid.sum())) for grid in codes]
+
+
+def test_generate_paints_what_was_drawn(prior: Prior) -> None:
+    pictures = generate(prior, GreyTokenizer("f" * 64), num_images=5, labels=[0], seed=4, batch_size=2)
+    codes = sample_codes(prior, num_images=5, labels=[0], seed=4)
+    assert [picture.getpixel((0, 0)) for picture in pictures] == codes.flatten(1).sum(dim=1).tolist()
+
+
+def test_generate_refuses_another_tokenizer(prior: Prior) -> None:
+    with pytest.raises(MismatchError, match=r"ffffffffffff.*000000000000"):
+        generate(prior, GreyTokenizer("0" * 64))

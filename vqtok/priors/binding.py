@@ -1,0 +1,156 @@
+"""Which tokenizer's codes a prior models, and by which names its classes go.
+
+A prior is nothing without the tokenizer whose codes it was trained on, so this travels in `config.json` under the key
+`vqtok`, and every program that samples compares the fingerprints before it paints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
+
+__all__ = ["PriorBinding"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorBinding:
+    """The shape of the code grids a prior models, their tokenizer and their classes.
+
+    Args:
+        fingerprint: of the tokenizer whose codes these are.
+        grid: height and width (h, w) of a grid.
+        codebook_size: codes per codebook, K.
+        num_codebooks: codes per position, Q.
+        label_names: names of the classes in the order of their numbers; None for a prior without classes.
+        tokenizer: where that tokenizer was found, a folder or a Hub repository; only shown to people.
+    """
+
+    fingerprint: str
+    grid: tuple[int, int]
+    codebook_size: int
+    num_codebooks: int = 1
+    label_names: tuple[str, ...] | None = None
+    tokenizer: str | None = None
+
+    @classmethod
+    def from_config(cls, config: Any) -> PriorBinding:
+        """Read the binding out of a model's configuration.
+
+        Raises:
+            CheckpointError: the configuration carries no binding, or one that is not whole.
+        """
+        found = getattr(config, "vqtok", None)
+        if not isinstance(found, Mapping):
+            raise CheckpointError(
+                f"the configuration of type {config.model_type!r} has no entry 'vqtok': it is not a prior of this "
+                "package, or it was saved by another one"
+            )
+        allowed = {field.name for field in fields(cls)}
+        missing = {"fingerprint", "grid", "codebook_size"} - set(found)
+        if missing or set(found) - allowed:
+            raise CheckpointError(
+                f"the entry 'vqtok' of the configuration must have the keys {sorted(allowed)}, got {sorted(found)}"
+            )
+        values = dict(found)
+        names = values.pop("label_names", None)
+        height, width = values.pop("grid")
+        return cls(grid=(height, width), label_names=None if names is None else tuple(names), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_config` reads, made of JSON types only."""
+        names = None if self.label_names is None else list(self.label_names)
+        return asdict(self) | {"grid": list(self.grid), "label_names": names}
+
+    @property
+    def codes_per_image(self) -> int:
+        """L = h * w * Q, the length of the sequence a prior reads."""
+        return self.grid[0] * self.grid[1] * self.num_codebooks
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for a prior without them."""
+        return len(self.label_names or ())
+
+    @property
+    def null_class(self) -> int:
+        """The class number that stands for "no class", one past the last: unconditional draws and guidance use it."""
+        return self.num_classes
+
+    def code_shape(self, count: int) -> tuple[int, ...]:
+        """Shape of `count` images' codes: (count, h, w), or (count, h, w, Q) where Q > 1."""
+        return (count, *self.grid) if self.num_codebooks == 1 else (count, *self.grid, self.num_codebooks)
+
+    def flatten(self, codes: Tensor) -> Tensor:
+        """Codes (B, h, w[, Q]) in the order in which a prior reads them: int64 (B, L).
+
+        Raises:
+            DataError: another shape, or codes outside [0, K).
+        """
+        if tuple(codes.shape) != self.code_shape(codes.shape[0] if codes.ndim else 0):
+            raise DataError(f"codes must have shape {('B', *self.code_shape(0)[1:])}, got {tuple(codes.shape)}")
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
+            raise DataError(
+                f"codes must lie in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
+            )
+        return codes.reshape(codes.shape[0], -1).long()
+
+    def classes(self, labels: int | Sequence[int] | Tensor | None, count: int) -> Tensor:
+        """One class number for each of `count` images: int64 (count,); the null class where `labels` is None.
+
+        Labels are dealt in turn, so that one label serves all images and a list of ten makes rows of ten.
+
+        Raises:
+            ConfigurationError: a label out of range, no label in the list, or labels for a prior without classes.
+        """
+        if labels is None:
+            return torch.full((count,), self.null_class)
+        if not self.num_classes:
+            raise ConfigurationError("this prior was trained without classes: leave the labels out")
+        given = torch.as_tensor(labels).reshape(-1).long().cpu()
+        if not given.numel():
+            raise ConfigurationError("the list of labels is empty: name at least one, or leave the labels out")
+        wrong = given[(given < 0) | (given >= self.num_classes)]
+        if wrong.numel():
+            raise ConfigurationError(
+                f"a label must lie in 0 to {self.num_classes - 1}, got {int(wrong[0])}; the classes are "
+                f"{', '.join(self._names_shown())}"
+            )
+        return given.repeat(-(-count // given.numel()))[:count]
+
+    def label_number(self, label: str) -> int:
+        """Number of the class that a user names by its name or its number.
+
+        Raises:
+            ConfigurationError: no class goes by that name, or the prior has none.
+        """
+        names = self.label_names or ()
+        if label in names:
+            return names.index(label)
+        if label.isdecimal() and int(label) < len(names):
+            return int(label)
+        if not names:
+            raise ConfigurationError(f"this prior was trained without classes: leave out the label {label!r}")
+        raise ConfigurationError(f"no class {label!r}: choose one of {', '.join(self._names_shown())}")
+
+    def check_tokenizer(self, fingerprint: str) -> None:
+        """Refuse a tokenizer whose codes mean something else.
+
+        Raises:
+            MismatchError: naming both fingerprints.
+        """
+        if fingerprint != self.fingerprint:
+            trained_with = f" ({self.tokenizer})" if self.tokenizer else ""
+            raise MismatchError(
+                f"the prior models codes of tokenizer {self.fingerprint[:12]}{trained_with}, not of the given one, "
+                f"{fingerprint[:12]}: sample with the tokenizer that made the prior's codes"
+            )
+
+    def _names_shown(self) -> list[str]:
+        names = list(self.label_names or ())
+        return names if len(names) <= 12 else [*names[:10], "...", names[-1]]

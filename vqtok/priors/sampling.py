@@ -1,0 +1,191 @@
+"""Draw new codes from a prior, and have a tokenizer paint them.
+
+Guidance mixes what a prior knows with and without the class, logits = null + s (class - null), which sharpens towards
+the class for s > 1 (Ho and Salimans 2022, arXiv:2207.12598). Top-k keeps the k most probable codes (Fan et al. 2018,
+arXiv:1805.04833), top-p the fewest that together reach probability p (Holtzman et al. 2020, arXiv:1904.09751).
+
+Each image has its own row of random numbers, drawn on the CPU before anything else, so the pictures of a seed are
+the same whatever the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from vqtok.errors import ConfigurationError
+from vqtok.priors.binding import PriorBinding
+from vqtok.priors.likelihood import Prior
+from vqtok.priors.pixelcnn import PixelCNNDecoder
+from vqtok.priors.transformer import TransformerDecoder
+
+__all__ = ["Detokenizer", "filter_top_k", "filter_top_p", "generate", "sample_codes"]
+
+
+class Detokenizer(Protocol):
+    """What sampling needs of a tokenizer."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def detokenize(self, codes: Tensor) -> list[Image.Image]: ...
+
+
+class Decoder(Protocol):
+    """A prior in the middle of a draw."""
+
+    def step(self, previous: Tensor | None) -> Tensor: ...
+
+
+def generate(
+    prior: Prior,
+    tok: Detokenizer,
+    *,
+    num_images: int = 16,
+    labels: int | Sequence[int] | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance_scale: float = 1.0,
+    seed: int | None = None,
+    batch_size: int = 64,
+) -> list[Image.Image]:
+    """Draw pictures that were never there: `sample_codes`, painted by the tokenizer.
+
+    Raises:
+        MismatchError: the prior was trained on another tokenizer's codes.
+        ConfigurationError: as in `sample_codes`.
+    """
+    PriorBinding.from_config(prior.config).check_tokenizer(tok.fingerprint)
+    codes = sample_codes(
+        prior,
+        num_images=num_images,
+        labels=labels,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return [picture for batch in codes.split(batch_size) for picture in tok.detokenize(batch)]
+
+
+def sample_codes(
+    prior: Prior,
+    *,
+    num_images: int = 16,
+    labels: int | Sequence[int] | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance_scale: float = 1.0,
+    seed: int | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """Draw code grids.
+
+    Args:
+        prior: of either kind.
+        num_images: how many, at least 1.
+        labels: class numbers, dealt to the images in turn; None draws without a class.
+        temperature: above 0; below 1 favours what is probable.
+        top_k: keep the k most probable codes, 0 keeps all; 1 is greedy.
+        top_p: keep the fewest codes that reach this probability, in (0, 1].
+        guidance_scale: 1 follows the class as trained, more follows it harder; anything but 1 needs labels.
+        seed: of the draw; None takes a new one each time.
+        batch_size: images at once; the result does not depend on it.
+
+    Returns:
+        int64 (num_images, h, w[, Q]), on the device of the prior.
+
+    Raises:
+        ConfigurationError: a number out of its range, a label out of range, or labels for a prior without classes.
+    """
+    binding = PriorBinding.from_config(prior.config)
+    _check(num_images, temperature, top_k, top_p, seed, batch_size)
+    if guidance_scale != 1 and labels is None:
+        raise ConfigurationError(
+            f"guidance_scale {guidance_scale} needs labels: it strengthens a class, and none was given"
+        )
+    classes = binding.classes(labels, num_images).to(prior.device)
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    noise = torch.rand(num_images, binding.codes_per_image, generator=generator, dtype=torch.float64)
+
+    was_training = prior.training
+    prior.eval()
+    try:
+        drawn = [
+            _draw(prior, batch, uniform.to(prior.device), temperature, top_k, top_p, guidance_scale)
+            for batch, uniform in zip(classes.split(batch_size), noise.split(batch_size), strict=True)
+        ]
+    finally:
+        prior.train(was_training)
+    return torch.cat(drawn).view(binding.code_shape(num_images))
+
+
+@torch.inference_mode()
+def _draw(
+    prior: Prior, classes: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, scale: float
+) -> Tensor:
+    """Codes (B, L) for classes (B,) and random numbers (B, L); with guidance the null class runs as a second half."""
+    guided = scale != 1
+    if guided:
+        null_class = PriorBinding.from_config(prior.config).null_class
+        classes = torch.cat([classes, torch.full_like(classes, null_class)])
+    decoder: Decoder = (
+        TransformerDecoder(prior, classes) if isinstance(prior, LlamaForCausalLM) else PixelCNNDecoder(prior, classes)
+    )
+    code, drawn = None, []
+    for u in uniform.unbind(dim=1):
+        logits = decoder.step(code).double()
+        if guided:
+            conditional, null = logits.chunk(2)
+            logits = null + scale * (conditional - null)
+        logits = filter_top_p(filter_top_k(logits / temperature, top_k), top_p)
+        drawn.append(_pick(logits, u))
+        code = drawn[-1].repeat(2) if guided else drawn[-1]
+    return torch.stack(drawn, dim=1)
+
+
+def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Logits (B, K) with all but the `top_k` highest of each row at -inf; 0 keeps all. Ties at the edge all stay."""
+    if not 0 < top_k < logits.shape[-1]:
+        return logits
+    edge = logits.topk(top_k, dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < edge, float("-inf"))
+
+
+def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Logits (B, K) with all at -inf but the fewest of each row whose probabilities reach `top_p`; 1 keeps all."""
+    if top_p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    enough_before = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    return logits.masked_fill(torch.zeros_like(enough_before).scatter(-1, order, enough_before), float("-inf"))
+
+
+def _pick(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Invert the distribution function: code c (B,) where cdf(c - 1) <= u < cdf(c), for u (B,) in [0, 1)."""
+    cdf = logits.softmax(dim=-1).cumsum(dim=-1)
+    code = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
+    return code.squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+
+
+def _check(num_images: int, temperature: float, top_k: int, top_p: float, seed: int | None, batch_size: int) -> None:
+    for name, value, right, allowed in (
+        ("num_images", num_images, num_images >= 1, "at least 1"),
+        ("temperature", temperature, temperature > 0, "above 0; for the most probable codes take top_k=1"),
+        ("top_k", top_k, top_k >= 0, "at least 0; 0 keeps all codes"),
+        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+        ("seed", seed, seed is None or seed >= 0, "at least 0"),
+        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
+    ):
+        if not right:
+            raise ConfigurationError(f"{name} must be {allowed}, got {value}")

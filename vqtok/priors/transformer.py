@@ -1,0 +1,151 @@
+"""A causal transformer over code grids, as a plain Llama: any engine that serves Llama serves it.
+
+An image is the sequence [class] + codes in raster order, the codes of one position next to each other:
+
+    token             q * K + c             Q * K + y         Q * K + num_classes
+    stands for        code c of codebook q  class y           no class
+
+p(codes | class) is the product over positions of a softmax over the K codes that may stand there (Esser et al. 2021,
+arXiv:2012.09841, section 3.2; class token in front as in their section 4.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StaticCache
+
+from vqtok.errors import ConfigurationError
+from vqtok.priors.binding import PriorBinding
+
+__all__ = ["TransformerDecoder", "token_ids", "transformer_code_logits", "transformer_loss", "transformer_prior"]
+
+
+def transformer_prior(
+    binding: PriorBinding,
+    *,
+    hidden_size: int = 256,
+    num_layers: int = 6,
+    num_heads: int = 4,
+    dropout: float = 0.0,
+) -> LlamaForCausalLM:
+    """Build an untrained prior; what is served with it stands in its `generation_config`.
+
+    Args:
+        binding: the grids, classes and tokenizer it is for.
+        hidden_size: width, a multiple of 2 * `num_heads`.
+        num_layers: transformer blocks.
+        num_heads: attention heads of each.
+        dropout: share of attention weights dropped in training, in [0, 1).
+
+    Raises:
+        ConfigurationError: a width that the heads do not divide.
+    """
+    if hidden_size % (2 * num_heads):
+        raise ConfigurationError(
+            f"hidden_size must be a multiple of 2 * num_heads = {2 * num_heads}, got {hidden_size}"
+        )
+    codes = binding.num_codebooks * binding.codebook_size
+    config = LlamaConfig(
+        vocab_size=codes + binding.num_classes + 1,
+        hidden_size=hidden_size,
+        intermediate_size=32 * round(8 * hidden_size / 3 / 32),  # SwiGLU at the cost of a 4x MLP, arXiv:2002.05202
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        max_position_embeddings=binding.codes_per_image + 1,
+        attention_dropout=dropout,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        tie_word_embeddings=False,
+        vqtok=binding.to_dict(),  # type: ignore[call-arg]  # any further key is kept and saved
+    )
+    model = LlamaForCausalLM(config)
+    _initialise(model)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=binding.codes_per_image,
+        suppress_tokens=list(range(codes, config.vocab_size)),
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    return model
+
+
+@torch.no_grad()
+def _initialise(model: LlamaForCausalLM) -> None:
+    """Weights of variance 1 / width, for 0.02 is meant for widths in the thousands; the output starts near uniform."""
+    for module in model.model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    for layer in model.model.layers:  # the sum over 2 * layers branches keeps variance 1: GPT-2, section 2.3
+        for branch in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            branch.weight.mul_((2 * len(model.model.layers)) ** -0.5)
+
+
+def token_ids(binding: PriorBinding, codes: Tensor, classes: Tensor) -> Tensor:
+    """The sequence that stands for an image.
+
+    Args:
+        codes: (B, L) in the order in which a prior reads them, each in [0, K).
+        classes: (B,), the null class where there is none.
+
+    Returns:
+        int64 (B, 1 + L).
+    """
+    codebook = torch.arange(codes.shape[1], device=codes.device) % binding.num_codebooks
+    offset = binding.num_codebooks * binding.codebook_size
+    return torch.cat([classes[:, None] + offset, codes + codebook * binding.codebook_size], dim=1)
+
+
+def transformer_code_logits(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
+    """Logits of every code given those before it, over the K codes that may stand there.
+
+    Args:
+        codes: (B, L).
+        classes: (B,).
+
+    Returns:
+        float (B, L, K).
+    """
+    binding = PriorBinding.from_config(prior.config)
+    logits = prior(input_ids=token_ids(binding, codes, classes)[:, :-1], use_cache=False).logits
+    size, books = binding.codebook_size, binding.num_codebooks
+    by_position = logits.unflatten(1, (-1, books))
+    return torch.stack([by_position[:, :, q, q * size : (q + 1) * size] for q in range(books)], dim=2).flatten(1, 2)
+
+
+def transformer_loss(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
+    """Mean nats per code, of a softmax over the whole vocabulary.
+
+    Class tokens and other codebooks' codes thus become improbable by themselves, so that an engine which samples from
+    the whole vocabulary draws codes too. The likelihood over the allowed codes alone is never worse than this.
+    """
+    tokens = token_ids(PriorBinding.from_config(prior.config), codes, classes)
+    logits = prior(input_ids=tokens[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+class TransformerDecoder:
+    """One code after another: keys and values of the codes so far are kept, so that a step costs one position."""
+
+    def __init__(self, prior: LlamaForCausalLM, classes: Tensor) -> None:
+        self.prior = prior
+        self.binding = PriorBinding.from_config(prior.config)
+        self.cache = StaticCache(config=prior.config, max_cache_len=self.binding.codes_per_image)
+        self.tokens = classes + self.binding.num_codebooks * self.binding.codebook_size
+        self.position = 0
+
+    def step(self, previous: Tensor | None) -> Tensor:
+        """Logits (B, K) of the next code, given the codes (B,) at the position before; None at the first position."""
+        size, books = self.binding.codebook_size, self.binding.num_codebooks
+        if previous is not None:
+            self.tokens = previous + (self.position - 1) % books * size
+        logits: Tensor = self.prior(input_ids=self.tokens[:, None], past_key_values=self.cache, use_cache=True).logits
+        start = self.position % books * size
+        self.position += 1
+        return logits[:, -1, start : start + size]
