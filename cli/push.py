@@ -1,0 +1,41 @@
+"""`vqtok push`: send a tokenizer or a prior to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["push"]
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A tokenizer or prior folder, such as runs/cifar10/model.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository, owner/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to, made where it does not exist.")] = None,
+    message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
+) -> None:
+    """Send weights, settings and a card with metrics, recipe and picture to the Hub, in one commit."""
+    from vqtok.hub import check_can_push, open_folder
+    from vqtok.hub import push as push_folder
+    from vqtok_cli.output import done, resolved
+
+    model = open_folder(folder)
+    repo_id = check_can_push(repo_id)
+    resolved(
+        "push",
+        {
+            "folder": model.path,
+            "kind": model.kind,
+            "files": ", ".join(model.files),
+            "repository": repo_id,
+            "private": private or None,
+            "revision": revision,
+        },
+    )
+    url = push_folder(model.path, repo_id, private=private, revision=revision, commit_message=message)
+    load = "load_prior" if model.kind == "prior" else "VQTokenizer.from_pretrained"
+    at = f", revision={revision!r}" if revision else ""
+    done(f"pushed to {url}", next=f"python -c 'from vqtok import {load.split('.')[0]}; {load}(\"{repo_id}\"{at})'")

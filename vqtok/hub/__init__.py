@@ -1,0 +1,10 @@
+"""To the Hub and back: push a model folder with its card in one commit, fetch one as settings and safetensors only."""
+
+from __future__ import annotations
+
+from vqtok.hub.card import prior_card, tokenizer_card, write_card
+from vqtok.hub.fetch import fetch
+from vqtok.hub.folder import open_folder
+from vqtok.hub.push import check_can_push, push, push_model
+
+__all__ = ["check_can_push", "fetch", "open_folder", "prior_card", "push", "push_model", "tokenizer_card", "write_card"]

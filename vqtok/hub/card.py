@@ -1,0 +1,274 @@
+"""The page that a model is read about on the Hub: what it is, how to use it, what was measured, how it was made.
+
+The text stands in `templates/`; the figures come from files beside the model, see `evidence.py`, and where there are
+none the card says so.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from vqtok.hub.evidence import Evidence, find_evidence
+from vqtok.hub.folder import CARD, ModelFolder, open_folder
+
+__all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
+
+MARK = "<!-- Written by vqtok. To keep a text of your own, change it and delete this line. -->"
+PICTURES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
+CHANNELS = {1: "grey", 3: "RGB"}
+ARCHITECTURES = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
+
+# The numbers a card shows, in this order, under the names they have on disk.
+MEANINGS = {
+    "mse": "mean squared error",
+    "mse_over_variance": "mean squared error over the variance of the data",
+    "psnr": "peak signal-to-noise ratio, dB",
+    "ssim": "structural similarity, 1 at best",
+    "perplexity": "codes in even use that would be as hard to guess",
+    "usage": "share of codes in use",
+    "codes_in_use": "codes that occur at least once",
+    "loss": "nats per code",
+    "bits_per_code": "bits per code",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The text of a README.md and the pictures it shows, by the name under which they lie beside it."""
+
+    text: str
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+
+
+def tokenizer_card(
+    folder: str | Path,
+    *,
+    run: Path | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """The card of a tokenizer folder.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        run: run folder with the recipe and pictures; by default the one that the folder is the `model/` of.
+        metrics: of an evaluation; by default those in metrics.json of the folder.
+        repo_id: where it will be; by default the card names the folder.
+
+    Raises:
+        CheckpointError: no such folder, or a file in it that cannot be read.
+    """
+    model = open_folder(folder)
+    evidence = find_evidence(model.path, PICTURES["tokenizer"], run=run, metrics=metrics)
+    return tokenizer_text(model, evidence, repo_id or str(model.path))
+
+
+def prior_card(
+    folder: str | Path,
+    *,
+    run: Path | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """The card of a prior folder; arguments and errors are those of `tokenizer_card`."""
+    model = open_folder(folder)
+    evidence = find_evidence(model.path, PICTURES["prior"], run=run, metrics=metrics)
+    return prior_text(model, evidence, repo_id or str(model.path))
+
+
+def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
+    """The card of either kind, with the evidence that lies in and beside `origin`.
+
+    A README.md in the origin that people wrote, which has lost the mark of a generated one, is taken as it is.
+    """
+    name = PICTURES[folder.kind]
+    evidence = find_evidence(origin, name)
+    pictures = {name: evidence.picture} if evidence.picture else {}
+    written = origin / CARD
+    if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
+        return Card(text, pictures)
+    build = tokenizer_text if folder.kind == "tokenizer" else prior_text
+    return Card(build(folder, evidence, repo_id), pictures)
+
+
+def write_card(folder: str | Path) -> None:
+    """Write README.md and its picture into a tokenizer or prior folder; a README.md that people wrote stays."""
+    model = open_folder(folder)
+    card = card_of(model, str(model.path), model.path)
+    contents = {name: path.read_bytes() for name, path in card.pictures.items()} | {CARD: card.text.encode()}
+    for name, content in contents.items():
+        partial = model.path / f".{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, model.path / name)
+
+
+def tokenizer_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
+    """Fill in the template of a tokenizer."""
+    network, quantizer = folder.config["network"], folder.config["quantizer"]
+    height, width = folder.config["image_size"]
+    factor, size, books = network["downsample_factor"], quantizer["codebook_size"], quantizer.get("num_codebooks", 1)
+    grid = [height // factor, width // factor, *([books] if books > 1 else [])]
+    colours = CHANNELS.get(folder.config["num_channels"], f"{folder.config['num_channels']} channels")
+    facts = {
+        "pictures": f"{height}x{width} pixels, {colours}, resized by {folder.config['resample']} and cropped if needed",
+        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per picture",
+        "codebook": f"{size} codes of {quantizer['code_dim']} dimensions",
+        "quantizer": options(quantizer, without=("codebook_size", "code_dim")),
+        "network": options(network),
+        "size of a picture in codes": f"{math.ceil(math.prod(grid) * math.log2(size))} bits",
+    }
+    summary = (
+        f"A picture tokenizer: it turns a picture of {height}x{width} pixels into a grid of "
+        f"{' x '.join(map(str, grid))} whole numbers below {size}, and such a grid back into a picture."
+    )
+    return fill(
+        "tokenizer.md",
+        metadata(folder, evidence, repository, "image-feature-extraction"),
+        name=short_name(repository),
+        summary=summary,
+        facts=rows(facts),
+        repository=repository,
+        shape=f"({', '.join(map(str, [1, *grid]))})",
+        metrics=metrics_section(evidence),
+        picture=picture_section(
+            evidence, "Reconstructions", PICTURES["tokenizer"], "Held-out pictures over their reconstructions"
+        ),
+        recipe=recipe_section(evidence),
+    )
+
+
+def prior_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
+    """Fill in the template of a prior."""
+    binding = folder.config["vqtok"]
+    books, names = binding.get("num_codebooks", 1), binding.get("label_names") or []
+    grid = [*binding["grid"], *([books] if books > 1 else [])]
+    kind = ARCHITECTURES.get(folder.config["model_type"], str(folder.config["model_type"]))
+    facts = {
+        "architecture": kind,
+        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per picture",
+        "codes": f"{binding['codebook_size']} per codebook",
+        "classes": f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "none",
+    }
+    summary = (
+        f"A {kind} over grids of {' x '.join(map(str, grid))} codes: it draws new grids"
+        f"{' of a class' if names else ''}, and the tokenizer that made the codes paints them."
+    )
+    return fill(
+        "prior.md",
+        metadata(folder, evidence, repository, "unconditional-image-generation"),
+        name=short_name(repository),
+        summary=summary,
+        facts=rows(facts),
+        repository=repository,
+        tokenizer=hub_id(binding.get("tokenizer")) or "its tokenizer",
+        labels=", labels=[0]" if names else "",
+        fingerprint=binding["fingerprint"][:12],
+        metrics=metrics_section(evidence),
+        picture=picture_section(evidence, "Samples", PICTURES["prior"], "Drawn from the prior"),
+        recipe=recipe_section(evidence),
+    )
+
+
+def fill(template: str, data: ModelCardData, **values: str) -> str:
+    text = files("vqtok.hub").joinpath("templates", template).read_text(encoding="utf-8")
+    return f"---\n{data.to_yaml()}\n---\n{Template(text).substitute(mark=MARK, **values)}"
+
+
+def metadata(folder: ModelFolder, evidence: Evidence, repository: str, task: str) -> ModelCardData:
+    """What the Hub searches and sorts by. A licence is for the owner to choose: none is claimed."""
+    measured = evidence.metrics or {}
+    name, split = measured.get("dataset"), measured.get("split")
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=hub_id(name) or "custom",
+            dataset_name=Path(str(name)).name,
+            dataset_split=str(split),
+            metric_type=key,
+            metric_value=value,
+        )
+        for key, value in shown(measured).items()
+        if name and split
+    ]
+    trained_on = hub_id(name) or hub_id((evidence.recipe or {}).get("dataset"))
+    return ModelCardData(
+        library_name="vqtok",
+        pipeline_tag=task,
+        tags=["vqtok", "vq-vae", "image-tokenizer" if folder.kind == "tokenizer" else "image-generation"],
+        datasets=[trained_on] if trained_on else None,
+        model_name=short_name(repository),
+        eval_results=results or None,
+    )
+
+
+def metrics_section(evidence: Evidence) -> str:
+    """A table of what was measured, and on what."""
+    if evidence.metrics:
+        measured = evidence.metrics
+        count = f"{measured['num_images']:,} pictures of " if "num_images" in measured else ""
+        where = f"On {count}`{Path(str(measured.get('dataset'))).name}`"
+        if hub_id(measured.get("dataset")):
+            where = f"On {count}`{measured['dataset']}`"
+        return f"{where}, split `{measured.get('split')}`:\n\n{metric_rows(measured)}"
+    if evidence.held_out:
+        dataset = (evidence.recipe or {}).get("dataset")
+        data = f"held-out pictures of `{dataset}`" if dataset else "held-out data"
+        step = evidence.held_out["step"]
+        return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(evidence.held_out)}"
+    return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
+
+
+def metric_rows(values: Mapping[str, Any]) -> str:
+    lines = [f"| {name} | {value:.5g} | {MEANINGS[name]} |" for name, value in shown(values).items()]
+    return "\n".join(["| metric | value | meaning |", "|---|---|---|", *lines])
+
+
+def shown(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: values[name] for name in MEANINGS if isinstance(values.get(name), int | float)}
+
+
+def picture_section(evidence: Evidence, title: str, name: str, caption: str) -> str:
+    if evidence.picture is None:
+        return ""
+    when = "" if evidence.step is None else f", at step {evidence.step}"
+    return f"\n## {title}\n\n{caption}{when}.\n\n![{caption}]({name})\n"
+
+
+def recipe_section(evidence: Evidence) -> str:
+    if evidence.recipe is None:
+        return "No record of the training run is stored with these weights."
+    recipe = yaml.safe_dump(dict(evidence.recipe), sort_keys=False).rstrip()
+    return f"<details>\n<summary>config.yaml of the run</summary>\n\n```yaml\n{recipe}\n```\n\n</details>"
+
+
+def rows(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"| {name} | {value.replace('|', '&#124;')} |" for name, value in facts.items())
+
+
+def options(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    given = [f"{name} {value}" for name, value in section.items() if name not in ("type", *without)]
+    return ", ".join([f"`{section['type']}`", *given])
+
+
+def short_name(repository: str) -> str:
+    """owner/name without the owner; of runs/cifar10/model the name of the run."""
+    path = Path(repository)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
+def hub_id(name: object) -> str | None:
+    """The name where it is one of the Hub's, owner/name, and not a folder of this machine."""
+    text = str(name or "")
+    known = re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", text) and not Path(text).exists()
+    return text if known else None

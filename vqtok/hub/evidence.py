@@ -1,0 +1,103 @@
+"""What was measured and drawn of a model, as it lies on disk beside it. A card states only what is found here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vqtok.errors import CheckpointError
+from vqtok.hub.folder import METRICS, read_object
+
+__all__ = ["Evidence", "find_evidence"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The files behind a card; each is None where there is none.
+
+    Attributes:
+        metrics: what an evaluation wrote: the data set, the split, and numbers.
+        held_out: the last line about held-out data that training wrote.
+        recipe: the run's resolved configuration, without what is true of one machine only.
+        picture: reconstructions of a tokenizer, samples of a prior.
+        step: the step the picture was drawn at, where training drew it.
+    """
+
+    metrics: Mapping[str, Any] | None = None
+    held_out: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = None
+    picture: Path | None = None
+    step: int | None = None
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run folder that a folder is the `model/` of."""
+    run = folder.resolve().parent
+    return run if folder.resolve().name == "model" and (run / "config.yaml").is_file() else None
+
+
+def find_evidence(
+    folder: Path, picture: str, *, run: Path | None = None, metrics: Mapping[str, Any] | None = None
+) -> Evidence:
+    """Gather what lies beside a model.
+
+    Args:
+        folder: the model's.
+        picture: name of the picture in the folder, which is taken before one of the run.
+        run: its run folder; by default the one that the folder is the `model/` of.
+        metrics: of an evaluation; by default those in metrics.json of the folder.
+
+    Raises:
+        CheckpointError: a file that cannot be read.
+    """
+    run = run or run_of(folder)
+    if metrics is None and (folder / METRICS).is_file():
+        metrics = read_object(folder / METRICS)
+    drawn, step = newest_sample(run) if run else (None, None)
+    if (folder / picture).is_file():
+        drawn, step = folder / picture, None
+    return Evidence(
+        metrics=metrics,
+        held_out=last_held_out(run) if run else None,
+        recipe=read_recipe(run) if run else None,
+        picture=drawn,
+        step=step,
+    )
+
+
+def newest_sample(run: Path) -> tuple[Path | None, int | None]:
+    """The picture that training drew last, samples/step-000500.png, and its step."""
+    drawn = sorted((run / "samples").glob("step-*.png"))
+    return (drawn[-1], int(drawn[-1].stem.removeprefix("step-"))) if drawn else (None, None)
+
+
+def last_held_out(run: Path) -> Mapping[str, Any] | None:
+    """The last line of metrics.jsonl about the test split."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as lines of JSON: {error}") from error
+    tested = [row for row in rows if row.get("split") == "test"]
+    return tested[-1] if tested else None
+
+
+def read_recipe(run: Path) -> Mapping[str, Any] | None:
+    """config.yaml of a run; of absolute paths, which tell about one machine only, the last part stays."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold key: value lines, found {type(values).__name__}")
+    return {key: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for key, v in values.items()}

@@ -1,0 +1,169 @@
+"""Send a tokenizer or prior folder to the Hub: weights, settings, card and picture, all in one commit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not listed
+
+from vqtok.errors import HubError
+from vqtok.hub.card import MARK, Card, card_of
+from vqtok.hub.folder import CARD, METRICS, ModelFolder, open_folder
+from vqtok.hub.refusals import hub_errors
+
+__all__ = ["check_can_push", "push", "push_model"]
+
+# Files of an earlier push that would say something false beside other weights. What others put there stays.
+OWN_FILES = (METRICS, "generation_config.json", "preprocessor_config.json", "reconstructions.png", "samples.png")
+WEIGHTS = (".safetensors", ".safetensors.index.json")
+
+
+class Saveable(Protocol):
+    """What `push_model` needs of a model."""
+
+    name_or_path: str
+
+    def save_pretrained(self, save_directory: Any, /) -> Any: ...
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Push a folder as one commit, making the repository and the branch where they do not exist.
+
+    A card that people wrote, in the folder or on the Hub, is never written over.
+
+    Args:
+        folder: a tokenizer or prior folder, or a run folder that holds one as `model/`.
+        repo_id: "owner/name", or "name" below the token's own user.
+        private: make the repository private; one that is public already is refused.
+        token: access token; by default that of `hf auth login` or HF_TOKEN.
+        revision: branch to push to, by default "main".
+        commit_message: title of the commit.
+
+    Returns:
+        Address of the repository, or of the branch in it.
+
+    Raises:
+        CheckpointError: the folder is not whole, or holds anything but safetensors weights; see `open_folder`.
+        HubError: no token, no permission, no network, or no such name.
+    """
+    model = open_folder(folder)
+    return send(model, model.path, repo_id, private, token, revision, commit_message)
+
+
+def push_model(
+    model: Saveable,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Push a model as it is in memory; arguments, result and errors are those of `push`.
+
+    Its card holds the metrics and the recipe of the folder it was loaded from, but only while its weights are still
+    those: figures of other weights are not its own.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save_pretrained(temporary)
+        folder = open_folder(temporary)
+        return send(folder, origin_of(model, folder), repo_id, private, token, revision, commit_message)
+
+
+def origin_of(model: Saveable, saved: ModelFolder) -> Path:
+    """The folder that a model was loaded from where its weights are still the same, or else the one just saved."""
+    origin = Path(model.name_or_path)
+    weights = [name for name in saved.files if name.endswith(WEIGHTS)]
+    same = bool(model.name_or_path) and all(same_bytes(origin / name, saved.path / name) for name in weights)
+    return origin if same else saved.path
+
+
+def same_bytes(first: Path, second: Path) -> bool:
+    return (
+        first.is_file() and first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes()
+    )
+
+
+def send(
+    folder: ModelFolder,
+    origin: Path,
+    repo_id: str,
+    private: bool,
+    token: str | None,
+    revision: str | None,
+    commit_message: str | None,
+) -> str:
+    """One commit of a folder's files, with the card and the metrics of its origin."""
+    api = HfApi(endpoint=constants.ENDPOINT, token=token)
+    with hub_errors(repo_id, token):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise HubError(f"{repo_id} is public already: make it private in its settings first, or push elsewhere")
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        card = card_of(folder, repo_id, origin)
+        files = contents(folder, origin, card)
+        present = api.list_repo_files(repo_id, revision=revision)
+        if CARD in present and written_by_people(api, repo_id, revision):
+            del files[CARD]
+        stale = [name for name in present if (name in OWN_FILES or name.endswith(WEIGHTS)) and name not in files]
+        # create_commit and not upload_folder, which may split what it sends over several commits
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()),
+                *(CommitOperationDelete(path_in_repo=name) for name in stale),
+            ],
+            commit_message=commit_message or f"Push a vqtok {folder.kind}",
+            revision=revision,
+        )
+    return str(commit.repo_url) if revision is None else f"{commit.repo_url}/tree/{revision}"
+
+
+def written_by_people(api: HfApi, repo_id: str, revision: str | None) -> bool:
+    """Whether somebody wrote the card on the Hub: it says something, and has lost the mark of a generated one."""
+    text = Path(api.hf_hub_download(repo_id, CARD, revision=revision)).read_text(encoding="utf-8")
+    return MARK not in text and bool(RepoCard(text, ignore_metadata_errors=True).text.strip())
+
+
+def contents(folder: ModelFolder, origin: Path, card: Card) -> dict[str, Path | bytes]:
+    """What the repository is to hold, by name."""
+    files: dict[str, Path | bytes] = {name: folder.path / name for name in folder.files}
+    if (origin / METRICS).is_file():
+        files[METRICS] = origin / METRICS
+    return {**files, **card.pictures, CARD: card.text.encode()}
+
+
+def check_can_push(repo_id: str, token: str | None = None) -> str:
+    """Find out before hours of work whether a push at their end can go through; nothing is created.
+
+    Returns:
+        The whole repository id, with the user's own name where none was given.
+
+    Raises:
+        HubError: an invalid id, no token or one that may only read, an owner that is neither the user nor one of the
+            user's organisations, or no network.
+    """
+    with hub_errors(repo_id, token):
+        validate_repo_id(repo_id)
+        user = HfApi(endpoint=constants.ENDPOINT, token=token).whoami()
+    owner = repo_id.split("/")[0] if "/" in repo_id else user["name"]
+    role = user.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise HubError(f"the access token of {user['name']} may only read: use one with write permission")
+    writable = [o["name"] for o in user.get("orgs", []) if o.get("roleInOrg") != "read"]
+    if owner not in (user["name"], *writable):
+        allowed = ", ".join([user["name"], *sorted(writable)])
+        raise HubError(f"{user['name']} may not push to {repo_id}: the owner must be one of {allowed}")
+    return repo_id if "/" in repo_id else f"{owner}/{repo_id}"
