@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from vqtok.data.grid import picture_grid
     from vqtok.data.loading import Pictures, ordered_batches, read_pictures, to_pixels, training_batches
     from vqtok.data.pictures import fit_picture, open_picture, picture_array
-    from vqtok.data.sources import ImageSource, open_images, open_splits
+    from vqtok.data.sources import ImageSource, native_format, open_all, open_images, open_splits
 
 __all__ = [
     "ImageSource",
     "Pictures",
     "fit_picture",
+    "native_format",
+    "open_all",
     "open_images",
     "open_picture",
     "open_splits",
@@ -36,6 +38,8 @@ _HOMES = {
     "ImageSource": "sources",
     "Pictures": "loading",
     "fit_picture": "pictures",
+    "native_format": "sources",
+    "open_all": "sources",
     "open_images": "sources",
     "open_picture": "pictures",
     "open_splits": "sources",

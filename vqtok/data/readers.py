@@ -1,0 +1,258 @@
+"""What a data set's name means, and its splits as it has them: built in, on the Hub, on this disk.
+
+    mnist-mini                  in the package, see sample/README.md
+    mnist, cifar10              short for ylecun/mnist and uoft-cs/cifar10
+    org/name, org/name@revision a data set on the Hub; no code of it is executed
+    a folder                    pictures (see `picture_folder`), `save_to_disk` output, or parquet and arrow files
+    a file                      parquet or arrow
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetNotFoundError
+
+from vqtok.errors import DataError, HubError, nearest
+
+__all__ = ["KNOWN", "NamedSplits", "read_splits"]
+
+SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
+KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+TABLES = {".parquet": "parquet", ".arrow": "arrow"}
+PICTURES = frozenset(
+    ".apng .avif .bmp .dib .gif .ico .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+)
+# What people call the splits; the first name is ours.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSplits:
+    """A data set as its source has it.
+
+    Attributes:
+        splits: by name, in the source's order.
+        resolved: the Hub id or the absolute path behind the name.
+        revision: the commit on the Hub, where there is one.
+        notes: what the user should know.
+    """
+
+    splits: dict[str, Dataset]
+    resolved: str
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_splits(dataset: str, revision: str | None = None) -> NamedSplits:
+    """Find a data set by name and read its splits.
+
+    Raises:
+        DataError: the name means nothing, or what it names holds no data that can be read.
+        HubError: the Hub does not have it, does not give it, or cannot be reached.
+    """
+    path = Path(dataset).expanduser()
+    if dataset in KNOWN:
+        found = _read_sample() if dataset == "mnist-mini" else _read_hub(KNOWN[dataset], revision)
+        if not path.exists():
+            return found
+        note = f"{dataset} is the built-in name for {found.resolved}; the folder here is ./{dataset}"
+        return NamedSplits(splits=found.splits, resolved=found.resolved, revision=found.revision, notes=(note,))
+    if path.exists() or not HUB_ID.fullmatch(dataset):
+        if revision is not None:
+            raise DataError(f"a revision belongs to a data set on the Hub, but {dataset} is none; leave it out")
+        return _read_path(path, dataset)
+    repository, _, at_revision = dataset.partition("@")
+    return _read_hub(repository, revision or at_revision or None)
+
+
+def split_group(name: str) -> str:
+    """The usual name of a split: train, validation, test, or the name itself."""
+    return next((group for group, names in SPLIT_NAMES.items() if name.lower() in names), name)
+
+
+def _read_sample() -> NamedSplits:
+    table = pq.read_table(SAMPLE)
+    names = Features.from_arrow_schema(table.schema)["split"].names
+    splits = {
+        name: Dataset(table.filter(pc.field("split") == number).drop_columns(["split"]).combine_chunks())
+        for number, name in enumerate(names)
+    }
+    return NamedSplits(splits=splits, resolved="mnist-mini")
+
+
+def _read_hub(repository: str, revision: str | None) -> NamedSplits:
+    try:
+        loaded = load_dataset(repository, revision=revision)
+    except DatasetNotFoundError as error:
+        here = "" if repository in KNOWN.values() else " There is no folder of that name here either."
+        raise HubError(f"{_one_line(error)}{here}") from error
+    except ConnectionError as error:  # OfflineModeIsEnabled is one
+        raise HubError(
+            f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
+            "mnist-mini and folders on this disk need no network"
+        ) from error
+    except Exception as error:  # load_dataset parses what strangers uploaded: it may raise anything
+        raise DataError(f"{repository} on the Hub cannot be loaded: {_one_line(error)}") from error
+    return NamedSplits(splits=dict(loaded), resolved=repository, revision=_commit(loaded) or revision)
+
+
+def _commit(loaded: DatasetDict) -> str | None:
+    """The commit that the files came from, as `datasets` keeps it in their addresses."""
+    for split in loaded.values():
+        for address in split.info.download_checksums or {}:
+            if match := re.search(r"@([0-9a-f]{40})/", address):
+                return match[1]
+    return None
+
+
+def _read_path(path: Path, name: str) -> NamedSplits:
+    resolved = str(path.absolute())
+    if path.is_dir():
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return NamedSplits(splits=_load(name, load_from_disk, resolved), resolved=resolved)
+        return _read_folder(path, name)
+    if path.is_file():
+        if path.suffix.lower() not in TABLES:
+            what = "one picture; give the folder that it is in" if path.suffix.lower() in PICTURES else "neither"
+            raise DataError(f"a data set in one file must be parquet or arrow, but {name} is {what}")
+        return NamedSplits(splits=_load_tables(name, [resolved]), resolved=resolved)
+    known = ", ".join(sorted(KNOWN))
+    raise DataError(
+        f"there is no folder or file {name}, and it is neither a built-in data set ({known}) nor a Hub id like org/name."
+        f"{nearest(name.lower(), KNOWN)}"
+    )
+
+
+def _read_folder(path: Path, name: str) -> NamedSplits:
+    pictures, tables, others = _list_files(path)
+    if pictures and tables:
+        raise DataError(
+            f"{name} holds {len(pictures)} pictures and {len(tables)} parquet or arrow files ({tables[0]}, ...); "
+            "name a folder with one kind, or one of the files"
+        )
+    if tables:
+        return NamedSplits(splits=_load(name, load_dataset, str(path.absolute())), resolved=str(path.absolute()))
+    if not pictures:
+        found = f"{len(others)} files, none of them a picture ({others[0]}, ...)" if others else "no files"
+        raise DataError(
+            f"{name} holds {found}; give a folder of pictures (.png, .jpg, ..., in sub-folders named after their class "
+            "where there are classes), of parquet or arrow files, or what save_to_disk wrote"
+        )
+    return picture_folder(path, name, pictures, others)
+
+
+def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]:
+    try:
+        loaded = load(*args, **kwargs)
+    except Exception as error:  # files of any origin
+        raise DataError(f"{name} cannot be loaded: {_one_line(error)}") from error
+    return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+
+
+def _load_tables(name: str, files: list[str]) -> dict[str, Dataset]:
+    return _load(name, load_dataset, TABLES[Path(files[0]).suffix.lower()], data_files=files)
+
+
+def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """Pictures, tables and other files below a folder, as sorted relative paths; hidden ones are passed over."""
+    pictures: list[str] = []
+    tables: list[str] = []
+    others: list[str] = []
+    for file in _walk(root):
+        suffix = os.path.splitext(file)[1].lower()
+        (pictures if suffix in PICTURES else tables if suffix in TABLES else others).append(file)
+    return pictures, tables, others
+
+
+def _walk(root: Path) -> Iterator[str]:
+    seen: set[str] = set()  # links are followed, but not in circles
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
+        prefix = os.path.relpath(folder, root)
+        for file in sorted(files):
+            if not file.startswith("."):
+                yield file if prefix == "." else os.path.join(prefix, file)
+
+
+def picture_folder(root: Path, name: str, pictures: list[str], others: list[str]) -> NamedSplits:
+    """A folder of picture files as rows of image (only its path: nothing is read yet), label and file_name.
+
+    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the first
+    level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or pictures lie
+    beside them, there are no labels.
+    """
+    groups = _group_by_split(name, pictures)
+    classes, notes = _class_names(groups)
+    if others:
+        notes.append(f"{len(others)} files that are no pictures by their names are left out: {others[0]}, ...")
+    features = Features({"image": Image(decode=False), "file_name": Value("string")})
+    if classes:
+        features["label"] = ClassLabel(names=classes)
+    number = {label: index for index, label in enumerate(classes)}
+    splits = {}
+    for split, (prefix, files) in groups.items():
+        columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
+        if classes:
+            columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
+        splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
+    return NamedSplits(splits=splits, resolved=str(root.absolute()), notes=tuple(notes))
+
+
+def _paths(root: Path, files: list[str]) -> pa.StructArray:
+    base = os.path.abspath(root)
+    paths = pa.array([os.path.join(base, file) for file in files], pa.string())
+    return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
+
+
+def _first_folder(file: str, prefix: str = "") -> str | None:
+    first, separator, _ = file[len(prefix) :].partition(os.sep)
+    return first if separator else None
+
+
+def _group_by_split(name: str, pictures: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """By split: the prefix of its files, and the files."""
+    tops = {_first_folder(file) for file in pictures}
+    as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
+    if set(as_splits) != tops:
+        if {"train", "test"} <= set(as_splits.values()):
+            rest = sorted(str(top) if top else "pictures beside them" for top in tops - set(as_splits))
+            raise DataError(
+                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those elsewhere"
+            )
+        return {"train": ("", pictures)}
+    if len(set(as_splits.values())) < len(as_splits):
+        raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
+    order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
+    return {as_splits[top]: (top + os.sep, [file for file in pictures if file.startswith(top + os.sep)]) for top in order}
+
+
+def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], list[str]]:
+    folders = {_first_folder(file, prefix) for prefix, files in groups.values() for file in files}
+    named = sorted(folder for folder in folders if folder is not None)
+    if named and None in folders:
+        return [], [f"pictures lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes"]
+    return (named, []) if len(named) > 1 else ([], [])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

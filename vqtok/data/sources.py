@@ -1,0 +1,330 @@
+"""Anything with pictures in it as one thing: rows with an undecoded picture, perhaps a label, and what else there is.
+
+What a name means is in readers.py. Here the picture and label columns are found and the splits are settled: a data set
+without held-out pictures gets some, by a seeded share of its training split, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import ClassLabel, Dataset, Image, Value
+from datasets.features.features import FeatureType
+
+from vqtok.data.pictures import open_picture
+from vqtok.data.readers import NamedSplits, read_splits, split_group
+from vqtok.errors import ConfigurationError, DataError, nearest
+
+__all__ = ["ImageSource", "native_format", "open_all", "open_images", "open_splits"]
+
+HELD_OUT = ("test", "validation")  # the first that a data set has is what it is tested on
+PROBES = 32  # rows that native_format looks at
+LARGEST_DEFAULT = 256  # pixels: where pictures differ in size, nobody gets more than this without asking
+GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """One split of a data set with pictures.
+
+    Attributes:
+        dataset: all its columns, the pictures undecoded: {"bytes": ..., "path": ...}.
+        image_column: where the pictures are.
+        label_column: where the classes are, if anywhere.
+        label_names: what the classes are called, where the data set says it.
+        name: the data set as the user gave it.
+        resolved: the Hub id or absolute path behind it.
+        split: as the data set calls it.
+        revision: the commit on the Hub, where there is one.
+        notes: what the user should be told, such as pictures held out for testing.
+    """
+
+    dataset: Dataset
+    image_column: str
+    label_column: str | None = None
+    label_names: tuple[str, ...] | None = None
+    name: str
+    resolved: str
+    split: str
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """The class of every row, int64 (N,), or None where there are no labels."""
+        if self.label_column is None:
+            return None
+        columns = self.dataset.select_columns([self.label_column]).with_format("arrow")
+        return np.array(columns[:][self.label_column], dtype=np.int64)
+
+    def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The pictures of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
+        rows = self._pictures[indices if isinstance(indices, range) else list(indices)]
+        cells: list[dict[str, Any] | None] = rows[self.image_column].to_pylist()
+        return [cell or {"bytes": None, "path": None} for cell in cells]
+
+    def row_name(self, index: int, cell: dict[str, Any]) -> str:
+        """What an error calls a row: its file, or its number and the name of the data set."""
+        if cell["bytes"] is None and cell["path"] is not None:
+            return str(cell["path"])
+        file = f" ({cell['path']})" if cell["path"] else ""
+        return f"row {index} of {self.name}, split {self.split}{file}"
+
+    @cached_property
+    def _pictures(self) -> Dataset:
+        return self.dataset.select_columns([self.image_column]).with_format("arrow")
+
+
+def open_images(
+    dataset: str,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> ImageSource:
+    """One split of a data set.
+
+    "train" and "test" are those of `open_splits`, so that they never share a picture: where the data set has no held-out
+    split, a seeded share of its training split is "test" and only the rest is "train". `open_all` gives what is there.
+
+    Args:
+        dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of pictures, or
+            a folder or file of parquet, arrow or `save_to_disk`.
+        split: "train", "test", or any split that the data set has; `valid`, `val` and `dev` also find `validation`.
+        image_column, label_column: found by their feature type where not given.
+        revision: branch, tag or commit of a data set on the Hub.
+        test_share: part of the training split that is held out where there is no other; 0 holds nothing out.
+        seed: decides which pictures are held out.
+
+    Raises:
+        DataError: no such data set, split or column, or no pictures in it; the message says what was found.
+        HubError: the Hub does not have it, does not give it, or cannot be reached.
+    """
+    _check_share(test_share)
+    named = read_splits(dataset, revision)
+    if split in named.splits or split_group(split) not in ("train", "test"):
+        chosen = _find_split(named, dataset, split)
+        if split_group(split) != "train":
+            return _source(named, dataset, chosen, image_column, label_column)
+    train, test = _split_up(named, dataset, image_column, label_column, test_share, seed)
+    if split_group(split) == "train":
+        return train
+    if test is None:
+        raise DataError(f"{dataset} has no test split (found: {_listed(named.splits)}); give a test_share above 0")
+    return test
+
+
+def open_splits(
+    dataset: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> tuple[ImageSource, ImageSource]:
+    """The pictures to train on and those to test on. Arguments and errors are those of `open_images`.
+
+    The test pictures are the split `test`, else `validation`, else a seeded share of the training split.
+    """
+    _check_share(test_share)
+    if test_share == 0:
+        raise ConfigurationError("test_share must be above 0 to have pictures to test on, got 0")
+    train, test = _split_up(read_splits(dataset, revision), dataset, image_column, label_column, test_share, seed)
+    assert test is not None
+    return train, test
+
+
+def open_all(
+    dataset: str, *, image_column: str | None = None, label_column: str | None = None, revision: str | None = None
+) -> dict[str, ImageSource]:
+    """Every split that a data set has, by its name there; nothing is held out. Arguments as in `open_images`."""
+    named = read_splits(dataset, revision)
+    return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
+
+
+def native_format(source: ImageSource) -> tuple[tuple[int, int], int]:
+    """The size (H, W) and the channels that the pictures of a source have, from the headers of up to 32 rows.
+
+    Where they differ in size, it is a square: the largest power of two within the smallest of them, at most 256. One
+    channel only where all of them are grey.
+    """
+    rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
+    sizes, grey, errors = set(), True, []
+    for index, cell in zip(rows, source.undecoded(rows), strict=True):
+        try:
+            image = open_picture(cell["bytes"] or cell["path"] or b"", name=source.row_name(index, cell))
+        except DataError as error:  # the first one is raised below if there is nothing else
+            errors.append(error)
+            continue
+        sizes.add((image.height, image.width))
+        grey = grey and image.mode in GREY_MODES
+    if not sizes:
+        raise errors[0]
+    if len(sizes) == 1:
+        return sizes.pop(), 1 if grey else 3
+    shortest = min(min(size) for size in sizes)
+    side = min(LARGEST_DEFAULT, 2 ** (shortest.bit_length() - 1))
+    return (side, side), 1 if grey else 3
+
+
+def _check_share(test_share: float) -> None:
+    if not 0 <= test_share < 1:
+        raise ConfigurationError(f"test_share must be at least 0 and below 1, got {test_share}")
+
+
+def _split_up(
+    named: NamedSplits, name: str, image_column: str | None, label_column: str | None, test_share: float, seed: int
+) -> tuple[ImageSource, ImageSource | None]:
+    train = _source(named, name, _find_training_split(named, name), image_column, label_column)
+    for group in HELD_OUT:
+        for split in named.splits:
+            if split_group(split) == group and split != train.split:
+                test = _source(named, name, split, image_column, label_column)
+                if group == "test":
+                    return train, test
+                note = f"there is no test split: {split} ({len(test):,} pictures) is used to test on"
+                return replace(train, notes=(*train.notes, note)), replace(test, notes=(*test.notes, note))
+    return _hold_out(train, test_share, seed) if test_share else (train, None)
+
+
+def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
+    total = len(train)
+    if total < 2:
+        raise DataError(f"{train.name} has one picture and no test split; at least 2 pictures are needed")
+    held = min(max(1, round(total * test_share)), total - 1)
+    order = np.random.default_rng(seed).permutation(total)
+    note = (
+        f"there is no test split: {held:,} of the {total:,} pictures of {train.split} are held out to test on "
+        f"(test_share {test_share:g}, seed {seed})"
+    )
+    test_rows, train_rows = np.sort(order[:held]), np.sort(order[held:])
+    notes = (*train.notes, note)
+    return (
+        replace(train, dataset=train.dataset.select(train_rows), notes=notes),
+        replace(train, dataset=train.dataset.select(test_rows), split="test", notes=notes),
+    )
+
+
+def _find_training_split(named: NamedSplits, name: str) -> str:
+    if len(named.splits) == 1 and not any(split_group(split) in HELD_OUT for split in named.splits):
+        return next(iter(named.splits))
+    return _find_split(named, name, "train")
+
+
+def _find_split(named: NamedSplits, name: str, split: str) -> str:
+    if split in named.splits:
+        return split
+    for found in named.splits:
+        if split_group(found) == split_group(split):
+            return found
+    raise DataError(f"{name} has no split {split}; found: {_listed(named.splits)}.{nearest(split, named.splits)}")
+
+
+def _source(
+    named: NamedSplits, name: str, split: str, image_column: str | None, label_column: str | None
+) -> ImageSource:
+    dataset = named.splits[split]
+    if len(dataset) == 0:
+        raise DataError(f"{name} has no rows in its split {split}")
+    image_column = _find_image_column(dataset, name, image_column)
+    label_column, notes = _find_label_column(dataset, name, label_column)
+    feature = dataset.features[label_column] if label_column else None
+    return ImageSource(
+        dataset=dataset.with_format(None).cast_column(image_column, Image(decode=False)),
+        image_column=image_column,
+        label_column=label_column,
+        label_names=tuple(feature.names) if isinstance(feature, ClassLabel) else None,
+        name=name,
+        resolved=named.resolved,
+        split=split,
+        revision=named.revision,
+        notes=(*named.notes, *notes),
+    )
+
+
+def _find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
+    features = dataset.features
+    if given is not None:
+        _check_exists(features, name, given)
+        if not (_holds_pictures(features[given]) or _is(features[given], "binary", "large_binary", "string")):
+            raise DataError(f"the column {given} of {name} holds no pictures; its columns are {_listed_columns(features)}")
+        return given
+    found = [column for column, feature in features.items() if _holds_pictures(feature)]
+    if not found:
+        raise DataError(
+            f"{name} has no column of pictures; its columns are {_listed_columns(features)}. Name the column if one of them "
+            "holds paths or encoded files"
+        )
+    if len(found) > 1:
+        raise DataError(f"{name} has several columns of pictures: {', '.join(found)}; name one of them as image column")
+    return found[0]
+
+
+def _find_label_column(dataset: Dataset, name: str, given: str | None) -> tuple[str | None, tuple[str, ...]]:
+    features = dataset.features
+    if given is not None:
+        _check_exists(features, name, given)
+        if not _holds_labels(features[given]):
+            raise DataError(
+                f"the column {given} of {name} holds no labels (a ClassLabel or integers); its columns are "
+                f"{_listed_columns(features)}"
+            )
+        if not _all_labelled(dataset, given):
+            raise DataError(f"the column {given} of {name} has rows without a label; choose another or none")
+        return given, ()
+    found = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    if "label" in features and _holds_labels(features["label"]):
+        found = ["label"]
+    if len(found) > 1:
+        return None, (f"there are several columns of labels, so none is used: {', '.join(found)}; name one to use it",)
+    if found and not _all_labelled(dataset, found[0]):
+        return None, (f"the column {found[0]} has rows without a label, so it is not used",)
+    return (found[0] if found else None), ()
+
+
+def _check_exists(features: dict[str, FeatureType], name: str, column: str) -> None:
+    if column not in features:
+        raise DataError(
+            f"{name} has no column {column}; its columns are {_listed_columns(features)}.{nearest(column, features)}"
+        )
+
+
+def _holds_pictures(feature: FeatureType) -> bool:
+    stored = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # parquet that forgot its features
+    return isinstance(feature, Image) or stored
+
+
+def _holds_labels(feature: FeatureType) -> bool:
+    return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "int" in feature.dtype)
+
+
+def _is(feature: FeatureType, *dtypes: str) -> bool:
+    return isinstance(feature, Value) and feature.dtype in dtypes
+
+
+def _all_labelled(dataset: Dataset, column: str) -> bool:
+    """Hub test splits without labels carry -1 or null."""
+    values = dataset.select_columns([column]).with_format("arrow")[:][column]
+    return values.null_count == 0 and int(np.min(np.asarray(values))) >= 0
+
+
+def _listed(splits: dict[str, Dataset]) -> str:
+    return ", ".join(f"{split} ({len(dataset):,} rows)" for split, dataset in splits.items())
+
+
+def _listed_columns(features: dict[str, FeatureType]) -> str:
+    return ", ".join(
+        f"{column} ({feature.dtype if isinstance(feature, Value) else type(feature).__name__})"
+        for column, feature in features.items()
+    )
