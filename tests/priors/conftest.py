@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vqtok.priors import PixelCNN, PixelCNNConfig, Prior, PriorBinding, transformer_prior
+from vqtok.priors import Prior, PriorBinding, build_prior
+
+SMALL = {
+    "pixelcnn": {"hidden_size": 8, "num_layers": 5, "kernel_size": 3},
+    "transformer": {"hidden_size": 16, "num_layers": 2, "num_heads": 2},
+}
 
 
 def make_binding(**changes: object) -> PriorBinding:
@@ -15,12 +20,7 @@ def make_binding(**changes: object) -> PriorBinding:
 
 def make_prior(kind: str, binding: PriorBinding) -> Prior:
     torch.manual_seed(0)
-    prior: Prior
-    if kind == "pixelcnn":
-        config = PixelCNNConfig(hidden_size=8, num_layers=5, kernel_size=3, vqtok=binding.to_dict())
-        prior = PixelCNN(config)
-    else:
-        prior = transformer_prior(binding, hidden_size=16, num_layers=2, num_heads=2)
+    prior = build_prior(binding, {"type": kind, **SMALL[kind]})
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -95,8 +95,8 @@ def test_sampling_equals_the_definition(prior: Prior, binding: PriorBinding, sca
 
 
 def test_draws_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> None:
-    count = 8000
-    drawn = sample_codes(prior, num_images=count, labels=1, seed=0, batch_size=4000)
+    count = 4000
+    drawn = sample_codes(prior, num_images=count, labels=1, seed=0, batch_size=count)
     seen = Counter(map(tuple, drawn.flatten(1).tolist()))
     probabilities = torch.exp(-negative_log_likelihood(prior, every_grid, 1))
     frequencies = torch.tensor([seen[tuple(grid)] / count for grid in every_grid.flatten(1).tolist()])

@@ -5,8 +5,7 @@ import torch
 
 from tests.priors.conftest import make_binding
 from vqtok.errors import ConfigurationError
-from vqtok.priors import transformer_prior
-from vqtok.priors.transformer import token_ids
+from vqtok.priors.transformer import token_ids, transformer_prior
 
 
 def test_the_sequence_is_the_class_and_then_the_codes() -> None:
@@ -32,3 +31,9 @@ def test_the_vocabulary_holds_codes_classes_and_the_null_class() -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="multiple of 2 \\* num_heads = 8, got 20"):
         transformer_prior(make_binding(), hidden_size=20, num_heads=4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_size", 0), ("num_layers", 0), ("num_heads", 0), ("dropout", 1.0)])
+def test_numbers_that_make_no_network_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must .* got {value}"):
+        transformer_prior(make_binding(), **{name: value})  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from transformers import initialization as init
 from vqtok.errors import ConfigurationError
 from vqtok.priors.binding import PriorBinding
 
-__all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder"]
+__all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "pixelcnn_prior"]
 
 
 @strict
@@ -82,9 +82,8 @@ class GatedLayer(nn.Module):
 
     def look_up(self, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Vertical stack: (B, C, n + reach, w + 2 reach) -> gated (B, C, n, w) and what the horizontal stack gets."""
-        features = self.vertical(rows)
-        biased = features + self.vertical_bias(classes)[:, :, None, None]
-        return self.dropout(gate(biased)), self.vertical_to_horizontal(features)
+        features = self.vertical(rows) + self.vertical_bias(classes)[:, :, None, None]
+        return self.dropout(gate(features)), self.vertical_to_horizontal(features)
 
     def look_left(self, columns: Tensor, from_above: Tensor, classes: Tensor) -> Tensor:
         """Horizontal stack: (B, C, n, m + reach) -> (B, C, n, m); `from_above` is (B, 2C, n, m)."""
@@ -165,6 +164,20 @@ class PixelCNN(PreTrainedModel):
             left = layer.look_left(layer.pad_left(left), from_above, classes)
         logits: Tensor = self.head(left)
         return logits.permute(0, 2, 3, 1)
+
+
+def pixelcnn_prior(
+    binding: PriorBinding, *, hidden_size: int = 128, num_layers: int = 8, kernel_size: int = 5, dropout: float = 0.0
+) -> PixelCNN:
+    """Build an untrained prior; arguments as in `PixelCNNConfig`."""
+    config = PixelCNNConfig(
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        kernel_size=kernel_size,
+        dropout=dropout,
+        vqtok=binding.to_dict(),
+    )
+    return PixelCNN(config)
 
 
 class PixelCNNDecoder:

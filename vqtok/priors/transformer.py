@@ -11,6 +11,8 @@ arXiv:2012.09841, section 3.2; class token in front as in their section 4.3).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,8 +42,13 @@ def transformer_prior(
         dropout: share of attention weights dropped in training, in [0, 1).
 
     Raises:
-        ConfigurationError: a width that the heads do not divide.
+        ConfigurationError: a number out of its range, or a width that the heads do not divide.
     """
+    for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers), ("num_heads", num_heads)):
+        if value < 1:
+            raise ConfigurationError(f"{name} must be at least 1, got {value}")
+    if not 0 <= dropout < 1:
+        raise ConfigurationError(f"dropout must lie in [0, 1), got {dropout}")
     if hidden_size % (2 * num_heads):
         raise ConfigurationError(
             f"hidden_size must be a multiple of 2 * num_heads = {2 * num_heads}, got {hidden_size}"
@@ -50,7 +57,7 @@ def transformer_prior(
     config = LlamaConfig(
         vocab_size=codes + binding.num_classes + 1,
         hidden_size=hidden_size,
-        intermediate_size=32 * round(8 * hidden_size / 3 / 32),  # SwiGLU at the cost of a 4x MLP, arXiv:2002.05202
+        intermediate_size=32 * math.ceil(hidden_size / 12),  # SwiGLU at the cost of a 4x MLP, arXiv:2002.05202
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         max_position_embeddings=binding.codes_per_image + 1,
