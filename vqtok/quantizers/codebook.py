@@ -125,7 +125,7 @@ class CodebookQuantizer(Quantizer):
 
     @torch.no_grad()
     def count_use(self, rows: Tensor, codes: Tensor) -> Tensor:
-        """Move `cluster_size` towards how often each code was used in the batch of all processes; returns that, (K,)."""
+        """Move `cluster_size` towards the use of each code in the batch of all processes; returns that use, (K,)."""
         counts = torch.bincount(codes, minlength=self.codebook_size).to(rows.dtype)
         all_reduce_sum(counts)
         self.cluster_size.lerp_(counts, 1 - self.decay)

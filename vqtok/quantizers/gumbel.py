@@ -113,13 +113,14 @@ class GumbelQuantizer(CodebookQuantizer):
             rows = to_rows(latents)
             if self.training:
                 self.start_once(rows.detach())
-            logits = self.logits_of(rows)
+            codebook = self.codebook.clone()  # a restart below may write to the original before backward
+            logits = self.logits_of(rows, codebook)
             log_q = logits.log_softmax(dim=1)
             kl = (log_q.exp() * log_q).sum(dim=1).mean() + torch.log(logits.new_tensor(self.codebook_size))
             metrics = {"kl": kl.detach()}
             if self.training:
                 metrics["temperature"] = tau = self.current_temperature()
-                quantized, codes = self.draw(logits, tau)
+                quantized, codes = self.draw(logits, codebook, tau)
                 counts = self.count_use(rows, codes)
                 self.restart_dead(rows.detach(), counts.sum())
                 self.batches_seen += 1
@@ -130,29 +131,29 @@ class GumbelQuantizer(CodebookQuantizer):
             quantized=from_rows(quantized, grid), codes=codes.view(grid), loss=self.kl_weight * kl, metrics=metrics
         )
 
-    def logits_of(self, rows: Tensor) -> Tensor:
+    def logits_of(self, rows: Tensor, codebook: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the codes, (N, D) -> (N, K)."""
         if self.logits == "linear":
             return linear(rows, self.to_logits.weight.float(), self.to_logits.bias.float())
-        squares = rows.square().sum(dim=1, keepdim=True) + self.codebook.square().sum(dim=1)
-        return torch.addmm(squares, rows, self.codebook.t(), beta=-1, alpha=2)
+        squares = rows.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1)
+        return torch.addmm(squares, rows, codebook.t(), beta=-1, alpha=2)
 
     @torch.no_grad()
     def most_probable(self, rows: Tensor) -> Tensor:
         """argmax of the logits, (N, D) -> int64 (N,)."""
         if self.logits == "distance":
             return nearest_codes(rows, self.codebook)
-        return self.logits_of(rows).argmax(dim=1)
+        return self.logits_of(rows, self.codebook).argmax(dim=1)
 
-    def draw(self, logits: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, logits: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """One relaxed draw a row: vectors (N, D) with their gradient, and the codes (N,) it leans to most."""
         exponential = torch.empty_like(logits).exponential_()
         soft = ((logits - exponential.log()) / tau).softmax(dim=1)
         codes = soft.argmax(dim=1)
         if not self.hard:
-            return soft @ self.codebook, codes
-        mixture = soft @ self.codebook.detach()
-        return embedding(codes, self.codebook) + (mixture - mixture.detach()), codes
+            return soft @ codebook, codes
+        mixture = soft @ codebook.detach()
+        return embedding(codes, codebook) + (mixture - mixture.detach()), codes
 
     def current_temperature(self) -> Tensor:
         """tau after the batches seen so far, a scalar on the device."""

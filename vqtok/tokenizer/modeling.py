@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -65,10 +66,9 @@ class VQTokenizer(PreTrainedModel):
     def __init__(self, config: VQTokenizerConfig) -> None:
         super().__init__(config)
         assert config.network is not None and config.quantizer is not None
-        self.quantizer = build_quantizer(config.quantizer)
-        self.encoder, self.decoder = build_networks(
-            config.network, num_channels=config.num_channels, code_dim=self.quantizer.code_dim
-        )
+        quantizer = build_quantizer(config.quantizer)
+        encoder, decoder = build_networks(config.network, num_channels=config.num_channels, code_dim=quantizer.code_dim)
+        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's
         self.post_init()
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class VQTokenizer(PreTrainedModel):
         Raises:
             ConfigurationError: a code outside [0, K).
         """
-        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ConfigurationError(
                 f"codes must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
             )
@@ -196,6 +196,8 @@ class VQTokenizer(PreTrainedModel):
             HubError: a repository or revision that cannot be read.
         """
         local = Path(name).is_dir()
+        if not local and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(name)):
+            raise CheckpointError(f"there is no folder {name} to load a tokenizer from")
         kwargs["use_safetensors"] = True
         wanted_info = kwargs.pop("output_loading_info", False)
         try:

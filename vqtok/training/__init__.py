@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vqtok.training.config import TokenizerTrainingConfig, resolve_config
+from vqtok.training.config import TokenizerTrainingConfig, resolve_config, resume_config
 from vqtok.training.tokenizer import TrainingResult, open_pictures, train_tokenizer
 
-__all__ = ["TokenizerTrainingConfig", "TrainingResult", "open_pictures", "resolve_config", "train_tokenizer"]
+__all__ = [
+    "TokenizerTrainingConfig",
+    "TrainingResult",
+    "open_pictures",
+    "resolve_config",
+    "resume_config",
+    "train_tokenizer",
+]

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there, and that a run goes on from exactly.
 
 A checkpoint is written beside its place and renamed when it is complete, so that a run that is cut off never leaves one
-that looks good and is not. It holds what the next step depends on: weights, codebook buffers, optimizer, random numbers of
-every process, and the step, which decides the learning rate and the place in the data.
+that looks good and is not. It holds what the next step depends on: weights, codebook buffers, optimizer, the random
+numbers of every process, and the step, which decides the learning rate and the place in the data.
 """
 
 from __future__ import annotations

@@ -16,10 +16,25 @@ import yaml
 
 from vqtok.errors import ConfigurationError, nearest
 
-__all__ = ["LoopConfig", "TokenizerTrainingConfig", "load_config", "resolve_config", "save_config"]
+__all__ = ["LoopConfig", "TokenizerTrainingConfig", "load_config", "resolve_config", "resume_config", "save_config"]
 
 PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("none", "tensorboard", "trackio", "wandb")
+
+# What a run may be given anew when it goes on: its weights, the order of its data and its noise do not depend on these.
+CHANGEABLE = (
+    "checkpoint_every",
+    "compile",
+    "eval_every",
+    "keep_checkpoints",
+    "learning_rate",
+    "log_every",
+    "num_workers",
+    "out",
+    "steps",
+    "tracker",
+    "warmup_steps",
+)
 
 
 @dataclass(kw_only=True)
@@ -154,6 +169,33 @@ def resolve_config(
     if missing:
         raise ConfigurationError(f"{', '.join(missing)} must be given")
     return kind(**values)
+
+
+def resume_config(
+    kind: type[Config],
+    run: Path,
+    *,
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> Config:
+    """The configuration of a run that goes on: as saved with it, with what may change on the way changed.
+
+    Raises:
+        ConfigurationError: there is no run, or a setting that its weights or its data depend on was given anew.
+    """
+    saved = run / "config.yaml"
+    if not saved.is_file():
+        raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
+    before = load_config(kind, saved)
+    now = resolve_config(kind, base=asdict(before), file=file, options=options, assignments=assignments)
+    for name, value in asdict(before).items():
+        if name not in CHANGEABLE and asdict(now)[name] != value:
+            raise ConfigurationError(
+                f"{name} of the run in {run} is {value!r} and cannot become {asdict(now)[name]!r} on resuming; "
+                f"what can change: {', '.join(CHANGEABLE)}"
+            )
+    return now
 
 
 def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -> None:

@@ -54,7 +54,9 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
 
 def start_tracker(accelerator: Accelerator, config: LoopConfig) -> None:
     """Tell the tracker which run this is; values that it cannot hold become text."""
-    plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in asdict(config).items()}
+    plain = {
+        name: value if isinstance(value, int | float | str) else str(value) for name, value in asdict(config).items()
+    }
     accelerator.init_trackers(Path(config.out).name, config=plain)
 
 

@@ -14,8 +14,16 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from vqtok.data import ImageSource, Pictures, open_splits, ordered_batches, picture_grid, to_pixels, training_batches
-from vqtok.data.sources import native_format
+from vqtok.data import (
+    ImageSource,
+    Pictures,
+    native_format,
+    open_splits,
+    ordered_batches,
+    picture_grid,
+    to_pixels,
+    training_batches,
+)
 from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
@@ -105,7 +113,9 @@ def train_tokenizer(
     train_pictures, test_pictures = Pictures(train, **format), Pictures(test, **format)
     if accelerator.is_main_process:
         prepare_run(run, resume=resume)
-        save_config(replace(config, network=model.config.network, quantizer=model.config.quantizer), run / "config.yaml")
+        save_config(
+            replace(config, network=model.config.network, quantizer=model.config.quantizer), run / "config.yaml"
+        )
     accelerator.wait_for_everyone()
     start_tracker(accelerator, config)
 
@@ -203,8 +213,8 @@ def code_use(counts: Tensor) -> dict[str, float]:
 def summary(row: dict[str, float]) -> str:
     """What the progress bar says of the last steps."""
     return (
-        f"{row['pictures_per_second']:.0f} pictures/s, loss {row['loss']:.4f}, "
-        f"reconstruction {row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
+        f"{row['pictures_per_second']:.0f} pictures/s, loss {row['loss']:.4f}, reconstruction "
+        f"{row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
     )
 
 
@@ -230,7 +240,9 @@ def evaluate(
             codes = model.encode(pixels)
             error = (model.decode(codes) - pixels) / 2
         unit = (pixels.double() + 1) / 2
-        sums += torch.stack([error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
+        sums += torch.stack(
+            [error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())]
+        )
         counts += torch.bincount(codes.flatten(), minlength=len(counts))
     squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
     mse = squared / elements

@@ -1,0 +1,43 @@
+"""What many tests share: a tiny tokenizer, and a folder of small pictures."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_once() -> VQTokenizer:
+    torch.manual_seed(0)
+    config = VQTokenizerConfig(
+        image_size=16,
+        num_channels=1,
+        network={"type": "conv", "hidden_size": 8, "residual_size": 4, "num_residual_blocks": 1},
+        quantizer={"type": "ema", "codebook_size": 16, "code_dim": 4},
+    )
+    return VQTokenizer(config).eval()
+
+
+@pytest.fixture
+def tiny_tokenizer(tiny_tokenizer_once: VQTokenizer) -> VQTokenizer:
+    """16x16 grey pictures to 4x4 grids of 16 codes; a copy that a test may change."""
+    return copy.deepcopy(tiny_tokenizer_once)
+
+
+@pytest.fixture
+def pictures_folder(tmp_path: Path) -> Path:
+    """Twelve small grey PNGs in two class folders."""
+    noise = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    for number in range(12):
+        path = folder / ("cat", "dog")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    return folder
