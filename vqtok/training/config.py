@@ -188,7 +188,7 @@ def resume_config(
     if not saved.is_file():
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
     before = load_config(kind, saved)
-    now = resolve_config(kind, base=asdict(before), file=file, options=options, assignments=assignments)
+    now = resolve_config(kind, base=asdict(before) | {"out": str(run)}, file=file, options=options, assignments=assignments)
     for name, value in asdict(before).items():
         if name not in CHANGEABLE and asdict(now)[name] != value:
             raise ConfigurationError(
