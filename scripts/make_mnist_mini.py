@@ -3,10 +3,10 @@
     python scripts/make_mnist_mini.py                        # from the Hub's ylecun/mnist
     python scripts/make_mnist_mini.py --source FOLDER        # from a folder with its train-*.parquet and test-*.parquet
 
-From every class 1,200 training and 200 test digits are drawn with a seeded generator and laid out in turn (0, 1, ..., 9,
-0, 1, ...), so that every prefix is balanced too. The pixels are MNIST's, bit for bit. Each digit is a PNG that is stored
-rather than deflated, because zstd over all of them packs better than deflate within each: 14,000 digits take 2.3 MB
-this way, 3.0 MB as optimised PNGs and 3.8 MB as the Hub has them.
+From every class 1,200 training and 200 test digits are drawn with a seeded generator and laid out in turn (0, 1, ...,
+9, 0, 1, ...), so that every prefix is balanced too. The pixels are MNIST's, bit for bit. Each digit is a PNG that is
+stored rather than deflated, because zstd over all of them packs better than deflate within each: 14,000 digits take
+2.3 MB this way, 3.0 MB as optimised PNGs and 3.8 MB as the Hub has them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ def main() -> None:
     table = pa.table([pictures, labels, splits], schema=FEATURES.arrow_schema)
     beside = args.out.with_name(f".{args.out.name}.part")
     pq.write_table(  # one large page: zstd sees every digit at once
-        table, beside, compression="zstd", compression_level=22, use_dictionary=["label", "split"], data_page_size=1 << 26
+        table,
+        beside,
+        compression="zstd",
+        compression_level=22,
+        use_dictionary=["label", "split"],
+        data_page_size=1 << 26,
     )
     os.replace(beside, args.out)
     print(f"{args.out}: {len(table):,} digits, {args.out.stat().st_size:,} bytes")

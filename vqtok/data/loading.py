@@ -28,7 +28,10 @@ __all__ = ["Pictures", "ordered_batches", "read_pictures", "to_pixels", "trainin
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded pixels: the whole of CIFAR-10 takes 0.18 GB, ImageNet at 32 x 32 3.9 GB
 CHUNK = 512  # rows that are read from Arrow and handed to the threads at a time
-DECODING_THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes without holding Python's lock
+DECODING_THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes without holding Python's lock,
+SMALL_FILE = (
+    16 << 10
+)  # but below 16 kB Pillow's own Python is most of the work and threads only get in each other's way
 
 Batch = dict[str, Tensor]
 
@@ -49,28 +52,35 @@ def read_pictures(
     """Decode some rows of a source and keep apart those that are broken.
 
     Returns:
-        The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the error
-        of each broken row, whose message names the row and its file.
+        The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the
+        error of each broken row, whose message names the row and its file.
     """
-    rows = zip(indices, source.undecoded(indices), strict=True)
+    cells = source.undecoded(indices)
 
-    def decode(row: tuple[int, dict[str, Any]]) -> npt.NDArray[np.uint8] | DataError:
-        index, cell = row
+    def decode(index: int, cell: dict[str, Any]) -> npt.NDArray[np.uint8] | DataError:
         try:
             return _decode_cell(cell, source.row_name(index, cell), image_size, num_channels, resample)
         except DataError as error:
             return error
 
-    if get_worker_info() is None and DECODING_THREADS > 1 and len(indices) > 1:
+    if _threads_help(cells):
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            decoded = list(pool.map(decode, rows))
+            decoded = list(pool.map(decode, indices, cells))
     else:
-        decoded = [decode(row) for row in rows]  # the processes of a DataLoader already share the cores
+        decoded = list(map(decode, indices, cells))
 
     broken = {index: result for index, result in zip(indices, decoded, strict=True) if isinstance(result, DataError)}
     good = [result for result in decoded if not isinstance(result, DataError)]
     pixels = np.stack(good) if good else np.empty((0, num_channels, *image_size), dtype=np.uint8)
     return pixels, [index for index in indices if index not in broken], broken
+
+
+def _threads_help(cells: list[dict[str, Any]]) -> bool:
+    if get_worker_info() is not None or DECODING_THREADS == 1 or len(cells) < 2:
+        return False  # the processes of a DataLoader already share the cores
+    return any(cell["bytes"] is None for cell in cells) or sum(len(cell["bytes"]) for cell in cells) > SMALL_FILE * len(
+        cells
+    )
 
 
 def _decode_cell(
@@ -90,8 +100,8 @@ class Pictures(Dataset[Batch]):
         image_size: (H, W).
         num_channels: 1 (grey) or 3 (RGB).
         resample: "bicubic", "bilinear", "lanczos" or "nearest".
-        memory_limit: bytes of decoded pixels up to which everything is decoded now, once, into one tensor; above it each
-            batch is decoded when it is asked for.
+        memory_limit: bytes of decoded pixels up to which everything is decoded now, once, into one tensor; above it
+            each batch is decoded when it is asked for.
 
     Raises:
         DataError: a picture cannot be decoded; the message names it. Where everything is decoded now, it is raised now.
@@ -155,7 +165,12 @@ class Pictures(Dataset[Batch]):
         total = len(self.source)
         pixels = torch.empty((total, self.num_channels, *self.image_size), dtype=torch.uint8)
         starts = tqdm(  # silent where it is quick, and where nobody watches
-            range(0, total, CHUNK), desc=f"decoding {self.source.name}", unit_scale=CHUNK, delay=2.0, disable=None, leave=False
+            range(0, total, CHUNK),
+            desc=f"decoding {self.source.name}",
+            unit_scale=CHUNK,
+            delay=2.0,
+            disable=None,
+            leave=False,
         )
         for start in starts:
             rows = range(start, min(start + CHUNK, total))
@@ -176,8 +191,8 @@ def training_batches(
     """Shuffled batches without end, the first of them that of step `start_step`.
 
     Epoch e is permuted by a generator seeded from (seed, e). A step takes the next batch_size * world_size pictures, of
-    which rank r gets the r-th part; pictures that do not fill a whole step are left out of that epoch. The batch of a step
-    depends on nothing but the arguments, and earlier ones are skipped without being decoded.
+    which rank r gets the r-th part; pictures that do not fill a whole step are left out of that epoch. The batch of a
+    step depends on nothing but the arguments, and earlier ones are skipped without being decoded.
 
     Args:
         batch_size: pictures per process.
@@ -235,7 +250,7 @@ def _batches(pictures: Pictures, order: Iterable[list[int]], num_workers: int) -
         return
     loader: DataLoader[Any] = DataLoader(
         _Answers(pictures),
-        batch_sampler=order,  # type: ignore[arg-type]  # any iterable of indices will do
+        batch_sampler=order,  # any iterable of lists of indices will do
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),

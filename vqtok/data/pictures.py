@@ -2,10 +2,12 @@
 
 Everything in this project that resizes a picture does it here, so that one picture always gives one set of codes:
 
-    file, bytes, array or PIL picture ─open_picture→ PIL picture, upright ─fit_picture→ L or RGB, (H, W) ─→ uint8 (C, H, W)
+    file, bytes, array, PIL picture ─open_picture→ PIL picture, upright ─fit_picture→ L or RGB ─→ uint8 (C, H, W)
 
 Limits on purpose: pictures above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels) are refused rather than warned about,
 truncated files are refused rather than filled with grey, and animations and multi-page files give their first frame.
+JPEG files are decoded in full: `Image.draft` is faster for large ones but moves pixels by several levels, and then the
+codes of a path would not be the codes of the same picture handed in decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vqtok.errors import ConfigurationError, DataError, nearest
 
@@ -64,11 +66,18 @@ def open_picture(source: Picture, *, name: str | None = None) -> Image.Image:
         return _checked(source, name or _picture_name(source))
     if isinstance(source, np.ndarray):
         return _array_picture(source, name or f"the array of shape {source.shape}")
-    raise DataError(f"cannot read a picture from {type(source).__name__}; give a path, bytes, a PIL picture or an array")
+    raise DataError(
+        f"cannot read a picture from {type(source).__name__}; give a path, bytes, a PIL picture or an array"
+    )
 
 
 def fit_picture(
-    image: Image.Image, *, num_channels: int, size: tuple[int, int], resample: str = "bicubic", name: str = "the picture"
+    image: Image.Image,
+    *,
+    num_channels: int,
+    size: tuple[int, int],
+    resample: str = "bicubic",
+    name: str = "the picture",
 ) -> Image.Image:
     """Bring a picture to a mode (L for 1 channel, RGB for 3) and to a size (H, W).
 
@@ -101,7 +110,9 @@ def picture_array(
 ) -> npt.NDArray[np.uint8]:
     """Open, fit and give the pixels: uint8 (C, H, W). Arguments and errors are those of the two functions above."""
     image = open_picture(source, name=name)
-    image = fit_picture(image, num_channels=num_channels, size=size, resample=resample, name=name or _picture_name(source))
+    image = fit_picture(
+        image, num_channels=num_channels, size=size, resample=resample, name=name or _picture_name(source)
+    )
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -125,7 +136,7 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} is refused: {_one_line(error)}") from error
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError(f"{name} is not a picture that Pillow can read") from None
     except Exception as error:  # a decoder fed with broken bytes may raise anything; whatever it is, the file is broken
         raise DataError(f"{name} is broken: {_one_line(error)}") from error
@@ -182,7 +193,9 @@ def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
     top = next((limit for limit in ranges if values.max() <= limit), None)
     if top is None:
-        raise DataError(f"{name} has values up to {values.max():g} (mode {image.mode}), at most {ranges[-1]:g} is allowed")
+        raise DataError(
+            f"{name} has values up to {values.max():g} (mode {image.mode}), at most {ranges[-1]:g} is allowed"
+        )
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
 
 
@@ -194,8 +207,8 @@ def _cover(image: Image.Image, height: int, width: int, method: Image.Resampling
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
     kept_width, kept_height = min(image.width, width / scale), min(image.height, height / scale)
-    left, top = (image.width - kept_width) / 2, (image.height - kept_height) / 2
-    return image.resize((width, height), method, box=(left, top, left + kept_width, top + kept_height))
+    x, y = (image.width - kept_width) / 2, (image.height - kept_height) / 2
+    return image.resize((width, height), method, box=(x, y, x + kept_width, y + kept_height))
 
 
 def _array_picture(array: npt.NDArray[Any], name: str) -> Image.Image:

@@ -1,10 +1,10 @@
 """What a data set's name means, and its splits as it has them: built in, on the Hub, on this disk.
 
-    mnist-mini                  in the package, see sample/README.md
-    mnist, cifar10              short for ylecun/mnist and uoft-cs/cifar10
-    org/name, org/name@revision a data set on the Hub; no code of it is executed
-    a folder                    pictures (see `picture_folder`), `save_to_disk` output, or parquet and arrow files
-    a file                      parquet or arrow
+mnist-mini                  in the package, see sample/README.md
+mnist, cifar10              short for ylecun/mnist and uoft-cs/cifar10
+org/name, org/name@revision a data set on the Hub; no code of it is executed
+a folder                    pictures (see `picture_folder`), `save_to_disk` output, or parquet and arrow files
+a file                      parquet or arrow
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
-PICTURES = frozenset(
-    ".apng .avif .bmp .dib .gif .ico .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
+PICTURES = {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+PICTURES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 # What people call the splits; the first name is ours.
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -100,7 +99,8 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
         loaded = load_dataset(repository, revision=revision)
     except DatasetNotFoundError as error:
         here = "" if repository in KNOWN.values() else " There is no folder of that name here either."
-        raise HubError(f"{_one_line(error)}{here}") from error
+        close = "" if repository in KNOWN.values() else nearest(repository, KNOWN.values())
+        raise HubError(f"{_one_line(error)}{here}{close}") from error
     except ConnectionError as error:  # OfflineModeIsEnabled is one
         raise HubError(
             f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
@@ -112,12 +112,9 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
 
 
 def _commit(loaded: DatasetDict) -> str | None:
-    """The commit that the files came from, as `datasets` keeps it in their addresses."""
-    for split in loaded.values():
-        for address in split.info.download_checksums or {}:
-            if match := re.search(r"@([0-9a-f]{40})/", address):
-                return match[1]
-    return None
+    """The commit that the files came from: `datasets` names the folder of its cache after it."""
+    folders = (Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files)
+    return next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
 
 
 def _read_path(path: Path, name: str) -> NamedSplits:
@@ -133,7 +130,7 @@ def _read_path(path: Path, name: str) -> NamedSplits:
         return NamedSplits(splits=_load_tables(name, [resolved]), resolved=resolved)
     known = ", ".join(sorted(KNOWN))
     raise DataError(
-        f"there is no folder or file {name}, and it is neither a built-in data set ({known}) nor a Hub id like org/name."
+        f"there is no folder or file {name}, and it is neither built in ({known}) nor a Hub id like org/name."
         f"{nearest(name.lower(), KNOWN)}"
     )
 
@@ -197,9 +194,9 @@ def _walk(root: Path) -> Iterator[str]:
 def picture_folder(root: Path, name: str, pictures: list[str], others: list[str]) -> NamedSplits:
     """A folder of picture files as rows of image (only its path: nothing is read yet), label and file_name.
 
-    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the first
-    level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or pictures lie
-    beside them, there are no labels.
+    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
+    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or pictures
+    lie beside them, there are no labels.
     """
     groups = _group_by_split(name, pictures)
     classes, notes = _class_names(groups)
@@ -237,13 +234,15 @@ def _group_by_split(name: str, pictures: list[str]) -> dict[str, tuple[str, list
         if {"train", "test"} <= set(as_splits.values()):
             rest = sorted(str(top) if top else "pictures beside them" for top in tops - set(as_splits))
             raise DataError(
-                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those elsewhere"
+                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
             )
         return {"train": ("", pictures)}
     if len(set(as_splits.values())) < len(as_splits):
         raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
     order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    return {as_splits[top]: (top + os.sep, [file for file in pictures if file.startswith(top + os.sep)]) for top in order}
+    return {
+        as_splits[top]: (top + os.sep, [file for file in pictures if file.startswith(top + os.sep)]) for top in order
+    }
 
 
 def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 """Anything with pictures in it as one thing: rows with an undecoded picture, perhaps a label, and what else there is.
 
-What a name means is in readers.py. Here the picture and label columns are found and the splits are settled: a data set
+readers.py says what a name means and columns.py where the pictures and labels are. Here the splits are settled: a data set
 without held-out pictures gets some, by a seeded share of its training split, and says so.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import ClassLabel, Dataset, Image, Value
-from datasets.features.features import FeatureType
+from datasets import ClassLabel, Dataset, Image
 
+from vqtok.data.columns import find_image_column, find_label_column
 from vqtok.data.pictures import open_picture
 from vqtok.data.readers import NamedSplits, read_splits, split_group
 from vqtok.errors import ConfigurationError, DataError, nearest
@@ -94,12 +94,13 @@ def open_images(
 ) -> ImageSource:
     """One split of a data set.
 
-    "train" and "test" are those of `open_splits`, so that they never share a picture: where the data set has no held-out
-    split, a seeded share of its training split is "test" and only the rest is "train". `open_all` gives what is there.
+    "train" and "test" are those of `open_splits`, so that they never share a picture: where the data set has no
+    held-out split, a seeded share of its training split is "test" and only the rest is "train". `open_all` gives every
+    split as it is.
 
     Args:
-        dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of pictures, or
-            a folder or file of parquet, arrow or `save_to_disk`.
+        dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of pictures,
+            or a folder or file of parquet, arrow or `save_to_disk`.
         split: "train", "test", or any split that the data set has; `valid`, `val` and `dev` also find `validation`.
         image_column, label_column: found by their feature type where not given.
         revision: branch, tag or commit of a data set on the Hub.
@@ -237,8 +238,8 @@ def _source(
     dataset = named.splits[split]
     if len(dataset) == 0:
         raise DataError(f"{name} has no rows in its split {split}")
-    image_column = _find_image_column(dataset, name, image_column)
-    label_column, notes = _find_label_column(dataset, name, label_column)
+    image_column = find_image_column(dataset, name, image_column)
+    label_column, notes = find_label_column(dataset, name, label_column)
     feature = dataset.features[label_column] if label_column else None
     return ImageSource(
         dataset=dataset.with_format(None).cast_column(image_column, Image(decode=False)),
@@ -253,78 +254,5 @@ def _source(
     )
 
 
-def _find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
-    features = dataset.features
-    if given is not None:
-        _check_exists(features, name, given)
-        if not (_holds_pictures(features[given]) or _is(features[given], "binary", "large_binary", "string")):
-            raise DataError(f"the column {given} of {name} holds no pictures; its columns are {_listed_columns(features)}")
-        return given
-    found = [column for column, feature in features.items() if _holds_pictures(feature)]
-    if not found:
-        raise DataError(
-            f"{name} has no column of pictures; its columns are {_listed_columns(features)}. Name the column if one of them "
-            "holds paths or encoded files"
-        )
-    if len(found) > 1:
-        raise DataError(f"{name} has several columns of pictures: {', '.join(found)}; name one of them as image column")
-    return found[0]
-
-
-def _find_label_column(dataset: Dataset, name: str, given: str | None) -> tuple[str | None, tuple[str, ...]]:
-    features = dataset.features
-    if given is not None:
-        _check_exists(features, name, given)
-        if not _holds_labels(features[given]):
-            raise DataError(
-                f"the column {given} of {name} holds no labels (a ClassLabel or integers); its columns are "
-                f"{_listed_columns(features)}"
-            )
-        if not _all_labelled(dataset, given):
-            raise DataError(f"the column {given} of {name} has rows without a label; choose another or none")
-        return given, ()
-    found = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    if "label" in features and _holds_labels(features["label"]):
-        found = ["label"]
-    if len(found) > 1:
-        return None, (f"there are several columns of labels, so none is used: {', '.join(found)}; name one to use it",)
-    if found and not _all_labelled(dataset, found[0]):
-        return None, (f"the column {found[0]} has rows without a label, so it is not used",)
-    return (found[0] if found else None), ()
-
-
-def _check_exists(features: dict[str, FeatureType], name: str, column: str) -> None:
-    if column not in features:
-        raise DataError(
-            f"{name} has no column {column}; its columns are {_listed_columns(features)}.{nearest(column, features)}"
-        )
-
-
-def _holds_pictures(feature: FeatureType) -> bool:
-    stored = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # parquet that forgot its features
-    return isinstance(feature, Image) or stored
-
-
-def _holds_labels(feature: FeatureType) -> bool:
-    return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "int" in feature.dtype)
-
-
-def _is(feature: FeatureType, *dtypes: str) -> bool:
-    return isinstance(feature, Value) and feature.dtype in dtypes
-
-
-def _all_labelled(dataset: Dataset, column: str) -> bool:
-    """Hub test splits without labels carry -1 or null."""
-    values = dataset.select_columns([column]).with_format("arrow")[:][column]
-    return values.null_count == 0 and int(np.min(np.asarray(values))) >= 0
-
-
 def _listed(splits: dict[str, Dataset]) -> str:
     return ", ".join(f"{split} ({len(dataset):,} rows)" for split, dataset in splits.items())
-
-
-def _listed_columns(features: dict[str, FeatureType]) -> str:
-    return ", ".join(
-        f"{column} ({feature.dtype if isinstance(feature, Value) else type(feature).__name__})"
-        for column, feature in features.items()
-    )

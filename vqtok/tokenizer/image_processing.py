@@ -1,15 +1,15 @@
 """The Hugging Face image processor of a tokenizer: pictures to pixels in [-1, 1], and back.
 
-It reads and resizes with `vqtok.data.pictures`, as everything else in this project does, so that its pixels equal those of
-training and tokenizing bit for bit. Pictures stay uint8 until they are stacked, and are normalised once for all: the stock
-loop of `PilBackend` takes seven times as long for the same numbers.
+It reads and resizes with `vqtok.data.pictures`, as everything else in this project does, so that its pixels equal those
+of training and tokenizing bit for bit. Pictures stay uint8 until they are stacked and are normalised once for all,
+where the stock loop of `PilBackend` works on each one as an array of floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class VQImageProcessor(PilBackend):
         ConfigurationError: an argument that does not exist or makes no sense.
     """
 
-    model_input_names: ClassVar[list[str]] = ["pixel_values"]
+    model_input_names = ["pixel_values"]
 
     size: dict[str, int]
     num_channels: int
@@ -73,8 +73,8 @@ class VQImageProcessor(PilBackend):
         """Pixels of one or several pictures.
 
         Args:
-            images: a path, bytes, PIL image, uint8 or [0, 1] float array (H, W) or (H, W, C), the same as a tensor (C, H, W),
-                a batch of either with four dimensions, or a list of any of these.
+            images: a path, bytes, PIL image, uint8 or [0, 1] float array (H, W) or (H, W, C), the same as a tensor
+                (C, H, W), a batch of either with four dimensions, or a list of any of these.
             size, num_channels, resample: instead of the processor's own, for this call.
             return_tensors: "pt" (the default) or "np".
 
@@ -133,7 +133,7 @@ def _flatten(images: Any) -> Iterable[Any]:
         yield images
     else:
         raise DataError(
-            f"cannot read pictures from {type(images).__name__}; give a path, PIL image, array, tensor, or a list of them"
+            f"cannot read pictures from {type(images).__name__}; give paths, PIL images, arrays or tensors, or a list"
         )
 
 
@@ -158,7 +158,7 @@ def _check_fixed(given: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key not in FIXED:
             raise ConfigurationError(
-                f"{key} is no argument of VQImageProcessor; allowed are {', '.join(allowed[:4])}.{nearest(key, allowed)}"
+                f"{key} is no argument of VQImageProcessor; it takes {', '.join(allowed[:4])}.{nearest(key, allowed)}"
             )
         values = value if isinstance(value, list | tuple) else [value]
         if value is not None and any(item != FIXED[key] for item in values):
