@@ -1,7 +1,8 @@
-"""A test Hub for each test, and clients in processes of their own: the Hub's address is read when they are imported."""
+"""A test Hub for each test, its clients in this process and in others, and folders to push."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import huggingface_hub
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import save_file
 
 from tests.hub_server import HubServer
+from vqtok.tokenizer import VQTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,3 +53,50 @@ def run_client(hub: HubServer, tmp_path: Path) -> RunClient:
         return done.stderr if fails else done.stdout
 
     return run
+
+
+@pytest.fixture
+def alice(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Make this process a client of the test Hub with alice's token.
+
+    Clients that read their address when imported, such as transformers, need `run_client` instead.
+    """
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    return "hf_alice"
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
+    """The run folder of a tokenizer: recipe, figures of training, a picture and the model."""
+    folder = tmp_path / "runs" / "digits"
+    tiny_tokenizer.save_pretrained(folder / "model")
+    (folder / "config.yaml").write_text(f"out: {folder}\nsteps: 500\ndataset: ylecun/mnist\n")
+    rows = [
+        {"step": 250, "split": "test", "mse": 0.5, "perplexity": 2.0, "usage": 0.25},
+        {"step": 500, "split": "train", "loss": 0.125},
+        {"step": 500, "split": "test", "mse": 0.0625, "perplexity": 12.5, "usage": 0.75},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "samples").mkdir()
+    for step, grey in ((250, 10), (500, 200)):
+        Image.new("L", (8, 8), grey).save(folder / "samples" / f"step-{step:06d}.png")
+    return folder
+
+
+@pytest.fixture
+def prior_folder(tmp_path: Path) -> Path:
+    """A prior folder as `save_pretrained` leaves it, with weights that nobody looks into."""
+    folder = tmp_path / "prior"
+    folder.mkdir()
+    binding = {"fingerprint": "ab" * 32, "grid": [4, 4], "codebook_size": 16, "num_codebooks": 1}
+    binding |= {"label_names": ["cat", "dog"], "tokenizer": "org/vq-digits"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vqtok": binding}))
+    (folder / "generation_config.json").write_text("{}")
+    save_file({"weight": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    return folder

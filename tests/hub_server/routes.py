@@ -146,13 +146,14 @@ def create_tag(store: Store, request: Request, kind: str, id: str, revision: str
 
 
 def preupload(store: Store, request: Request, kind: str, id: str, revision: str) -> Response:
-    """Which files a commit may carry inline and which go to LFS first."""
-    store.open(request.token, KINDS[kind], id, write=True).at(revision)
+    """Which files a commit may carry inline, which go to LFS first, and what is there already under their names."""
+    present = store.open(request.token, KINDS[kind], id, write=True).at(revision).files
     answers = []
     for file in request.json["files"]:
         lfs = file["path"].endswith(LFS_SUFFIXES) or file["size"] >= LFS_BYTES
         mode = "lfs" if lfs else "regular"
-        answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None})
+        oid = store.git_oid(present[file["path"]]) if file["path"] in present else None
+        answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
     return Response({"files": answers})
 
 

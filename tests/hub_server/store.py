@@ -114,6 +114,12 @@ class Store:
         self.blobs[digest] = content
         return digest
 
+    def git_oid(self, file: StoredFile) -> str:
+        """What a client compares its own file with: the sha256 of an LFS file, the git blob id of another."""
+        if file.lfs:
+            return file.sha256
+        return hashlib.sha1(b"blob %d\0" % file.size + self.blobs[file.sha256]).hexdigest()
+
     def user_of(self, token: str | None) -> str | None:
         """Whose token this is; None without a token."""
         if token is None:

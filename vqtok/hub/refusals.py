@@ -39,6 +39,10 @@ def hub_errors(repo_id: str, token: str | None = None) -> Iterator[None]:
         yield
     except CLIENT_ERRORS as error:
         raise HubError(explain(error, repo_id, token)) from error
+    except RuntimeError as error:  # what an upload of large files makes of its failures
+        if not isinstance(error.__cause__, CLIENT_ERRORS):
+            raise
+        raise HubError(explain(error.__cause__, repo_id, token)) from error
 
 
 def explain(error: Exception, repo_id: str, token: str | None) -> str:
