@@ -154,17 +154,13 @@ def resolve_config(
     Raises:
         ConfigurationError: an unknown key, a value of the wrong type, an unreadable file.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
     for name, value in [*(base or {}).items(), *(read_yaml(file) if file else {}).items()]:
         put(kind, values, name, value)
-    for name, value in (options or {}).items():
-        if value is not None:
-            put(kind, values, name, value)
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigurationError(f"--set takes key=value, such as quantizer.codebook_size=1024, got {assignment!r}")
-        put(kind, values, name.strip(), yaml.safe_load(text))
+    given = [(name, value) for name, value in (options or {}).items() if value is not None]
+    given += [parse_assignment(assignment) for assignment in assignments]
+    for name, value in sorted(given, key=lambda pair: "." in pair[0]):  # a type first, then the options of that type
+        put(kind, values, name, value)
     missing = [f.name for f in fields(kind) if required(f) and f.name not in values]
     if missing:
         raise ConfigurationError(f"{', '.join(missing)} must be given")
@@ -188,7 +184,9 @@ def resume_config(
     if not saved.is_file():
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
     before = load_config(kind, saved)
-    now = resolve_config(kind, base=asdict(before) | {"out": str(run)}, file=file, options=options, assignments=assignments)
+    now = resolve_config(
+        kind, base=asdict(before) | {"out": str(run)}, file=file, options=options, assignments=assignments
+    )
     for name, value in asdict(before).items():
         if name not in CHANGEABLE and asdict(now)[name] != value:
             raise ConfigurationError(
@@ -196,6 +194,18 @@ def resume_config(
                 f"what can change: {', '.join(CHANGEABLE)}"
             )
     return now
+
+
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise ConfigurationError(f"--set takes key=value, such as quantizer.codebook_size=1024, got {assignment!r}")
+    try:
+        return name.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"the value in --set {assignment!r} is not YAML: {' '.join(str(error).split())}"
+        ) from error
 
 
 def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -> None:
@@ -209,7 +219,7 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
             raise ConfigurationError(f"{name!r} is not a configuration key: {head} has no entries")
         values[head] = typed(head, value, get_type_hints(kind)[head])
         return
-    entries = values.setdefault(head, {})
+    entries = values[head]
     if tail:
         given = {tail: number(value)}
     elif isinstance(value, str):
@@ -218,7 +228,7 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
         given = {key: number(entry) for key, entry in value.items()}
     else:
         raise ConfigurationError(f"{head} must be a type or key: value entries, got {value!r}")
-    if given.get("type", entries.get("type")) != entries.get("type"):
+    if given.get("type", entries["type"]) != entries["type"]:
         entries.clear()  # options of one type mean nothing to another
     entries.update(given)
 

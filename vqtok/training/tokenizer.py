@@ -24,6 +24,7 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
+from vqtok.networks import network_options
 from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
@@ -62,7 +63,10 @@ class TrainingResult:
 
 
 def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
-    """The training and test pictures, and the configuration with the size and channels that the pictures decide."""
+    """The training and test pictures, and the configuration with the size and channels that the pictures decide.
+
+    A size that the pictures decide is cut to a multiple of the downsample factor.
+    """
     train, test = open_splits(
         config.dataset,
         image_column=config.image_column,
@@ -71,12 +75,12 @@ def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingCon
         test_share=config.test_share,
         seed=config.seed,
     )
-    size, channels = native_format(train)
-    return (
-        replace(config, image_size=config.image_size or list(size), num_channels=config.num_channels or channels),
-        train,
-        test,
-    )
+    if config.image_size is None or config.num_channels is None:
+        size, channels = native_format(train)
+        factor = (network_options(config.network["type"]) | config.network)["downsample_factor"]
+        fitting = [max(factor, side // factor * factor) for side in size]
+        config = replace(config, image_size=config.image_size or fitting, num_channels=config.num_channels or channels)
+    return config, train, test
 
 
 def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
