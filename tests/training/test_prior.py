@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
+from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
+from vqtok.training import prior as loop
+from vqtok.training.config import resolve_config
+from vqtok.training.grids import CodeGrids
+from vqtok.training.prior import train_prior
+from vqtok.training.prior_config import PriorTrainingConfig
+
+BINDING = PriorBinding(fingerprint="f" * 64, grid=(2, 3), codebook_size=8, label_names=("low", "high"))
+SMALL = {
+    "pixelcnn": {"type": "pixelcnn", "hidden_size": 8, "num_layers": 2, "kernel_size": 3, "dropout": 0.1},
+    "transformer": {"type": "transformer", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1},
+}
+
+
+def make_grids(count: int, seed: int) -> CodeGrids:
+    """Rows that count upwards from a random code, below 4 for class 0 and from 4 on for class 1."""
+    noise = np.random.default_rng(seed)
+    labels = noise.integers(0, 2, count)
+    first = noise.integers(0, 4, (count, 2, 1))
+    return CodeGrids(codes=((first + np.arange(3)) % 4 + 4 * labels[:, None, None]).astype(np.uint16), labels=labels)
+
+
+TRAIN, TEST = make_grids(96, 0), make_grids(40, 1)
+
+
+def make_config(out: Path, arch: str = "transformer", **changes: Any) -> PriorTrainingConfig:
+    values = {
+        "out": str(out),
+        "codes": "codes",
+        "arch": SMALL[arch],
+        "steps": 8,
+        "batch_size": 16,
+        "warmup_steps": 2,
+        "log_every": 2,
+        "eval_every": 4,
+        "checkpoint_every": 4,
+    }
+    return PriorTrainingConfig(**(values | changes))
+
+
+def rows(run: Path, split: str) -> list[dict[str, float]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_a_run_leaves_a_prior_and_its_numbers(tmp_path: Path, arch: str) -> None:
+    result = train_prior(make_config(tmp_path / "run", arch), BINDING, TRAIN, TEST)
+    assert result.model == tmp_path / "run" / "model"
+    assert result.stopped_by is None
+    prior = load_prior(result.model)
+    assert PriorBinding.from_config(prior.config) == BINDING
+    nats = negative_log_likelihood(prior, torch.from_numpy(TEST.codes.astype(np.int64)), torch.from_numpy(TEST.labels))
+    last = rows(tmp_path / "run", "test")[-1]
+    assert last["step"] == 8
+    assert last["loss"] == pytest.approx(nats.mean().item() / 6, rel=1e-5)
+    assert last["bits_per_code"] == pytest.approx(last["loss"] / math.log(2))
+    assert result.metrics["bits_per_code"] == last["bits_per_code"]
+    train = rows(tmp_path / "run", "train")
+    assert [row["step"] for row in train] == [2, 4, 6, 8]
+    assert {"loss", "bits_per_code", "codes_per_second", "learning_rate"} <= set(train[0])
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["arch"]["hidden_size"] == SMALL[arch]["hidden_size"]
+    assert resolve_config(PriorTrainingConfig, base=saved) == make_config(tmp_path / "run", arch)
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_what_can_be_learned_is_learned(tmp_path: Path, arch: str) -> None:
+    """A row is decided by its first code, and that is one of four: 2 rows x 2 bits over 6 codes."""
+    options = SMALL[arch] | {"hidden_size": 32, "dropout": 0.0}
+    config = make_config(tmp_path / "run", arch, steps=150, eval_every=150, checkpoint_every=150, learning_rate=7e-3)
+    result = train_prior(replace(config, arch=options), BINDING, TRAIN, TEST)
+    assert 0.6 < result.metrics["bits_per_code"] < 0.9
+    assert result.metrics["unigram_bits_per_code"] == pytest.approx(3, abs=0.1)
+
+
+def snapshot(run: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
+    weights = load_prior(run).state_dict()
+    return weights, [row["loss"] for row in rows(run, "train") + rows(run, "test")]
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_resume_is_bit_for_bit(tmp_path: Path, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout, hidden classes and the order of codes go on as if nothing had happened."""
+    changes = {"gradient_accumulation_steps": 2, "checkpoint_every": 3}
+    train_prior(make_config(tmp_path / "whole", arch, **changes), BINDING, TRAIN, TEST)
+    interrupt_after(monkeypatch, 5)
+    part = make_config(tmp_path / "part", arch, **changes)
+    stopped = train_prior(part, BINDING, TRAIN, TEST)
+    assert (stopped.step, stopped.model, stopped.stopped_by) == (5, None, signal.SIGTERM)
+    assert (tmp_path / "part" / "checkpoints" / "step-000005").is_dir()
+    monkeypatch.undo()
+    torch.manual_seed(1234)
+    train_prior(part, BINDING, TRAIN, TEST, resume=True)
+    weights, losses = snapshot(tmp_path / "whole")
+    resumed_weights, resumed_losses = snapshot(tmp_path / "part")
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
+    assert losses[-1] == resumed_losses[-1]
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process a SIGTERM in the middle of a step."""
+    learning_rate_at = loop.learning_rate_at
+
+    def interrupting(done: int, config: PriorTrainingConfig) -> float:
+        if done == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return learning_rate_at(done, config)
+
+    monkeypatch.setattr(loop, "learning_rate_at", interrupting)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+
+    def breaking(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return sum(weight.sum() for weight in prior.parameters()) * (math.nan if next(calls) == 6 else 0.0)
+
+    monkeypatch.setattr(loop, "training_loss", breaking)
+    with pytest.raises(TrainingError, match="step 7: loss nan"):
+        train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
+    assert (tmp_path / "run" / "checkpoints" / "step-000004").is_dir()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_share_of_the_classes_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    loss = loop.training_loss
+
+    def watching(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        seen.append(classes)
+        return loss(prior, codes, classes)
+
+    monkeypatch.setattr(loop, "training_loss", watching)
+    train_prior(make_config(tmp_path / "run", steps=25, checkpoint_every=25, class_dropout=0.3), BINDING, TRAIN, TEST)
+    hidden = torch.cat(seen) == BINDING.null_class
+    assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.07)
+
+
+def test_without_classes_labels_are_not_looked_at(tmp_path: Path) -> None:
+    train_prior(make_config(tmp_path / "run", steps=2), replace(BINDING, label_names=None), TRAIN, TEST)
+    assert load_prior(tmp_path / "run").config.vocab_size == 8 + 1
+
+
+class GreyTokenizer:
+    """Paints a grid as one grey pixel, the mean of its codes."""
+
+    fingerprint = BINDING.fingerprint
+
+    def detokenize(self, codes: torch.Tensor) -> list[Image.Image]:
+        return [Image.new("L", (1, 1), int(grid.float().mean())) for grid in codes]
+
+
+def test_a_tokenizer_paints_a_row_for_each_class(tmp_path: Path) -> None:
+    train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, tokenizer=GreyTokenizer())
+    sheets = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert sheets == ["step-000004.png", "step-000008.png"]
+    with Image.open(tmp_path / "run" / "samples" / "step-000008.png") as sheet:
+        assert sheet.size == (2 + 10 * (64 + 2), 2 + 2 * (64 + 2))
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    tokenizer = GreyTokenizer()
+    tokenizer.fingerprint = "0" * 64
+    with pytest.raises(MismatchError, match=r"ffffffffffff.*000000000000"):
+        train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, tokenizer=tokenizer)
+    assert not (tmp_path / "run").exists()
+
+
+def wrong_grids() -> Iterator[tuple[CodeGrids, str]]:
+    codes, labels = TRAIN.codes, TRAIN.labels
+    assert labels is not None
+    yield CodeGrids(codes=codes[:, :, :2], labels=labels), r"shape \(N, 2, 3\)"
+    yield CodeGrids(codes=codes[:0], labels=labels[:0]), "N at least 1"
+    yield CodeGrids(codes=codes + 1, labels=labels), r"\[0, 8\), got 1 to 8"
+    yield CodeGrids(codes=codes), "label for each of the 96"
+    yield CodeGrids(codes=codes, labels=-labels), r"labels in \[0, 2\), got -1 to 0"
+    yield CodeGrids(codes=codes[:15], labels=labels[:15]), "15 images for training, fewer than one batch of 16"
+
+
+@pytest.mark.parametrize(("grids", "message"), list(wrong_grids()))
+def test_codes_that_do_not_fit_are_refused(tmp_path: Path, grids: CodeGrids, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        train_prior(make_config(tmp_path / "run"), BINDING, grids, TEST)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"class_dropout": 1.0}, {"test_share": 0.0}, {"eval_images": -1}, {"steps": -1}, {"tracker": "paper"}],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        make_config(tmp_path, **wrong)

@@ -1,0 +1,87 @@
+"""Images as code grids in memory: the examples a prior learns from, and what is held out of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vqtok.errors import DataError
+from vqtok.priors import PriorBinding
+
+__all__ = ["CodeGrids", "hold_out", "unigram_bits_per_code"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeGrids:
+    """Images as codes.
+
+    Args:
+        codes: integers (N, h, w), or (N, h, w, Q) where Q > 1; may be a view of a file.
+        labels: int64 (N,), or None for images without classes.
+    """
+
+    codes: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def check(self, binding: PriorBinding, name: str) -> None:
+        """Refuse what the prior to be trained could not read.
+
+        Raises:
+            DataError: no images, grids of another shape, codes outside [0, K), or labels that do not fit.
+        """
+        if self.codes.shape != binding.code_shape(len(self.codes)) or not len(self):
+            wanted = ", ".join(map(str, binding.code_shape(0)[1:]))
+            raise DataError(f"{name} must be codes of shape (N, {wanted}) with N at least 1, got {self.codes.shape}")
+        low, high = int(self.codes.min()), int(self.codes.max())
+        if low < 0 or high >= binding.codebook_size:
+            raise DataError(f"{name} must be codes in [0, {binding.codebook_size}), got {low} to {high}")
+        if not binding.num_classes:
+            return
+        if self.labels is None or len(self.labels) != len(self):
+            raise DataError(f"{name} must have a label for each of the {len(self)} images")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= binding.num_classes:
+            raise DataError(f"{name} must have labels in [0, {binding.num_classes}), got {low} to {high}")
+
+    def batch(self, rows: Any, binding: PriorBinding) -> tuple[Tensor, Tensor]:
+        """Codes int64 (B, L) and classes (B,) of some rows, the null class where the prior has none."""
+        codes = torch.from_numpy(self.codes[rows].astype(np.int64)).flatten(1)
+        if self.labels is None or not binding.num_classes:
+            return codes, binding.classes(None, len(codes))
+        return codes, torch.from_numpy(self.labels[rows])
+
+
+def hold_out(grids: CodeGrids, *, share: float, seed: int) -> tuple[CodeGrids, CodeGrids]:
+    """Split into training and held-out images at random.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    if len(grids) < 2:
+        raise DataError(f"a prior needs at least 2 images, one of them held out, got {len(grids)}")
+    order = np.random.default_rng(seed).permutation(len(grids))
+    held = min(len(grids) - 1, max(1, round(share * len(grids))))
+    parts = [
+        CodeGrids(codes=grids.codes[rows], labels=None if grids.labels is None else grids.labels[rows])
+        for rows in (np.sort(order[held:]), np.sort(order[:held]))
+    ]
+    return parts[0], parts[1]
+
+
+def unigram_bits_per_code(train: CodeGrids, test: CodeGrids, codebook_size: int) -> float:
+    """Bits per held-out code of the best guess that looks at no other code: how often each was seen in training.
+
+    What a prior saves below this is what it knows of the order of codes. Counts start at one, so that a code never seen
+    in training has a probability.
+    """
+    seen = np.bincount(train.codes.reshape(-1), minlength=codebook_size) + 1
+    asked = np.bincount(test.codes.reshape(-1), minlength=codebook_size)
+    return float(-(asked * np.log2(seen / seen.sum())).sum() / asked.sum())
