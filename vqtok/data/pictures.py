@@ -176,9 +176,12 @@ def _to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_eight_bits(image, name)
     if image.has_transparency_data:
-        image = image.convert("RGBA")  # also La, RGBa, and a transparent colour of P, L and RGB
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow knows no other way out of La
+        image = image.convert("RGBA")  # also RGBa, and a transparent colour of P, L and RGB
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # and none from LAB to L
     return image if image.mode == mode else image.convert(mode)
 
 

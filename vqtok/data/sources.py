@@ -1,7 +1,7 @@
 """Anything with pictures in it as one thing: rows with an undecoded picture, perhaps a label, and what else there is.
 
-readers.py says what a name means and columns.py where the pictures and labels are. Here the splits are settled: a data set
-without held-out pictures gets some, by a seeded share of its training split, and says so.
+readers.py says what a name means and columns.py where the pictures and labels are. Here the splits are settled: a data
+set without held-out pictures gets some, by a seeded share of its training split, and says so.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class ImageSource:
         if self.label_column is None:
             return None
         columns = self.dataset.select_columns([self.label_column]).with_format("arrow")
-        return np.array(columns[:][self.label_column], dtype=np.int64)
+        values: npt.NDArray[np.int64] = columns[:][self.label_column].to_numpy().astype(np.int64)
+        return values
 
     def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The pictures of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
