@@ -25,7 +25,7 @@ def train(
     hidden_size: Annotated[int | None, typer.Option(help="Width of the networks. [default: 128]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step, over all processes. [default: 32]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.002]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.003]")] = None,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
     tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,

@@ -122,7 +122,7 @@ class TokenizerTrainingConfig(LoopConfig):
     network: dict[str, Any] = field(default_factory=lambda: {"type": "conv"})
     quantizer: dict[str, Any] = field(default_factory=lambda: {"type": "ema"})
     eval_images: int = 2000
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
