@@ -1,0 +1,261 @@
+"""What lies in a folder: a tokenizer, a prior, codes or a run, in a few aligned lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from vqtok.errors import CheckpointError, DataError
+
+__all__ = ["Summary", "describe"]
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a folder holds.
+
+    Attributes:
+        kind: "tokenizer", "prior", "codes" or "run".
+        rows: names and values, to be read by people.
+    """
+
+    kind: str
+    rows: tuple[tuple[str, str], ...]
+
+
+def describe(folder: str | Path, *, name: str | None = None) -> Summary:
+    """Summarise a folder.
+
+    Args:
+        folder: a tokenizer, prior, codes or run folder.
+        name: what errors call it; the folder where not given.
+
+    Raises:
+        DataError: there is no such folder, or it holds none of these; says what was found.
+        VqtokError: what it holds is damaged.
+    """
+    folder, name = Path(folder), name or str(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{name} {what}: name a tokenizer, prior, codes or run folder, or a Hub id such as org/name")
+    if (folder / "config.yaml").is_file():
+        return Summary(kind="run", rows=tuple(run_rows(folder)))
+    if (folder / "codes.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return Summary(kind="codes", rows=tuple(codes_rows(folder)))
+    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+        return Summary(kind="codes", rows=tuple(codes_rows(folder)))
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        if config.get("model_type") == "vqtok":
+            return Summary(kind="tokenizer", rows=tuple(tokenizer_rows(folder)))
+        if isinstance(config.get("vqtok"), dict):
+            return Summary(kind="prior", rows=tuple(prior_rows(folder)))
+        found = f"its config.json is of a {config.get('model_type')!r} model"
+    else:
+        entries = sorted(entry.name for entry in folder.iterdir())
+        found = (
+            f"it holds {', '.join(entries[:6])}{' and more' if len(entries) > 6 else ''}" if entries else "it is empty"
+        )
+    raise DataError(f"{name} is neither a tokenizer, a prior, codes nor a run of vqtok: {found}")
+
+
+def tokenizer_rows(folder: Path) -> Rows:
+    """Sizes, parameters, fingerprint and, where it was evaluated, the metrics of a tokenizer folder."""
+    from vqtok.tokenizer import VQTokenizer
+
+    tokenizer = VQTokenizer.from_pretrained(folder)
+    config = tokenizer.config
+    assert config.network is not None and config.quantizer is not None
+    height, width = config.size
+    bits = tokenizer.codes_per_image * math.log2(tokenizer.codebook_size)
+    raw = height * width * config.num_channels * 8
+    channels = {1: "grey", 3: "RGB"}.get(config.num_channels, f"{config.num_channels} channels")
+    size = tokenizer.quantizer.code_dim
+    rows = [
+        ("pictures", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
+        ("grid", grid_text(tokenizer.grid, tokenizer.num_codebooks)),
+        ("codebook", f"{tokenizer.codebook_size:,} codes of {size} dimensions"),
+        ("size", f"{bits:,.5g} bits a picture, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
+        ("network", options_text(config.network)),
+        ("quantizer", options_text(config.quantizer, without=("codebook_size", "code_dim"))),
+        ("encoder", f"{parameters(tokenizer.encoder):,} parameters"),
+        ("decoder", f"{parameters(tokenizer.decoder):,} parameters"),
+        ("codebook", f"{tokenizer.num_codebooks * tokenizer.codebook_size * size:,} numbers"),
+        ("dtype", str(tokenizer.dtype).removeprefix("torch.")),
+        ("fingerprint", tokenizer.fingerprint),
+    ]
+    return rows + metrics_rows(folder / "metrics.json")
+
+
+def prior_rows(folder: Path) -> Rows:
+    """Architecture, parameters, tokenizer and classes of a prior folder."""
+    from vqtok.priors import PriorBinding, load_prior
+
+    prior = load_prior(folder)
+    binding = PriorBinding.from_config(prior.config)
+    config = prior.config.to_dict()
+    kind = {"llama": "transformer (LlamaForCausalLM)", "vqtok-pixelcnn": "gated PixelCNN"}[config["model_type"]]
+    sizes = {
+        key: config[key]
+        for key in ("hidden_size", "num_hidden_layers", "num_layers", "num_attention_heads", "kernel_size")
+        if key in config
+    }
+    tokenizer = f"{binding.fingerprint[:12]}{f' ({binding.tokenizer})' if binding.tokenizer else ''}"
+    return [
+        ("architecture", kind),
+        ("sizes", ", ".join(f"{key} {value}" for key, value in sizes.items())),
+        ("parameters", f"{parameters(prior):,}"),
+        ("grid", grid_text(binding.grid, binding.num_codebooks)),
+        ("codebook", f"{binding.codebook_size:,} codes"),
+        ("classes", names_text(binding.label_names)),
+        ("tokenizer", tokenizer),
+        ("dtype", str(prior.dtype).removeprefix("torch.")),
+    ]
+
+
+def codes_rows(folder: Path) -> Rows:
+    """Splits, grid, use of codes and tokenizer of a codes folder."""
+    from datasets import DatasetDict
+
+    from vqtok.codes import codes_array, load_codes, read_broken, read_spec
+
+    codes = load_codes(folder)
+    spec = read_spec(folder)
+    splits = dict(codes) if isinstance(codes, DatasetDict) else {codes.split or "rows": codes}
+    first = next(iter(splits.values()))
+    rows = [
+        ("grid", f"{grid_text(spec.grid, spec.num_codebooks)}, {spec.dtype.name}"),
+        ("codebook", f"{spec.codebook_size:,} codes"),
+        ("columns", ", ".join(f"{key} ({type_text(feature)})" for key, feature in first.features.items())),
+    ]
+    for split, dataset in splits.items():
+        use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
+        rows.append((str(split), f"{len(dataset):,} pictures, {use}"))
+    broken = read_broken(folder) if (folder / "codes.json").is_file() else []
+    if broken:
+        shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        rows.append(("broken", f"{len(broken)} could not be read: {shown}"))
+    made_by = f"{spec.repository} " if spec.repository else ""
+    rows.append(("tokenizer", f"{made_by}{spec.fingerprint[:12]}{f' at {spec.revision}' if spec.revision else ''}"))
+    rows.append(("written by", f"vqtok {spec.vqtok_version}"))
+    return rows
+
+
+def run_rows(folder: Path) -> Rows:
+    """State, last metrics and files of a run folder."""
+    config = read_yaml(folder / "config.yaml")
+    rows = read_metric_rows(folder / "metrics.jsonl")
+    step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
+    checkpoints = sorted(path.parent.name for path in folder.glob("checkpoints/step-*/state.json"))
+    kind = "prior" if "codes" in config else "tokenizer"
+    if (folder / "model" / "config.json").is_file():
+        state = f"finished: {steps} steps"
+    elif checkpoints:
+        command = "train-prior" if kind == "prior" else "train"
+        state = f"stopped at step {step} of {steps}: goes on with `vqtok {command} --resume --out {folder}`"
+    else:
+        state = f"not finished: step {step} of {steps}, no checkpoint to go on from"
+    lines = [("trains", f"a {kind} on {config.get('codes', config.get('dataset'))}"), ("state", state)]
+    for split in ("train", "test"):
+        last = next((row for row in reversed(rows) if row.get("split") == split), None)
+        if last:
+            lines.append((f"{split}, step {last['step']}", numbers_text(last)))
+    lines.append(("checkpoints", ", ".join(checkpoints) or "none"))
+    lines.append(("files", ", ".join(sorted(e.name + ("/" if e.is_dir() else "") for e in folder.iterdir()))))
+    return lines
+
+
+def metrics_rows(path: Path) -> Rows:
+    """What `vqtok evaluate` found, where it wrote it."""
+    if not path.is_file():
+        return [("metrics", "none: measure them with `vqtok evaluate`")]
+    metrics = read_json(path)
+    where = f"{metrics.get('num_images'):,} pictures of {metrics.get('dataset')}, split {metrics.get('split')}"
+    keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
+    return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold key: value lines, found {type(value).__name__}")
+    return value
+
+
+def read_metric_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, none where there is no such file; a last line that is cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as lines of JSON: {error}") from error
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def grid_text(grid: tuple[int, int], num_codebooks: int) -> str:
+    shape = [*grid, *([num_codebooks] if num_codebooks > 1 else [])]
+    return f"{' x '.join(map(str, shape))}, {math.prod(shape):,} codes a picture"
+
+
+def options_text(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    """conv: hidden_size 128, residual_size 32, ..."""
+    given = [f"{name} {value}" for name, value in section.items() if name not in ("type", *without)]
+    return f"{section['type']}: {', '.join(given)}"
+
+
+def numbers_text(row: Mapping[str, Any]) -> str:
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def names_text(names: tuple[str, ...] | None) -> str:
+    if not names:
+        return "none"
+    return f"{len(names)}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+
+
+def type_text(feature: Any) -> str:
+    """label (10 classes), codes (Array2D), file_name (string)."""
+    if getattr(feature, "names", None):
+        return f"{len(feature.names)} classes"
+    return str(getattr(feature, "dtype", None) or type(feature).__name__)
+
+
+def code_use_text(codes: Any, codebook_size: int, num_codebooks: int) -> str:
+    """Perplexity and codes in use of an array of grids (N, h, w[, Q])."""
+    from vqtok.evaluation import CodeUse, count_codes
+
+    if not len(codes):
+        return "no codes"
+    counts = count_codes(codes, codebook_size=codebook_size, num_codebooks=num_codebooks)
+    use = CodeUse.from_counts(counts)
+    return f"perplexity {use.perplexity:.4g}, {use.codes_in_use} of {counts.size} codes in use"
