@@ -26,9 +26,7 @@ def network_options(kind: str) -> dict[str, Any]:
         )
     parameters = inspect.signature(NETWORKS[kind][0]).parameters
     return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in ("num_channels", "code_dim")
+        name: parameter.default for name, parameter in parameters.items() if name not in ("num_channels", "code_dim")
     }
 
 

@@ -113,4 +113,3 @@ def reset_convolutions(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             module.reset_parameters()
-
