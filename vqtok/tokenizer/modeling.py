@@ -137,6 +137,11 @@ class VQTokenizer(PreTrainedModel):
         )
 
     @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to a picture before it is encoded, as JSON types."""
+        return self.config.preprocessing
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the code grid of a picture of the configured size."""
         height, width = self.config.size
