@@ -1,0 +1,142 @@
+"""vqtok sample: a prior -> pictures that were never there."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vqtok.priors import PriorBinding
+
+__all__ = ["sample"]
+
+SHOWN = 64  # pixels a side that a small picture is enlarged to on the sheet
+
+
+def sample(
+    prior: Annotated[
+        str | None, typer.Option(help="Run or prior folder, or a Hub id. [default: the newest run of a prior in runs/]")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer folder or Hub id. [default: the one the prior was trained with]")
+    ] = None,
+    num: Annotated[int, typer.Option(help="Number of pictures.")] = 64,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Class to draw, by name or number; repeatable. [default: all classes, each in a row]"),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Below 1 favours what is probable.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k most probable codes; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the fewest codes that reach this probability.")] = 1.0,
+    guidance_scale: Annotated[float, typer.Option(help="Above 1 follows the class harder.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures at once; changes speed and memory only.")] = 64,
+    out: Annotated[Path, typer.Option(help="Sheet of pictures, PNG.")] = Path("samples.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
+) -> None:
+    """Draw new pictures from a prior and paint them on one sheet."""
+    import torch
+
+    from vqtok.data import picture_grid
+    from vqtok.errors import ConfigurationError
+    from vqtok.priors import PriorBinding, generate, load_prior
+    from vqtok.tokenizer import VQTokenizer
+    from vqtok.training.runs import newest_model
+    from vqtok_cli.output import done, resolved
+
+    if out.suffix.lower() != ".png":
+        raise ConfigurationError(f"--out must end in .png, got {out}")
+    if out.exists() and not overwrite:
+        raise ConfigurationError(f"{out} exists: choose another file with --out or pass --overwrite")
+    if num < 1:
+        raise ConfigurationError(f"--num must be at least 1, got {num}")
+    source = prior or str(newest_model("prior"))
+    drawn_from = load_prior(source)
+    binding = PriorBinding.from_config(drawn_from.config)
+    painter_source = tokenizer or binding.tokenizer
+    if painter_source is None:
+        raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
+    painter = VQTokenizer.from_pretrained(painter_source)
+    binding.check_tokenizer(painter.fingerprint)
+    if torch.cuda.is_available():
+        for network in (drawn_from, painter):
+            torch.nn.Module.cuda(network)
+    labels, columns = lay_out(binding, label, num)
+    count = num if labels is None else len(labels)
+    resolved(
+        "sample",
+        {
+            "prior": source,
+            "tokenizer": painter_source,
+            "pictures": f"{count} of {classes_shown(binding, labels)}",
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "out": out,
+        },
+    )
+    pictures = generate(
+        drawn_from,
+        painter,
+        num_images=count,
+        labels=labels,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    sheet = picture_grid(pictures, columns=columns, gap=4, scale=max(1, SHOWN // max(pictures[0].size)))
+    write_picture(sheet, out)
+    run = Path(source).parent if Path(source).name == "model" else Path(source)
+    model = run / "model" if (run / "model").is_dir() else None
+    done(f"{count} pictures on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
+
+
+def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, int]:
+    """The class of each picture, or None for a prior without classes, and how many pictures stand in a row.
+
+    Classes asked for come in turn. Otherwise each class fills a row, of as many pictures as go into `num` evenly;
+    classes for which `num` leaves no picture are left out.
+    """
+    if given:
+        numbers = [binding.label_number(label) for label in given]
+        return [numbers[index % len(numbers)] for index in range(num)], math.ceil(math.sqrt(num))
+    if not binding.num_classes:
+        return None, math.ceil(math.sqrt(num))
+    if num < binding.num_classes:
+        return list(range(num)), math.ceil(math.sqrt(num))
+    columns = num // binding.num_classes
+    return [number for number in range(binding.num_classes) for _ in range(columns)], columns
+
+
+def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:
+    """The classes on the sheet, for people."""
+    if labels is None:
+        return "no class"
+    names = [(binding.label_names or ())[number] for number in dict.fromkeys(labels)]
+    return ", ".join(names) if len(names) <= 12 else f"{len(names)} classes"
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG beside its place, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, format="PNG")
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

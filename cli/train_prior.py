@@ -1,0 +1,205 @@
+"""vqtok train-prior: codes -> a prior over them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from vqtok.priors import PriorBinding
+    from vqtok.training.grids import CodeGrids
+    from vqtok.training.prior_config import PriorTrainingConfig
+
+__all__ = ["open_grids", "train_prior"]
+
+
+def train_prior(
+    codes: Annotated[str | None, typer.Argument(help="Codes folder, as `vqtok tokenize` writes it.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/prior]")] = None,
+    arch: Annotated[str | None, typer.Option(help="transformer or pixelcnn. [default: transformer]")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width. [default: 256; pixelcnn 128]")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Layers. [default: 6; pixelcnn 8]")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a transformer. [default: 4]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share dropped in training. [default: 0]")] = None,
+    unconditional: Annotated[
+        bool | None,
+        typer.Option("--unconditional", help="Leave the labels out. [default: use them where there are any]"),
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Where several columns could be it.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 64]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.001]")] = None,
+    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
+    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of the codes, to paint samples during training; a folder or Hub id.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as arch.dropout=0.1; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished prior.")] = None,
+) -> None:
+    """Train a prior on a set of codes: class-conditional where they have labels."""
+    from vqtok.hub import check_can_push, push
+    from vqtok.tokenizer import VQTokenizer
+    from vqtok.training import resolve_config, resume_config
+    from vqtok.training.prior import train_prior as train
+    from vqtok.training.prior_config import PriorTrainingConfig
+    from vqtok_cli.output import done, note, resolved
+
+    options = {
+        "codes": codes,
+        "out": out,
+        "arch": arch,
+        "arch.hidden_size": hidden_size,
+        "arch.num_layers": num_layers,
+        "arch.num_heads": num_heads,
+        "arch.dropout": dropout,
+        "unconditional": unconditional,
+        "label_column": label_column,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "seed": seed,
+        "tracker": tracker,
+    }
+    given: dict[str, Any] = {"file": config, "options": options, "assignments": set_ or []}
+    if resume:
+        settings = resume_config(PriorTrainingConfig, Path(out or "runs/prior"), **given)
+    else:
+        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **given)
+    if push_to_hub:
+        check_can_push(push_to_hub)
+    binding, train_grids, test_grids, notes = open_grids(settings)
+    resolved(
+        "train-prior",
+        asdict(settings)
+        | {
+            "images": f"{len(train_grids)} train, {len(test_grids)} test",
+            "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size} codes",
+            "classes": ", ".join(binding.label_names) if binding.label_names else "none",
+            "tokenizer": tokenizer,
+        },
+    )
+    for line in notes:
+        note(line)
+
+    painter = VQTokenizer.from_pretrained(tokenizer) if tokenizer else None
+    result = train(settings, binding, train_grids, test_grids, tokenizer=painter, resume=resume)
+    if result.model is None:
+        done(
+            f"{result.stopped_by} at step {result.step}: saved in {settings.out}/checkpoints",
+            next=f"vqtok train-prior --resume --out {settings.out}",
+        )
+        raise typer.Exit(128 + (result.stopped_by or 0))
+    done(
+        f"prior written to {result.model} ({result.metrics['loss']:.4g} nats or "
+        f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
+        f"{result.metrics['unigram_bits_per_code']:.4g} bits without looking at other codes)",
+        next=f"vqtok sample --prior {settings.out} --tokenizer {tokenizer or binding.tokenizer or 'TOKENIZER'} "
+        "--out samples.png",
+    )
+    if push_to_hub:
+        done(f"pushed to {push(result.model, push_to_hub)}")
+
+
+def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, CodeGrids, list[str]]:
+    """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
+
+    Raises:
+        DataError: no codes there, or no training split.
+        ConfigurationError: a label column that is not there, or labels asked for that are none.
+    """
+    from datasets import DatasetDict
+
+    from vqtok.codes import codes_array, load_codes, read_spec
+    from vqtok.errors import DataError
+    from vqtok.priors import PriorBinding
+    from vqtok.training.grids import CodeGrids, hold_out
+
+    dataset = load_codes(config.codes)
+    spec = read_spec(config.codes)
+    splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
+    if "train" not in splits:
+        raise DataError(
+            f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training pictures too"
+        )
+    held = next((name for name in ("test", "validation", "valid", "val") if name in splits), None)
+    column = None if config.unconditional else find_label_column(splits["train"], config.label_column)
+    names = label_names(splits["train"], column) if column else None
+
+    def grids(name: str) -> CodeGrids:
+        return CodeGrids(codes=codes_array(splits[name]), labels=labels(splits[name], column) if column else None)
+
+    binding = PriorBinding(
+        fingerprint=spec.fingerprint,
+        grid=spec.grid,
+        codebook_size=spec.codebook_size,
+        num_codebooks=spec.num_codebooks,
+        label_names=names,
+        tokenizer=spec.repository,
+    )
+    notes = [] if column or config.unconditional else ["the codes have no labels, so the prior has no classes"]
+    if held:
+        return binding, grids("train"), grids(held), notes
+    train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
+    note = f"no test split: {len(test)} images held out (test_share {config.test_share:g}, seed {config.seed})"
+    return binding, train, test, [*notes, note]
+
+
+def find_label_column(dataset: Dataset, given: str | None) -> str | None:
+    """The column of classes: the one named, the one called label, or the only one of that type."""
+    from datasets import ClassLabel, Value
+
+    from vqtok.errors import ConfigurationError, nearest
+
+    allowed = [
+        name
+        for name, feature in dataset.features.items()
+        if isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "int" in feature.dtype)
+    ]
+    if given is not None:
+        if given not in allowed:
+            found = ", ".join(allowed) or "none"
+            raise ConfigurationError(
+                f"label_column {given!r} holds no labels; columns that do: {found}.{nearest(given, allowed)}"
+            )
+        return given
+    typed = [name for name in allowed if isinstance(dataset.features[name], ClassLabel)]
+    if "label" in allowed:
+        return "label"
+    if len(typed) > 1:
+        raise ConfigurationError(f"several columns hold labels: name one of {', '.join(typed)} with --label-column")
+    return typed[0] if typed else None
+
+
+def label_names(dataset: Dataset, column: str) -> tuple[str, ...]:
+    """Names of the classes; their numbers where the column has none."""
+    from datasets import ClassLabel
+
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        return tuple(feature.names)
+    return tuple(map(str, range(int(labels(dataset, column).max()) + 1)))
+
+
+def labels(dataset: Dataset, column: str) -> Any:
+    """The labels of all rows, int64 (N,)."""
+    import numpy as np
+
+    from vqtok.errors import DataError
+
+    values = dataset.select_columns([column]).with_format("arrow")[:][column]
+    if values.null_count:
+        raise DataError(f"{values.null_count} rows have no label in the column {column!r}: pass --unconditional")
+    return np.asarray(values, dtype=np.int64)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from vqtok.errors import CheckpointError, ConfigurationError, MismatchError
+from vqtok.priors import PriorBinding, build_prior, generate, load_prior
+from vqtok.tokenizer import VQTokenizer
+from vqtok_cli import sample as command
+
+APP = typer.Typer()
+APP.command()(command.sample)
+
+SCALE = 64 // 16
+GAP = 4
+
+
+@pytest.fixture
+def folders(tiny_tokenizer: VQTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tok/ and runs/prior/model/ of a prior of its codes, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    save_prior(tmp_path / "runs" / "prior", tiny_tokenizer.fingerprint)
+    return tmp_path
+
+
+def save_prior(run: Path, fingerprint: str, tokenizer: str | None = "tok", names: bool = True) -> None:
+    torch.manual_seed(0)
+    binding = PriorBinding(
+        fingerprint=fingerprint,
+        grid=(4, 4),
+        codebook_size=16,
+        label_names=("cat", "dog", "owl") if names else None,
+        tokenizer=tokenizer,
+    )
+    build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1}).save_pretrained(run / "model")
+
+
+def sample(*options: str) -> str:
+    result = CliRunner().invoke(APP, list(options), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def cells(path: Path, columns: int) -> list[np.ndarray]:
+    """The pictures of a sheet in their own size, those of empty places too."""
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture)
+    side = 16 * SCALE
+    tops, lefts = range(GAP, sheet.shape[0] - 1, side + GAP), range(GAP, sheet.shape[1] - 1, side + GAP)
+    assert len(lefts) == columns
+    return [sheet[top : top + side : SCALE, left : left + side : SCALE] for top in tops for left in lefts]
+
+
+def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
+    options = "--num 5 --label dog --label 0 --guidance-scale 2 --temperature 0.7 --top-k 9 --top-p 0.9 --seed 3"
+    output = sample("--prior", "runs/prior", "--tokenizer", "tok", "--out", "new/sheet.png", *options.split())
+    assert "5 pictures on new/sheet.png" in output
+    assert "next: vqtok push runs/prior/model" in output
+    expected = generate(
+        load_prior("runs/prior"),
+        VQTokenizer.from_pretrained("tok"),
+        num_images=5,
+        labels=[1, 0],
+        guidance_scale=2,
+        temperature=0.7,
+        top_k=9,
+        top_p=0.9,
+        seed=3,
+    )
+    found = cells(folders / "new" / "sheet.png", columns=3)
+    assert len(found) == 6
+    assert all(np.array_equal(cell, np.asarray(picture)) for cell, picture in zip(found, expected, strict=False))
+
+
+def test_every_class_has_a_row_without_labels(folders: Path) -> None:
+    output = sample("--num", "8")  # the newest prior, and the tokenizer it was trained with
+    assert "6 of cat, dog, owl" in output
+    assert [line for line in output.splitlines() if "runs/prior" in line and line.strip().startswith("prior")]
+    assert len(cells(folders / "samples.png", columns=2)) == 6
+
+
+def test_the_layout_gives_each_class_as_many() -> None:
+    binding = PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2, label_names=("a", "b", "c"))
+    assert command.lay_out(binding, None, 8) == ([0, 0, 1, 1, 2, 2], 2)
+    assert command.lay_out(binding, None, 2) == ([0, 1], 2)
+    assert command.lay_out(binding, ["c", "0"], 5) == ([2, 0, 2, 0, 2], 3)
+    assert command.lay_out(PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2), None, 64) == (None, 8)
+
+
+def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTokenizer) -> None:
+    save_prior(folders / "runs" / "plain", tiny_tokenizer.fingerprint, names=False)
+    assert "4 of no class" in sample("--prior", "runs/plain", "--num", "4")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--prior", "runs/other"], CheckpointError, "runs/other"),
+        (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
+        (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
+        (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),
+        (["--out", "sheet.jpg"], ConfigurationError, "must end in .png"),
+    ],
+)
+def test_mistakes_are_refused(folders: Path, options: list[str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sample(*options)
+    assert not list(folders.glob("*.png"))
+
+
+def test_a_prior_of_another_tokenizer_is_refused(folders: Path, tiny_tokenizer: VQTokenizer) -> None:
+    save_prior(folders / "runs" / "foreign", "0" * 64)
+    with pytest.raises(MismatchError, match=f"000000000000.*{tiny_tokenizer.fingerprint[:12]}"):
+        sample("--prior", "runs/foreign", "--tokenizer", "tok")
+
+
+def test_a_prior_that_does_not_know_its_tokenizer_asks_for_it(folders: Path, tiny_tokenizer: VQTokenizer) -> None:
+    save_prior(folders / "runs" / "lost", tiny_tokenizer.fingerprint, tokenizer=None)
+    with pytest.raises(ConfigurationError, match="name it with --tokenizer"):
+        sample("--prior", "runs/lost")
+
+
+def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
+    (folders / "samples.png").write_bytes(b"mine")
+    with pytest.raises(ConfigurationError, match=r"samples\.png exists"):
+        sample("--num", "1")
+    assert (folders / "samples.png").read_bytes() == b"mine"
+    sample("--num", "1", "--overwrite")
+    with Image.open(folders / "samples.png") as sheet:
+        assert sheet.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
+
+
+def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="vqtok train-prior"):
+        sample()
