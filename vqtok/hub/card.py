@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from vqtok.data.readers import KNOWN
 from vqtok.hub.evidence import Evidence, find_evidence
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
 
@@ -268,7 +269,7 @@ def short_name(repository: str) -> str:
 
 
 def hub_id(name: object) -> str | None:
-    """The name where it is one of the Hub's, owner/name, and not a folder of this machine."""
-    text = str(name or "")
-    known = re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", text) and not Path(text).exists()
+    """owner/name of a repository on the Hub, where the name stands for one and not for a folder of this machine."""
+    text = KNOWN.get(str(name), str(name)).partition("@")[0]
+    known = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and not Path(text).exists()
     return text if known else None

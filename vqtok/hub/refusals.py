@@ -56,6 +56,8 @@ def explain(error: Exception, repo_id: str, token: str | None) -> str:
         return f"no access token for the Hub: {LOGIN}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id} needs the network, and HF_HUB_OFFLINE is set: unset it"
+    if isinstance(error, LocalEntryNotFoundError) and constants.is_offline_mode():
+        return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set: unset it"
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo_id} is not in the cache and the Hub at {constants.ENDPOINT} cannot be reached: check the network"
     if not isinstance(error, HfHubHTTPError):

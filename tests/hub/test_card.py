@@ -1,0 +1,157 @@
+"""A card says what the files beside a model hold, in a form that the Hub reads, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from vqtok.errors import CheckpointError
+from vqtok.hub import prior_card, tokenizer_card, write_card
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+EVALUATION = {
+    "dataset": "uoft-cs/cifar10",
+    "split": "test",
+    "num_images": 10000,
+    "mse": 0.0031,
+    "mse_over_variance": 0.0489,
+    "psnr": 24.5,
+    "ssim": 0.87,
+    "perplexity": 431.25,
+    "codes_in_use": 512,
+    "codebook_size": 512,
+}
+
+
+def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_picture(run: Path) -> None:
+    text = tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")
+    for line in [
+        "| pictures | 16x16 pixels, grey, resized by bicubic and cropped if needed |",
+        "| grid | 4 x 4, 16 codes per picture |",
+        "| codebook | 16 codes of 4 dimensions |",
+        "| size of a picture in codes | 64 bits |",
+        'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
+        'codes = tokenizer.tokenize(["picture.png"])  # int64 (1, 4, 4)',
+        "On 10,000 pictures of `uoft-cs/cifar10`, split `test`:",
+        "| mse_over_variance | 0.0489 | mean squared error over the variance of the data |",
+        "| codes_in_use | 512 | codes that occur at least once |",
+        "![Held-out pictures over their reconstructions](reconstructions.png)",
+        "Held-out pictures over their reconstructions, at step 500.",
+    ]:
+        assert line in text.splitlines(), text
+    recipe = re.search(r"<details>.*?```yaml\n(.*?)```.*?</details>", text, re.DOTALL)
+    assert recipe and yaml.safe_load(recipe[1]) == {"out": "digits", "steps": 500, "dataset": "ylecun/mnist"}
+    assert str(run.parent) not in text  # nothing about the machine it was trained on
+
+
+def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
+    data = ModelCard(tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")).data
+    assert (data.library_name, data.pipeline_tag, data.datasets) == (
+        "vqtok",
+        "image-feature-extraction",
+        ["uoft-cs/cifar10"],
+    )
+    results = {r.metric_type: (r.metric_value, r.dataset_type, r.dataset_split) for r in data.eval_results}
+    assert results["psnr"] == (24.5, "uoft-cs/cifar10", "test")
+    assert len(results) == 6
+    assert data.license is None  # which is for the owner to choose
+
+
+def test_the_example_of_a_card_runs(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (20, 30)).save(tmp_path / "picture.png")
+    code = re.search(r"```python\n(.*?)```", tokenizer_card(run / "model"), re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code[1], names)
+    assert tuple(names["codes"].shape) == (1, 4, 4)  # type: ignore[attr-defined]
+    with Image.open("reconstruction.png") as picture:
+        assert picture.size == (16, 16)
+
+
+def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run: Path) -> None:
+    text = tokenizer_card(run / "model")
+    assert "Measured while training, at step 500, on held-out pictures of `ylecun/mnist`:" in text
+    assert "| mse | 0.0625 | mean squared error |" in text
+    assert "0.5 " not in text.split("## Metrics")[1].split("##")[0]  # an earlier step's
+    assert ModelCard(text).data.eval_results is None  # the Hub gets finished evaluations only
+    assert ModelCard(text).data.datasets == ["ylecun/mnist"]
+
+
+def test_a_model_with_nothing_beside_it_claims_nothing(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "bare")
+    text = tokenizer_card(tmp_path / "bare")
+    assert "No metrics are stored with these weights. `vqtok evaluate` measures them" in text
+    assert "No record of the training run is stored with these weights." in text
+    assert ".png)" not in text
+    assert ModelCard(text).data.datasets is None
+
+
+def test_a_folder_of_pictures_is_no_data_set_of_the_hub(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my" / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name, shown in [("my/pictures", "pictures"), (str(tmp_path / "my" / "pictures"), "pictures")]:
+        text = tokenizer_card(run / "model", metrics=EVALUATION | {"dataset": name})
+        assert f"pictures of `{shown}`, split" in text
+        assert ModelCard(text).data.eval_results[0].dataset_type == "custom"
+    (run / "config.yaml").write_text("dataset: cifar10\n")
+    assert ModelCard(tokenizer_card(run / "model")).data.datasets == ["uoft-cs/cifar10"]
+
+
+def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> None:
+    quantizer = {"type": "vq", "codebook_size": 100, "code_dim": 3}
+    network = {"hidden_size": 8, "residual_size": 4, "downsample_factor": 8}
+    config = VQTokenizerConfig(image_size=[16, 32], num_channels=3, network=network, quantizer=quantizer)
+    VQTokenizer(config).save_pretrained(tmp_path / "wide")
+    text = tokenizer_card(tmp_path / "wide")
+    assert "| pictures | 16x32 pixels, RGB," in text
+    assert "| grid | 2 x 4, 8 codes per picture |" in text
+    assert "| size of a picture in codes | 54 bits |" in text  # 8 log2(100) = 53.15
+    assert "| quantizer | `vq`, beta 0.25" in text
+
+
+def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Path) -> None:
+    (prior_folder / "metrics.json").write_text(json.dumps({"dataset": "codes", "split": "test", "bits_per_code": 2.5}))
+    text = prior_card(prior_folder, repo_id="org/digits-prior")
+    for line in [
+        "| architecture | Llama transformer |",
+        "| grid | 4 x 4, 16 codes per picture |",
+        "| classes | 2: cat, dog |",
+        'prior = load_prior("org/digits-prior")',
+        'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
+        "pictures = generate(prior, tokenizer, num_images=16, labels=[0])  # a list of PIL images",
+        "| bits_per_code | 2.5 | bits per code |",
+    ]:
+        assert line in text.splitlines(), text
+    assert "`abababababab`" in text
+    assert ModelCard(text).data.pipeline_tag == "unconditional-image-generation"
+
+
+def test_a_card_lies_in_the_folder_with_its_picture_unless_people_wrote_one(run: Path) -> None:
+    write_card(run / "model")
+    written = (run / "model" / "README.md").read_text()
+    assert "# digits" in written and "(reconstructions.png)" in written
+    assert (run / "model" / "reconstructions.png").read_bytes() == (run / "samples" / "step-000500.png").read_bytes()
+    VQTokenizer.from_pretrained(run / "model")
+    (run / "model" / "README.md").write_text("# My own\n")
+    write_card(run / "model")
+    assert (run / "model" / "README.md").read_text() == "# My own\n"
+    assert not list((run / "model").glob(".*"))
+
+
+def test_files_that_cannot_be_read_are_named(run: Path) -> None:
+    (run / "metrics.jsonl").write_text('{"step": ')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be read as lines of JSON"):
+        tokenizer_card(run / "model")
+    (run / "metrics.jsonl").unlink()
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(CheckpointError, match=r"config\.yaml cannot be read as YAML"):
+        tokenizer_card(run / "model")

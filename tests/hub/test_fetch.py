@@ -1,0 +1,118 @@
+"""The way back from the Hub, in processes of their own as a second user would have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.hub.conftest import RunClient
+from tests.hub_server import HubServer, StoredFile
+from vqtok.hub import push
+from vqtok.tokenizer import VQTokenizer
+
+# huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+ATTEMPT = """
+import json, time, torch, vqtok
+from transformers import AutoImageProcessor, AutoModel
+from vqtok import VQTokenizer, VqtokError
+from vqtok.hub import fetch
+
+def refusal(call, *args, **options):
+    began = time.perf_counter()
+    try:
+        call(*args, **options)
+    except VqtokError as error:
+        assert time.perf_counter() - began < 15, "a refusal must not wait for retries"
+        return f"{type(error).__name__}: {error}"
+"""
+
+
+def pushed_twice(run: Path, tokenizer: VQTokenizer) -> tuple[str, str]:
+    """The fingerprints of what main and the branch "other" of org/vq-digits hold."""
+    push(run, "org/vq-digits")
+    first = tokenizer.fingerprint
+    next(tokenizer.encoder.parameters()).data.mul_(0.5)
+    tokenizer.save_pretrained(run / "model")
+    push(run, "org/vq-digits", revision="other")
+    assert tokenizer.fingerprint != first
+    return first, tokenizer.fingerprint
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_second_process_loads_by_id_and_by_revision_then_from_the_cache_alone(
+    hub: HubServer, run: Path, tiny_tokenizer: VQTokenizer, run_client: RunClient
+) -> None:
+    first, other = pushed_twice(run, tiny_tokenizer)
+    load = """
+main = VQTokenizer.from_pretrained("org/vq-digits")
+other = VQTokenizer.from_pretrained("org/vq-digits", revision="other")
+auto = AutoModel.from_pretrained("org/vq-digits")
+processor = AutoImageProcessor.from_pretrained("org/vq-digits")
+print(json.dumps([type(auto).__name__, auto.fingerprint, processor.to_dict() == main.image_processor.to_dict(),
+                  main.fingerprint, main.revision, other.fingerprint, other.revision]))
+print(refusal(fetch, "org/never-loaded"))
+"""
+    commits = [hub.commits("org/vq-digits", branch)[0].id for branch in ("main", "other")]
+    expected = ["VQTokenizer", first, True, first, commits[0], other, commits[1]]
+    loaded, line = run_client(ATTEMPT + load, home="second").splitlines()
+    assert json.loads(loaded) == expected
+    assert line.startswith("HubError: org/never-loaded does not exist on the Hub, or is private")
+
+    hub.close()
+    loaded, line = run_client(ATTEMPT + load, home="second").splitlines()
+    assert json.loads(loaded) == expected
+    assert line.startswith(f"HubError: org/never-loaded is not in the cache and the Hub at {hub.url} cannot be reached")
+
+    loaded, line = run_client(ATTEMPT + load, home="second", HF_HUB_OFFLINE="1").splitlines()
+    assert json.loads(loaded) == expected
+    assert line == "HubError: org/never-loaded is not in the cache, and HF_HUB_OFFLINE is set: unset it"
+
+
+@pytest.mark.usefixtures("alice")
+def test_what_may_not_be_read_is_refused_in_one_line_and_nothing_is_executed(
+    hub: HubServer, run: Path, run_client: RunClient
+) -> None:
+    push(run, "org/secret", private=True)
+    push(run, "org/open")
+    config = (run / "model" / "config.json").read_bytes()
+    code = json.dumps(json.loads(config) | {"auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"}})
+    # what pickle makes of these bytes is os.mkdir("executed")
+    pickled = b"cos\nmkdir\n(S'executed'\ntR."
+    for repo_id, files in {
+        "org/pickle": {"config.json": config, "pytorch_model.bin": pickled},
+        "org/code": {"config.json": code.encode(), "evil.py": b"import os\nos.mkdir('executed')\nclass Evil: pass\n"},
+    }.items():
+        repository = hub.store.create("hf_alice", "model", repo_id, private=False)
+        put = {name: StoredFile(hub.store.put(content), len(content), lfs=False) for name, content in files.items()}
+        repository.append("main", put, "by hand", parent=repository.branches["main"])
+    began = len(hub.requests)
+    lines = run_client(
+        ATTEMPT
+        + """
+import os
+print(refusal(fetch, "org/secret"))
+print(refusal(fetch, "org/open", revision="none"))
+print(refusal(fetch, "org/pickle"))
+print(refusal(fetch, "org/code"))
+for repo_id in ("org/secret", "org/pickle", "org/code"):
+    print(refusal(VQTokenizer.from_pretrained, repo_id))
+print(os.path.exists("executed"))
+""",
+        token=None,
+        home="second",
+    ).splitlines()
+    assert lines[:4] == [
+        "HubError: org/secret does not exist on the Hub, or is private: check the name; if private, run "
+        "`hf auth login`, or set HF_TOKEN",
+        "HubError: org/open has no such revision: give a branch, a tag or a commit of it",
+        "HubError: org/pickle holds no safetensors weights, and no others are read",
+        "HubError: org/code holds no safetensors weights, and no others are read",
+    ]
+    assert [line.split(":")[0] for line in lines[4:7]] == ["HubError", "HubError", "ConfigurationError"]
+    assert lines[7:] == ["False"]
+    read = [path for method, path, status in hub.requests[began:] if method == "GET" and status == 200]
+    assert not [path for path in read if path.endswith((".bin", ".py"))]
