@@ -24,7 +24,7 @@ from vqtok.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from vqtok.data.sources import ImageSource
 
-__all__ = ["Pictures", "ordered_batches", "read_pictures", "to_pixels", "training_batches"]
+__all__ = ["Pictures", "ordered_batches", "read_pictures", "to_pixels", "training_batches", "training_order"]
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded pixels: the whole of CIFAR-10 takes 0.18 GB, ImageNet at 32 x 32 3.9 GB
 CHUNK = 512  # rows that are read from Arrow and handed to the threads at a time

@@ -113,7 +113,7 @@ def picture_array(
     image = fit_picture(
         image, num_channels=num_channels, size=size, resample=resample, name=name or _picture_name(source)
     )
-    pixels = np.asarray(image)
+    pixels = np.array(image)  # a copy, so that it can be written to and torch takes it
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

@@ -157,6 +157,8 @@ def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]
     try:
         loaded = load(*args, **kwargs)
     except Exception as error:  # files of any origin
+        if isinstance(error, IndexError) or "corresponds to no data" in str(error):  # what `datasets` makes of no rows
+            raise DataError(f"{name} has no rows") from error
         raise DataError(f"{name} cannot be loaded: {_one_line(error)}") from error
     return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
 
