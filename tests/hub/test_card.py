@@ -16,9 +16,12 @@ from vqtok.hub import prior_card, tokenizer_card, write_card
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 EVALUATION = {
-    "dataset": "uoft-cs/cifar10",
+    "dataset": "cifar10",
+    "dataset_resolved": "uoft-cs/cifar10",
+    "dataset_revision": "0123abc",
     "split": "test",
     "num_images": 10000,
+    "num_images_in_split": 10000,
     "mse": 0.0031,
     "mse_over_variance": 0.0489,
     "psnr": 24.5,
@@ -51,14 +54,17 @@ def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_picture(run: Path)
 
 
 def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
+    (run / "config.yaml").write_text("dataset: cifar10\n")
     data = ModelCard(tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")).data
     assert (data.library_name, data.pipeline_tag, data.datasets) == (
         "vqtok",
         "image-feature-extraction",
         ["uoft-cs/cifar10"],
     )
-    results = {r.metric_type: (r.metric_value, r.dataset_type, r.dataset_split) for r in data.eval_results}
-    assert results["psnr"] == (24.5, "uoft-cs/cifar10", "test")
+    results = {r.metric_type: r for r in data.eval_results}
+    psnr = results["psnr"]
+    assert (psnr.metric_value, psnr.dataset_type, psnr.dataset_name) == (24.5, "uoft-cs/cifar10", "cifar10")
+    assert (psnr.dataset_split, psnr.dataset_revision) == ("test", "0123abc")
     assert len(results) == 6
     assert data.license is None  # which is for the owner to choose
 
@@ -99,7 +105,10 @@ def test_a_folder_of_pictures_is_no_data_set_of_the_hub(
     (tmp_path / "my" / "pictures").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name, shown in [("my/pictures", "pictures"), (str(tmp_path / "my" / "pictures"), "pictures")]:
-        text = tokenizer_card(run / "model", metrics=EVALUATION | {"dataset": name})
+        metrics = EVALUATION | {"dataset": name, "dataset_resolved": name, "num_images": 100}
+        text = tokenizer_card(run / "model", metrics=metrics | {"notes": ["one picture in ten is held out by seed 0"]})
+        assert "On the first 100 of 10,000 pictures of" in text
+        assert "\n\nOne picture in ten is held out by seed 0.\n" in text
         assert f"pictures of `{shown}`, split" in text
         assert ModelCard(text).data.eval_results[0].dataset_type == "custom"
     (run / "config.yaml").write_text("dataset: cifar10\n")

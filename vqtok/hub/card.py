@@ -41,6 +41,7 @@ MEANINGS = {
     "codes_in_use": "codes that occur at least once",
     "loss": "nats per code",
     "bits_per_code": "bits per code",
+    "unigram_bits_per_code": "bits per code for a guess that looks at no other code",
 }
 
 
@@ -172,7 +173,7 @@ def prior_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
         summary=summary,
         facts=rows(facts),
         repository=repository,
-        tokenizer=hub_id(binding.get("tokenizer")) or "its tokenizer",
+        tokenizer=hub_id(binding.get("tokenizer")) or "THE-TOKENIZER-OF-ITS-CODES",
         labels=", labels=[0]" if names else "",
         fingerprint=binding["fingerprint"][:12],
         metrics=metrics_section(evidence),
@@ -190,19 +191,21 @@ def metadata(folder: ModelFolder, evidence: Evidence, repository: str, task: str
     """What the Hub searches and sorts by. A licence is for the owner to choose: none is claimed."""
     measured = evidence.metrics or {}
     name, split = measured.get("dataset"), measured.get("split")
+    measured_on = hub_id(measured.get("dataset_resolved", name))
     results = [
         EvalResult(
             task_type=task,
-            dataset_type=hub_id(name) or "custom",
+            dataset_type=measured_on or "custom",
             dataset_name=Path(str(name)).name,
             dataset_split=str(split),
+            dataset_revision=measured.get("dataset_revision") if measured_on else None,
             metric_type=key,
             metric_value=value,
         )
         for key, value in shown(measured).items()
         if name and split
     ]
-    trained_on = hub_id(name) or hub_id((evidence.recipe or {}).get("dataset"))
+    trained_on = hub_id((evidence.recipe or {}).get("dataset"))
     return ModelCardData(
         library_name="vqtok",
         pipeline_tag=task,
@@ -217,17 +220,28 @@ def metrics_section(evidence: Evidence) -> str:
     """A table of what was measured, and on what."""
     if evidence.metrics:
         measured = evidence.metrics
-        count = f"{measured['num_images']:,} pictures of " if "num_images" in measured else ""
-        where = f"On {count}`{Path(str(measured.get('dataset'))).name}`"
-        if hub_id(measured.get("dataset")):
-            where = f"On {count}`{measured['dataset']}`"
-        return f"{where}, split `{measured.get('split')}`:\n\n{metric_rows(measured)}"
+        notes = "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in measured.get("notes", []))
+        return f"{pictures_of(measured)}:\n\n{metric_rows(measured)}{notes}"
     if evidence.held_out:
         dataset = (evidence.recipe or {}).get("dataset")
         data = f"held-out pictures of `{dataset}`" if dataset else "held-out data"
         step = evidence.held_out["step"]
         return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(evidence.held_out)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
+
+
+def pictures_of(measured: Mapping[str, Any]) -> str:
+    """How many pictures of which split of what an evaluation looked at."""
+    name = measured.get("dataset_resolved", measured.get("dataset"))
+    split = f"`{hub_id(name) or Path(str(name)).name}`, split `{measured.get('split')}`"
+    count, whole = measured.get("num_images"), measured.get("num_images_in_split")
+    if count is None:
+        return f"On {split}"
+    return (
+        f"On {count:,} pictures of {split}"
+        if whole in (None, count)
+        else f"On the first {count:,} of {whole:,} pictures of {split}"
+    )
 
 
 def metric_rows(values: Mapping[str, Any]) -> str:
