@@ -19,7 +19,7 @@ from vqtok.priors import (
     sample_codes,
 )
 from vqtok.priors.pixelcnn import PixelCNNDecoder
-from vqtok.priors.sampling import filter_top_k, filter_top_p
+from vqtok.priors.sampling import filter_top_k, filter_top_p, pick
 from vqtok.priors.transformer import TransformerDecoder
 
 
@@ -65,6 +65,13 @@ def test_filters_equal_the_plain_ones(top_k: int, top_p: float) -> None:
     ours = filter_top_p(filter_top_k(logits, top_k), top_p).softmax(dim=-1)
     by_hand = [probabilities_by_hand(row, top_k, top_p) for row in logits.tolist()]
     torch.testing.assert_close(ours, torch.tensor(by_hand, dtype=torch.float64))
+
+
+def test_a_code_that_was_filtered_out_is_never_drawn() -> None:
+    """Not even by the two ends of [0, 1)."""
+    logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]], dtype=torch.float64).repeat(3, 1)
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert pick(logits, uniform).tolist() == [1, 2, 2]
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])

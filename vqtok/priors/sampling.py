@@ -148,7 +148,7 @@ def _draw(
             conditional, null = logits.chunk(2)
             logits = null + scale * (conditional - null)
         logits = filter_top_p(filter_top_k(logits / temperature, top_k), top_p)
-        drawn.append(_pick(logits, u))
+        drawn.append(pick(logits, u))
         code = drawn[-1].repeat(2) if guided else drawn[-1]
     return torch.stack(drawn, dim=1)
 
@@ -171,7 +171,7 @@ def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(enough_before).scatter(-1, order, enough_before), float("-inf"))
 
 
-def _pick(logits: Tensor, uniform: Tensor) -> Tensor:
+def pick(logits: Tensor, uniform: Tensor) -> Tensor:
     """Invert the distribution function: code c (B,) where cdf(c - 1) <= u < cdf(c), for u (B,) in [0, 1)."""
     cdf = logits.softmax(dim=-1).cumsum(dim=-1)
     code = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
