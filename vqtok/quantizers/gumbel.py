@@ -143,7 +143,8 @@ class GumbelQuantizer(CodebookQuantizer):
         """argmax of the logits, (N, D) -> int64 (N,)."""
         if self.logits == "distance":
             return nearest_codes(rows, self.codebook)
-        return self.logits_of(rows, self.codebook).argmax(dim=1)
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.logits_of(rows, self.codebook).argmax(dim=1)
 
     def draw(self, logits: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """One relaxed draw a row: vectors (N, D) with their gradient, and the codes (N,) it leans to most."""

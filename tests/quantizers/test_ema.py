@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vqtok.quantizers import EMAQuantizer
+
+BATCH, DIM, HEIGHT, WIDTH, SIZE = 4, 3, 3, 2, 6
+
+
+class Reference:
+    """Appendix A.1 of van den Oord et al. 2017 in float64 numpy, one code and one row at a time."""
+
+    def __init__(self, codebook: torch.Tensor, *, decay: float, epsilon: float) -> None:
+        self.e = codebook.double().numpy().copy()
+        self.counts = np.ones(len(self.e))
+        self.sums = self.e.copy()
+        self.decay, self.epsilon = decay, epsilon
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        return np.array([int(((self.e - row) ** 2).sum(axis=1).argmin()) for row in rows])
+
+    def step(self, latents: torch.Tensor) -> np.ndarray:
+        rows = latents.double().permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).numpy()
+        codes = self.nearest(rows)
+        for k in range(len(self.e)):
+            mine = rows[codes == k]
+            self.counts[k] = self.decay * self.counts[k] + (1 - self.decay) * len(mine)
+            self.sums[k] = self.decay * self.sums[k] + (1 - self.decay) * mine.sum(axis=0)
+        total = self.counts.sum()
+        smoothed = (self.counts + self.epsilon) / (total + len(self.e) * self.epsilon) * total
+        self.e = self.sums / smoothed[:, None]
+        return codes
+
+
+def make(**options: Any) -> EMAQuantizer:
+    torch.manual_seed(0)
+    plain = {"codebook_size": SIZE, "code_dim": DIM, "start": "normal", "restart_threshold": 0.0}
+    return EMAQuantizer(**(plain | options))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("epsilon", [1e-5, 0.5])
+def test_counts_sums_and_codes_follow_equations_6_to_8(decay: float, epsilon: float) -> None:
+    quantizer = make(decay=decay, epsilon=epsilon)
+    reference = Reference(quantizer.codebook, decay=decay, epsilon=epsilon)
+    for step in range(6):
+        latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH) + 0.2 * step  # latents that drift
+        codes = reference.step(latents)
+        assert quantizer(latents).codes.flatten().tolist() == codes.tolist()
+        np.testing.assert_allclose(quantizer.cluster_size.numpy(), reference.counts, rtol=1e-5)
+        np.testing.assert_allclose(quantizer.code_sums.numpy(), reference.sums, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(quantizer.codebook.numpy(), reference.e, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_is_the_commitment_alone_and_straight_through() -> None:
+    quantizer = make(beta=0.25)
+    before = quantizer.codebook.clone()
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
+    weights = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    output = quantizer(latents)
+    (output.loss + (weights * output.quantized).sum()).backward()  # the codebook has moved by now
+    e = before[output.codes].permute(0, 3, 1, 2)
+    expected = weights + 0.25 * 2 * (latents.detach() - e) / latents.numel()
+    torch.testing.assert_close(latents.grad, expected)
+    commitment = (latents.detach() - e).square().mean()
+    torch.testing.assert_close(output.metrics["commitment"], commitment)
+    torch.testing.assert_close(output.loss.detach(), 0.25 * commitment)
+    assert list(quantizer.parameters()) == []
+
+
+def test_the_codebook_moves_after_it_was_looked_up() -> None:
+    quantizer = make(decay=0.5)
+    before = quantizer.codebook.clone()
+    output = quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
+    assert torch.equal(output.quantized, before[output.codes].permute(0, 3, 1, 2))
+    assert not torch.equal(quantizer.codebook, before)
+
+
+def test_evaluation_moves_nothing() -> None:
+    quantizer = make(start="latents", restart_threshold=0.5).eval()
+    before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in quantizer.state_dict().items())
+
+
+def test_a_code_that_no_latent_falls_to_keeps_its_place() -> None:
+    quantizer = make(decay=0.9, epsilon=1e-5)
+    with torch.no_grad():
+        quantizer.codebook[0] = 50.0
+    far = quantizer.codebook[0].clone()
+    for _ in range(40):
+        quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
+    assert quantizer.cluster_size[0].item() == pytest.approx(0.9**40, rel=1e-4)
+    torch.testing.assert_close(quantizer.codebook[0], far, rtol=1e-3, atol=0)
+
+
+def test_what_it_learned_is_persistent_float32() -> None:
+    state = make().state_dict()
+    assert sorted(state) == ["cluster_size", "code_sums", "codebook", "started"]
+    assert {name: tensor.dtype for name, tensor in state.items() if name != "started"} == dict.fromkeys(
+        ("cluster_size", "code_sums", "codebook"), torch.float32
+    )
+
+
+def test_bfloat16_latents_under_autocast_are_averaged_in_float32() -> None:
+    """A moving average with 1 - gamma = 0.01 would stand still in bfloat16, which has 8 bits."""
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH).bfloat16()
+    plain, cast = make(), make()
+    plain(latents.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = cast(latents)
+    assert output.quantized.dtype == output.loss.dtype == torch.float32
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, cast.state_dict()[name]), name

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vqtok.quantizers import GumbelQuantizer
+
+BATCH, DIM, HEIGHT, WIDTH, SIZE = 2, 3, 2, 3, 5
+ROWS = BATCH * HEIGHT * WIDTH
+
+
+def rows_of(latents: torch.Tensor) -> np.ndarray:
+    return latents.detach().double().permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).numpy()
+
+
+def make(**options: Any) -> GumbelQuantizer:
+    torch.manual_seed(0)
+    plain = {"codebook_size": SIZE, "code_dim": DIM, "start": "normal", "restart_threshold": 0.0}
+    return GumbelQuantizer(**(plain | options))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def logits_by_hand(quantizer: GumbelQuantizer, z: np.ndarray) -> np.ndarray:
+    if quantizer.logits == "linear":
+        return z @ quantizer.to_logits.weight.detach().double().numpy().T + quantizer.to_logits.bias.detach().numpy()
+    e = quantizer.codebook.detach().double().numpy()
+    return -((z[:, None, :] - e[None, :, :]) ** 2).sum(axis=2)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("logits", ["distance", "linear"])
+def test_values_and_gradients_by_hand(logits: str, hard: bool) -> None:
+    """y = softmax((l + g) / tau); what goes on is y E or E[argmax y], whose gradient towards l is that of y E."""
+    tau, weight = 0.7, 0.3
+    quantizer = make(logits=logits, hard=hard, temperature=tau, temperature_end=0.1, kl_weight=weight)
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
+    weights = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    torch.manual_seed(5)
+    output = quantizer(latents)
+    (output.loss + (weights * output.quantized).sum()).backward()
+    torch.manual_seed(5)
+    noise = -np.log(torch.empty(ROWS, SIZE).exponential_().double().numpy())  # Gumbel(0, 1)
+
+    z, e, w = rows_of(latents), quantizer.codebook.detach().double().numpy(), rows_of(weights)
+    raw = logits_by_hand(quantizer, z)
+    y, q = softmax((raw + noise) / tau), softmax(raw)
+    codes = y.argmax(axis=1)
+    kl = (q * np.log(q)).sum(axis=1).mean() + math.log(SIZE)
+    np.testing.assert_array_equal(output.codes.flatten().numpy(), codes)
+    np.testing.assert_allclose(rows_of(output.quantized), e[codes] if hard else y @ e, rtol=1e-5, atol=1e-6)
+    assert output.metrics["kl"].item() == pytest.approx(kl, rel=1e-5)
+    assert output.loss.item() == pytest.approx(weight * kl, rel=1e-5)
+    assert output.metrics["temperature"].item() == pytest.approx(tau)
+
+    dy = w @ e.T
+    d_logits = y * (dy - (y * dy).sum(axis=1, keepdims=True)) / tau
+    d_logits += weight * q * (np.log(q) - (q * np.log(q)).sum(axis=1, keepdims=True)) / ROWS
+    d_codebook = (np.eye(SIZE)[codes] if hard else y).T @ w
+    if logits == "linear":
+        d_latents = d_logits @ quantizer.to_logits.weight.detach().double().numpy()
+        np.testing.assert_allclose(quantizer.to_logits.weight.grad.numpy(), d_logits.T @ z, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(quantizer.to_logits.bias.grad.numpy(), d_logits.sum(axis=0), rtol=1e-4, atol=1e-6)
+    else:
+        differences = z[:, None, :] - e[None, :, :]
+        d_latents = (-2 * d_logits[:, :, None] * differences).sum(axis=1)
+        d_codebook = d_codebook + (2 * d_logits[:, :, None] * differences).sum(axis=0)
+    np.testing.assert_allclose(rows_of(latents.grad), d_latents, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(quantizer.codebook.grad.numpy(), d_codebook, rtol=1e-4, atol=1e-6)
+
+
+def test_codes_are_drawn_in_the_proportions_of_their_logits() -> None:
+    quantizer = make(temperature=0.1, temperature_end=0.1)
+    latents = torch.randn(1, DIM, 1, 1).expand(1, DIM, 200, 200)
+    shares = torch.bincount(quantizer(latents).codes.flatten(), minlength=SIZE) / 40_000
+    expected = softmax(logits_by_hand(quantizer, rows_of(latents[:, :, :1, :1])))[0]
+    np.testing.assert_allclose(shares.numpy(), expected, atol=0.01)
+
+
+def test_the_divergence_is_zero_where_all_codes_are_alike_and_log_k_where_one_is_sure() -> None:
+    quantizer = make(logits="linear").eval()
+    with torch.no_grad():
+        quantizer.to_logits.weight.zero_()
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    assert quantizer(latents).metrics["kl"].item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        quantizer.to_logits.bias[2] = 100.0
+    assert quantizer(latents).metrics["kl"].item() == pytest.approx(math.log(SIZE))
+
+
+@pytest.mark.parametrize("logits", ["distance", "linear"])
+def test_evaluation_takes_the_most_probable_code(logits: str) -> None:
+    quantizer = make(logits=logits, hard=False).eval()
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    state = torch.get_rng_state()
+    output = quantizer(latents)
+    assert torch.equal(torch.get_rng_state(), state)
+    best = logits_by_hand(quantizer, rows_of(latents)).argmax(axis=1)
+    np.testing.assert_array_equal(output.codes.flatten().numpy(), best)
+    assert torch.equal(output.quantized, quantizer.codebook[output.codes].permute(0, 3, 1, 2))
+    assert "temperature" not in output.metrics
+
+
+def test_the_temperature_falls_along_an_exponential_and_stays() -> None:
+    quantizer = make(temperature=1.0, temperature_end=0.0625, temperature_steps=4)
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    seen = [quantizer(latents).metrics["temperature"].item() for _ in range(7)]
+    assert seen == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.0625])
+    quantizer.eval()(latents)
+    assert int(quantizer.batches_seen) == 7
+
+
+def test_a_hard_draw_hands_on_one_code_exactly() -> None:
+    quantizer = make(hard=True, start="latents", restart_threshold=0.9)
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+    quantizer(latents)
+    before = quantizer.codebook.detach().clone()
+    output = quantizer(latents)
+    assert torch.equal(output.quantized, before[output.codes].permute(0, 3, 1, 2))
+
+
+def test_a_restart_between_forward_and_backward_harms_nothing() -> None:
+    quantizer = make(start="latents", restart_threshold=0.9, decay=0.0, codebook_size=64)
+    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
+    output = quantizer(latents)
+    (output.loss + output.quantized.sum()).backward()
+    assert quantizer.codebook.grad.isfinite().all()
+    assert latents.grad.isfinite().all()
