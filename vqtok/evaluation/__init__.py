@@ -1,4 +1,4 @@
-"""How good a tokenizer is: reconstruction error and code use on a named set of pictures, written as one metrics.json."""
+"""How good a tokenizer is: reconstruction error and code use on named pictures, written as one metrics.json."""
 
 from __future__ import annotations
 

@@ -1,10 +1,23 @@
 """What a run left behind, told in words and drawn: summaries of folders, and one HTML page with the whole way on it.
 
-matplotlib is imported in `charts` alone, and only once something is drawn.
+matplotlib is imported in `charts` alone, and only once a page is written.
 """
 
 from __future__ import annotations
 
-from vqtok.report.folders import Summary, describe
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Summary", "describe"]
+if TYPE_CHECKING:
+    from vqtok.report.folders import Summary, describe
+    from vqtok.report.page import write_report
+
+__all__ = ["Summary", "describe", "write_report"]
+
+_HOMES = {"Summary": "folders", "describe": "folders", "write_report": "page"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vqtok.report' has no attribute {name!r}")
+    return getattr(import_module(f"vqtok.report.{_HOMES[name]}"), name)

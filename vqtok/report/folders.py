@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
-from vqtok.errors import CheckpointError, DataError
+from vqtok.errors import DataError
+from vqtok.report.files import read_json, read_metric_rows, read_yaml
 
 __all__ = ["Summary", "describe"]
 
@@ -153,7 +152,7 @@ def codes_rows(folder: Path) -> Rows:
 def run_rows(folder: Path) -> Rows:
     """State, last metrics and files of a run folder."""
     config = read_yaml(folder / "config.yaml")
-    rows = read_metric_rows(folder / "metrics.jsonl")
+    rows = read_metric_rows(folder)
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
     checkpoints = sorted(path.parent.name for path in folder.glob("checkpoints/step-*/state.json"))
     kind = "prior" if "codes" in config else "tokenizer"
@@ -182,39 +181,6 @@ def metrics_rows(path: Path) -> Rows:
     where = f"{metrics.get('num_images'):,} pictures of {metrics.get('dataset')}, split {metrics.get('split')}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
-    return value
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold key: value lines, found {type(value).__name__}")
-    return value
-
-
-def read_metric_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, none where there is no such file; a last line that is cut off is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as lines of JSON: {error}") from error
 
 
 def parameters(module: nn.Module) -> int:

@@ -1,0 +1,61 @@
+"""Codes as pictures: a colour for every code, so that a grid can be seen beside the picture that it stands for."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from vqtok.data import picture_grid
+from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["code_colours", "code_sheet", "data_uri"]
+
+
+def code_colours(tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
+    """A colour for every code, uint8 (K, 3), such that codes with vectors close to each other look alike.
+
+    The vectors are projected on their first three principal components. Ranks along them, rather than values, become
+    red, green and blue, so that the whole range of colours is used.
+    """
+    codes = torch.arange(tokenizer.codebook_size, device=tokenizer.device).view(1, -1, 1)
+    if tokenizer.num_codebooks > 1:
+        codes = codes[..., None].expand(-1, -1, -1, tokenizer.num_codebooks)
+    with torch.no_grad():
+        vectors = tokenizer.quantizer.decode(codes)[0, :, :, 0].T.double().cpu().numpy()  # (K, D)
+    centred = vectors - vectors.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    components = centred @ directions[:3].T  # (K, 3), fewer where D is below 3
+    ranks = components.argsort(axis=0).argsort(axis=0)
+    colours = np.full((len(vectors), 3), 128, dtype=np.uint8)
+    colours[:, : ranks.shape[1]] = 40 + ranks * 200 // max(1, len(vectors) - 1)
+    return colours
+
+
+def code_sheet(tokenizer: VQTokenizer, codes: npt.NDArray[Any], *, columns: int) -> Image.Image:
+    """Rows of pictures decoded from codes (N, h, w[, Q]), under each row the grids of their codes in false colours.
+
+    Of several codebooks the first is shown; pictures that do not fill a row are left out.
+    """
+    columns = min(columns, len(codes))
+    codes = codes[: len(codes) // columns * columns]
+    pictures = tokenizer.detokenize(torch.from_numpy(codes.astype(np.int64)))
+    shown = codes if tokenizer.num_codebooks == 1 else codes[..., 0]
+    colours = code_colours(tokenizer)
+    size = pictures[0].size
+    grids = [Image.fromarray(colours[grid]).resize(size, Image.Resampling.NEAREST) for grid in shown]
+    starts = range(0, len(pictures), columns)
+    laid_out = [image for start in starts for row in (pictures, grids) for image in row[start : start + columns]]
+    return picture_grid(laid_out, columns=columns, gap=3, scale=max(1, 84 // max(size)))
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as PNG inside a URI, so that a page holds it itself."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
