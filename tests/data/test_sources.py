@@ -358,7 +358,11 @@ def test_hub_names_and_revisions_reach_the_hub(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("error", "expected", "complaint"),
     [
-        (DatasetNotFoundError("Dataset 'org/mnits' doesn't exist on the Hub"), HubError, "no folder of that name here"),
+        (
+            DatasetNotFoundError("Dataset 'org/mnits' doesn't exist on the Hub"),
+            HubError,
+            "no folder of that name either",
+        ),
         (ConnectionError("Couldn't reach\n the Hub"), HubError, "cannot be reached for org/mnits .*mnist-mini"),
         (RuntimeError("Dataset scripts are no longer supported"), DataError, "cannot be loaded: Dataset scripts"),
         (ValueError("Config name is missing.\nPick one"), DataError, "Config name is missing. Pick one"),

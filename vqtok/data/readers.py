@@ -98,9 +98,10 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
     try:
         loaded = load_dataset(repository, revision=revision)
     except DatasetNotFoundError as error:
-        here = "" if repository in KNOWN.values() else " There is no folder of that name here either."
-        close = "" if repository in KNOWN.values() else nearest(repository, KNOWN.values())
-        raise HubError(f"{_one_line(error)}{here}{close}") from error
+        message = _one_line(error)
+        if repository not in KNOWN.values() and revision is None:
+            message = f"{message.rstrip('.')}; there is no folder of that name either."
+        raise HubError(message + nearest(repository, set(KNOWN.values()) - {repository})) from error
     except ConnectionError as error:  # OfflineModeIsEnabled is one
         raise HubError(
             f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
