@@ -15,7 +15,16 @@ def resolved(command: str, values: Mapping[str, object]) -> None:
     width = max((len(name) for name in shown), default=0)
     typer.echo(f"vqtok {command}")
     for name, value in shown.items():
-        typer.echo(f"  {name:<{width}}  {value}")
+        typer.echo(f"  {name:<{width}}  {plain(value)}")
+
+
+def plain(value: object) -> str:
+    """A value as a person would write it: entries of a dictionary as `key value`, items of a list with commas."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
 
 
 def note(message: str) -> None:

@@ -15,6 +15,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from vqtok.errors import ConfigurationError, nearest
+from vqtok.networks import network_options
+from vqtok.quantizers import quantizer_options
+from vqtok.tokenizer.configuration import fill_options
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig", "load_config", "resolve_config", "resume_config", "save_config"]
 
@@ -107,7 +110,7 @@ class TokenizerTrainingConfig(LoopConfig):
         image_size: pixels, one number or [height, width]; null takes the pictures' own where they all agree.
         num_channels: 1 or 3; null takes the pictures' own.
         resample: how pictures are resized.
-        network, quantizer: as in VQTokenizerConfig.
+        network, quantizer: as in VQTokenizerConfig, what is left out filled with defaults.
         eval_images: held-out pictures looked at during training; 0 looks at all.
     """
 
@@ -126,6 +129,8 @@ class TokenizerTrainingConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.network = fill_options("network", self.network, "conv", network_options)
+        self.quantizer = fill_options("quantizer", self.quantizer, "ema", quantizer_options)
         at_least("eval_images", self.eval_images, 0)
         if not 0 < self.test_share < 1:
             raise ConfigurationError(f"test_share must be between 0 and 1, got {self.test_share}")

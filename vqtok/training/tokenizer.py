@@ -24,7 +24,6 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
-from vqtok.networks import network_options
 from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
@@ -77,7 +76,7 @@ def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingCon
     )
     if config.image_size is None or config.num_channels is None:
         size, channels = native_format(train)
-        factor = (network_options(config.network["type"]) | config.network)["downsample_factor"]
+        factor = config.network["downsample_factor"]
         fitting = [max(factor, side // factor * factor) for side in size]
         config = replace(config, image_size=config.image_size or fitting, num_channels=config.num_channels or channels)
     return config, train, test
@@ -117,9 +116,7 @@ def train_tokenizer(
     train_pictures, test_pictures = Pictures(train, **format), Pictures(test, **format)
     if accelerator.is_main_process:
         prepare_run(run, resume=resume)
-        save_config(
-            replace(config, network=model.config.network, quantizer=model.config.quantizer), run / "config.yaml"
-        )
+        save_config(config, run / "config.yaml")
     accelerator.wait_for_everyone()
     start_tracker(accelerator, config)
 
