@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vqtok.errors import ConfigurationError
+from vqtok.networks import NETWORKS, ConvDecoder, ConvEncoder, build_networks, network_options
+
+
+def make(num_channels: int = 3, code_dim: int = 4, **options: Any) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    options = {"type": "conv", "hidden_size": 8, "residual_size": 4} | options
+    encoder, decoder = build_networks(options, num_channels=num_channels, code_dim=code_dim)
+    for network in (encoder, decoder):
+        network.reset_parameters()
+    return encoder, decoder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_shapes_there_and_back(factor: int, channels: int) -> None:
+    encoder, decoder = make(channels, downsample_factor=factor)
+    pixels = torch.randn(2, channels, 16, 24)
+    latents = encoder(pixels)
+    assert latents.shape == (2, 4, 16 // factor, 24 // factor)
+    assert decoder(latents).shape == pixels.shape
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_one_place_of_the_grid_sees_its_own_pixels(factor: int) -> None:
+    """The last place of the grid depends on the last pixel, and the last pixel on the last place."""
+    encoder, decoder = make(1, downsample_factor=factor, hidden_size=64)
+    pixels = torch.randn(1, 1, 16, 16, requires_grad=True)
+    encoder(pixels)[0, :, -1, -1].sum().backward()
+    assert pixels.grad[0, 0, -1, -1] != 0
+    latents = torch.randn(1, 4, 16 // factor, 16 // factor, requires_grad=True)
+    decoder(latents)[0, 0, -1, -1].backward()
+    assert latents.grad[0, :, -1, -1].abs().max() > 0
+
+
+def test_layers_are_those_of_the_paper() -> None:
+    encoder, decoder = make(downsample_factor=4, hidden_size=128, residual_size=32, code_dim=64)
+    shapes = {name: tuple(weight.shape) for name, weight in encoder.named_parameters() if name.endswith("weight")}
+    assert shapes == {
+        "0.weight": (64, 3, 4, 4),
+        "2.weight": (128, 64, 4, 4),
+        "4.weight": (128, 128, 3, 3),
+        "5.0.spatial.weight": (32, 128, 3, 3),
+        "5.0.pointwise.weight": (128, 32, 1, 1),
+        "5.1.spatial.weight": (32, 128, 3, 3),
+        "5.1.pointwise.weight": (128, 32, 1, 1),
+        "6.weight": (64, 128, 1, 1),
+    }
+    shapes = {name: tuple(weight.shape) for name, weight in decoder.named_parameters() if name.endswith("weight")}
+    assert shapes == {
+        "0.weight": (128, 64, 3, 3),
+        "1.0.spatial.weight": (32, 128, 3, 3),
+        "1.0.pointwise.weight": (128, 32, 1, 1),
+        "1.1.spatial.weight": (32, 128, 3, 3),
+        "1.1.pointwise.weight": (128, 32, 1, 1),
+        "2.weight": (128, 64, 4, 4),
+        "4.weight": (64, 3, 4, 4),
+    }
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_latents_start_near_unit_variance_and_pixels_at_half_the_range(factor: int) -> None:
+    encoder, decoder = make(3, 64, downsample_factor=factor, hidden_size=64, residual_size=32)
+    with torch.no_grad():
+        latents = encoder(torch.randn(4, 3, 8 * factor, 8 * factor))
+        pixels = decoder(torch.randn(16, 64, 8, 8))
+    assert 0.4 < latents.var().item() < 1.5
+    assert 0.3 < pixels.std().item() < 0.7
+    assert abs(latents.mean().item()) < 0.2
+    assert abs(pixels.mean().item()) < 0.2
+
+
+def test_residual_blocks_start_as_the_identity() -> None:
+    encoder, _ = make()
+    features = torch.randn(2, 8, 5, 5)
+    stack = encoder[5]
+    assert torch.equal(stack(features), features.relu())
+
+
+def test_a_residual_block_is_relu_3x3_relu_1x1_added() -> None:
+    encoder, _ = make()
+    block = encoder[5][0]
+    nn.init.normal_(block.pointwise.weight)
+    features = torch.randn(2, 8, 5, 5)
+    inner = nn.functional.conv2d(features.relu(), block.spatial.weight, block.spatial.bias, padding=1).relu()
+    expected = features + nn.functional.conv2d(inner, block.pointwise.weight, block.pointwise.bias)
+    torch.testing.assert_close(block(features), expected)
+
+
+def test_every_weight_has_the_spread_of_its_layer() -> None:
+    encoder, decoder = make(3, 64, hidden_size=128, residual_size=32)
+    he = math.sqrt(2)
+    expected = {
+        "encoder.0": he / math.sqrt(3 * 16),
+        "encoder.2": he / math.sqrt(64 * 16),
+        "encoder.4": he / math.sqrt(128 * 9),
+        "encoder.6": 1 / math.sqrt(128),
+        "encoder.5.0.spatial": he / math.sqrt(128 * 9),
+        "encoder.5.0.pointwise": 0.0,
+        "decoder.0": he / math.sqrt(64 * 9),
+        "decoder.2": he / math.sqrt(128 * 4),  # kernel 4, stride 2: four places of the kernel for each output
+        "decoder.4": 0.5 / math.sqrt(64 * 4),
+    }
+    modules = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    for name, spread in expected.items():
+        layer = modules.get_submodule(name)
+        assert layer.weight.std().item() == pytest.approx(spread, rel=0.08), name
+        assert layer.bias.abs().max() == 0, name
+
+
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_torch_compile_takes_it_whole(network: str) -> None:
+    encoder, decoder = make(num_residual_blocks=1)
+    plain, given = (encoder, torch.randn(2, 3, 16, 16)) if network == "encoder" else (decoder, torch.randn(2, 4, 4, 4))
+    compiled = torch.compile(plain, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(given), plain(given))
+
+
+def test_no_residual_blocks_at_all_is_a_network_too() -> None:
+    encoder, decoder = make(num_residual_blocks=0)
+    assert decoder(encoder(torch.randn(1, 3, 16, 16))).shape == (1, 3, 16, 16)
+
+
+def test_the_registry_and_its_options() -> None:
+    assert dict(NETWORKS) == {"conv": (ConvEncoder, ConvDecoder)}
+    assert network_options("conv") == {
+        "hidden_size": 128,
+        "residual_size": 32,
+        "num_residual_blocks": 2,
+        "downsample_factor": 4,
+    }
+    with pytest.raises(ConfigurationError, match=r"network.type must be one of conv, got 'vqgan'"):
+        network_options("vqgan")
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (kind, *case)
+        for kind, case in itertools.product(
+            [ConvEncoder, ConvDecoder],
+            [
+                ({"hidden_size": 1}, "hidden_size must be at least 2, got 1"),
+                ({"residual_size": 0}, "residual_size must be at least 1, got 0"),
+                ({"num_residual_blocks": -1}, "num_residual_blocks must be at least 0, got -1"),
+                ({"downsample_factor": 0}, "downsample_factor must be a power of two, got 0"),
+                ({"downsample_factor": 6}, "downsample_factor must be a power of two, got 6"),
+                ({"downsample_factor": -4}, "downsample_factor must be a power of two, got -4"),
+            ],
+        )
+    ],
+)
+def test_options_that_make_no_sense_are_refused(network: Any, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        network(num_channels=3, code_dim=4, **options)
