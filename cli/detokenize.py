@@ -1,0 +1,88 @@
+"""vqtok detokenize: a codes folder -> pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vqtok.codes import CodesSpec
+    from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["detokenize"]
+
+
+def detokenize(
+    codes: Annotated[Path, typer.Argument(help="Codes folder, as vqtok tokenize writes it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the pictures to; missing or empty.")] = Path("images"),
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer folder or Hub id. [default: the one that made the codes]")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="One split. [default: every split there is]")] = None,
+    batch_size: Annotated[int, typer.Option(help="Grids the tokenizer gets at once.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
+) -> None:
+    """Paint the pictures of a data set of code grids."""
+    from datasets import DatasetDict
+
+    from vqtok.codes import check_free, detokenize_dataset, load_codes, read_spec
+    from vqtok.errors import DataError, nearest
+    from vqtok_cli.output import done, resolved
+    from vqtok_cli.tokenizers import load_tokenizer
+
+    check_free(out)
+    rows = load_codes(codes)
+    spec = read_spec(codes)
+    if split is not None:
+        names = [str(name) for name in rows] if isinstance(rows, DatasetDict) else [str(rows.split)]
+        if split not in names:
+            raise DataError(f"{codes} has no split {split}; found: {', '.join(names)}.{nearest(split, names)}")
+        rows = rows[split] if isinstance(rows, DatasetDict) else rows
+    if tokenizer is None:
+        model = find_tokenizer(spec, device=device)
+    else:
+        model = load_tokenizer(tokenizer, device=device)
+        spec.check(model)
+    count = sum(rows.num_rows.values()) if isinstance(rows, DatasetDict) else rows.num_rows
+    resolved(
+        "detokenize",
+        {
+            "codes": codes,
+            "pictures": f"{count:,}",
+            "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
+            "batch_size": batch_size,
+            "device": model.device,
+            "out": out,
+        },
+    )
+    painted = detokenize_dataset(rows, model, out, batch_size=batch_size)
+    done(f"{painted:,} pictures written to {out}")
+
+
+def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:
+    """The tokenizer that made the codes: the one they name, else the newest run, whichever has the fingerprint.
+
+    Raises:
+        MismatchError: neither has; names the fingerprint.
+    """
+    from vqtok.errors import CheckpointError, HubError, MismatchError
+    from vqtok.training.runs import newest_model
+    from vqtok_cli.tokenizers import load_tokenizer
+
+    tried = []
+    for place in (spec.repository, None):
+        try:
+            name = place or str(newest_model("tokenizer"))
+            model = load_tokenizer(name, device=device, revision=spec.revision if place else None)
+        except (CheckpointError, HubError) as error:
+            tried.append(str(error))
+            continue
+        if model.fingerprint == spec.fingerprint:
+            return model
+        tried.append(f"{name} is {model.fingerprint[:12]}")
+    reasons = "; ".join(dict.fromkeys(tried))
+    raise MismatchError(
+        f"tokenizer {spec.fingerprint[:12]}, which made these codes, was not found ({reasons}): name it with --tokenizer"
+    )

@@ -1,0 +1,40 @@
+"""How commands load a tokenizer: from a folder, a run folder or the Hub, onto the device that was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["load_tokenizer"]
+
+
+def load_tokenizer(name: str, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
+    """Load a tokenizer for use; a run folder stands for the model in it.
+
+    Raises:
+        CheckpointError: a folder without a tokenizer.
+        HubError: a repository or revision that cannot be read.
+        ConfigurationError: a device that this machine does not have.
+    """
+    import torch
+
+    from vqtok.errors import ConfigurationError
+    from vqtok.tokenizer import VQTokenizer
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigurationError(
+            f"there is no device {device!r} here: leave out --device, or give cpu or one that torch finds"
+        ) from None
+    folder = Path(name)
+    if not (folder / "config.json").exists() and (folder / "model" / "config.json").is_file():
+        name = str(folder / "model")
+    arguments = {} if revision is None else {"revision": revision}
+    model = VQTokenizer.from_pretrained(name, **arguments)
+    torch.nn.Module.to(model, device)  # transformers leaves its own `to` without annotations
+    return model

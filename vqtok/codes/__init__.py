@@ -1,0 +1,34 @@
+"""Sets of pictures as Arrow sets of code grids, and back.
+
+    pictures ─local→ codes folder (writer, spec) ─reader→ data set, or one array of grids ─painter→ pictures
+
+A codes folder is what `datasets.load_from_disk` reads, with a spec that says which tokenizer made it.
+"""
+
+from __future__ import annotations
+
+from vqtok.codes.local import open_sources, tokenize_dataset, tokenize_sources
+from vqtok.codes.painter import detokenize_dataset
+from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
+
+__all__ = [
+    "COLUMN",
+    "SIDECAR",
+    "CodeSet",
+    "CodesSpec",
+    "SplitWriter",
+    "check_free",
+    "codes_array",
+    "detokenize_dataset",
+    "load_codes",
+    "new_folder",
+    "open_sources",
+    "read_broken",
+    "read_spec",
+    "tokenize_dataset",
+    "tokenize_sources",
+    "write_sidecar",
+    "write_splits",
+]

@@ -1,0 +1,192 @@
+"""Pictures to codes on this machine: threads read and decode ahead while the tokenizer works."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from vqtok.codes.reader import CodeSet, load_codes, read_broken
+from vqtok.codes.spec import SIDECAR, CodesSpec
+from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
+from vqtok.data import ImageSource, open_all, read_pictures, to_pixels
+from vqtok.errors import ConfigurationError, DataError, nearest
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["open_sources", "tokenize_dataset", "tokenize_sources"]
+
+BATCH_SIZE = 64  # pictures; on two CPU cores 16 to 256 differ by less than what else runs there
+BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor tokenizer stand still
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize_dataset(
+    dataset: str | Path,
+    tokenizer: VQTokenizer,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> CodeSet:
+    """Turn pictures into a codes folder.
+
+    Every grid is the one that `tokenizer.tokenize` gives for that picture. Pictures that cannot be read are left out,
+    logged, and listed in the folder's `codes.json` under "broken".
+
+    Args:
+        dataset: whatever `vqtok.data.open_all` opens: a folder, a file, a Hub id, `mnist-mini`, `mnist`, `cifar10`.
+        tokenizer: on whichever device it should work.
+        out: the codes folder to write, whole or not at all.
+        split: one split; by default every split that the data set has.
+        image_column: where the pictures are, where the feature types do not decide.
+        revision: branch, tag or commit of a data set on the Hub.
+        batch_size: pictures the tokenizer gets at once.
+        overwrite: replace an older codes folder at `out`, once the new one is whole.
+        progress: show a bar on a terminal.
+
+    Returns:
+        What is now in `out`: a `Dataset`, or a `DatasetDict` where there are several splits.
+
+    Raises:
+        ConfigurationError: `out` holds something else, or an argument makes no sense.
+        DataError: no pictures, none that can be read, or a full disk.
+    """
+    check_free(Path(out), replaces=SIDECAR if overwrite else None)
+    sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
+    codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
+    if broken := read_broken(out):
+        logger.warning("%d pictures could not be read and are left out: %s", len(broken), ", ".join(broken))
+    return codes
+
+
+def open_sources(
+    dataset: str | Path, *, split: str | None = None, image_column: str | None = None, revision: str | None = None
+) -> dict[str, ImageSource]:
+    """The splits to tokenize, by name: the one asked for, else all that the data set has. Nothing is held out.
+
+    Raises:
+        DataError: no such data set, split or column; the message says what was found.
+    """
+    sources = open_all(str(dataset), image_column=image_column, revision=revision)
+    if split is None:
+        return sources
+    if split not in sources:
+        raise DataError(f"{dataset} has no split {split}; found: {', '.join(sources)}.{nearest(split, sources)}")
+    return {split: sources[split]}
+
+
+def tokenize_sources(
+    sources: Mapping[str, ImageSource],
+    tokenizer: VQTokenizer,
+    out: str | Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> CodeSet:
+    """Turn opened splits into a codes folder; arguments, result and errors are those of `tokenize_dataset`."""
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    spec = CodesSpec.from_tokenizer(tokenizer)
+    total = sum(len(source) for source in sources.values())
+    with (
+        new_folder(Path(out), replaces=SIDECAR if overwrite else None) as folder,
+        tqdm(total=total, desc="tokenizing", unit=" pictures", disable=None if progress else True) as bar,
+    ):
+        broken: list[str] = []
+        for split, source in sources.items():
+            place = folder / split if len(sources) > 1 else folder
+            broken += _write_split(place, source, tokenizer, spec, batch_size=batch_size, bar=bar)
+        if len(sources) > 1:
+            write_splits(folder, list(sources))
+        write_sidecar(folder, spec, broken)
+    return load_codes(out)
+
+
+def _write_split(
+    folder: Path, source: ImageSource, tokenizer: VQTokenizer, spec: CodesSpec, *, batch_size: int, bar: tqdm[Any]
+) -> list[str]:
+    """Write the codes of one split; give the names of the pictures that could not be read."""
+    others = source.dataset.remove_columns(source.image_column)
+    rows = others.with_format("arrow")
+    broken: list[str] = []
+    with SplitWriter(
+        folder, spec, features=others.features, split=source.split, source=source.dataset._fingerprint
+    ) as writer:
+        for batch in _read_ahead(source, tokenizer, batch_size):
+            if batch.good:
+                # Scaled on the CPU as the image processor does: a GPU divides by a constant with another last bit.
+                pixels = to_pixels(torch.from_numpy(batch.pixels)).to(tokenizer.device)
+                with torch.inference_mode():
+                    codes = tokenizer.encode(pixels)
+                writer.write(codes.cpu().numpy(), _columns(rows, batch))
+            broken += [_name(source, index) for index in batch.broken]
+            bar.update(len(batch.indices))
+            if batch.indices.stop == len(source) and not writer.rows:
+                error = next(iter(batch.broken.values()))
+                raise DataError(f"none of the {len(source):,} pictures of {source.name} can be read, such as: {error}")
+    return broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    indices: range
+    pixels: npt.NDArray[np.uint8]  # (n, C, H, W), the good ones
+    good: list[int]
+    broken: dict[int, DataError]
+
+
+def _read_ahead(source: ImageSource, tokenizer: VQTokenizer, batch_size: int) -> Iterator[_Batch]:
+    """Decode batches in order, up to `BATCHES_AHEAD` of them before they are asked for."""
+    config = tokenizer.config
+
+    def read(indices: range) -> _Batch:
+        pixels, good, broken = read_pictures(
+            source, indices, image_size=config.size, num_channels=config.num_channels, resample=config.resample
+        )
+        return _Batch(indices=indices, pixels=pixels, good=good, broken=broken)
+
+    pool = ThreadPoolExecutor(1)  # read_pictures spreads each batch over threads of its own
+    waiting: deque[Future[_Batch]] = deque()
+    try:
+        for start in range(0, len(source), batch_size):
+            waiting.append(pool.submit(read, range(start, min(start + batch_size, len(source)))))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
+    """The source's other columns for the pictures of a batch that could be read."""
+    if not rows.column_names:
+        return None
+    table: pa.Table = rows[batch.indices.start : batch.indices.stop]
+    return table.take(pa.array([index - batch.indices.start for index in batch.good])) if batch.broken else table
+
+
+def _name(source: ImageSource, index: int) -> str:
+    """The file of a picture, relative to its folder where the source says so; else its row."""
+    if "file_name" in source.dataset.column_names:
+        return str(source.dataset[index]["file_name"])
+    return source.row_name(index, source.undecoded([index])[0])

@@ -1,0 +1,108 @@
+"""Codes back to picture files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vqtok.codes.reader import CodeSet, codes_array, read_spec
+from vqtok.codes.writer import new_folder
+from vqtok.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["detokenize_dataset", "picture_names"]
+
+BATCH_SIZE = 64
+WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
+
+
+def detokenize_dataset(
+    codes: CodeSet, tokenizer: VQTokenizer, out: str | Path, *, batch_size: int = BATCH_SIZE, progress: bool = True
+) -> int:
+    """Paint every grid as a PNG.
+
+    A picture is named after its `file_name`, sub-folders included, with the suffix .png; without that column, after its
+    row: 000000.png. Several splits become one folder each.
+
+    Args:
+        codes: what `load_codes` gives.
+        tokenizer: the one that made them.
+        out: the folder to write; missing or empty.
+        batch_size: grids the tokenizer gets at once.
+        progress: show a bar on a terminal.
+
+    Returns:
+        How many pictures were painted.
+
+    Raises:
+        ConfigurationError: `out` is not empty.
+        DataError: the data set holds no codes, or the disk is full.
+        MismatchError: another tokenizer made the codes.
+    """
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    read_spec(codes).check(tokenizer)
+    splits = codes if isinstance(codes, datasets.DatasetDict) else {"": codes}
+    total = sum(len(split) for split in splits.values())
+    with (
+        new_folder(Path(out)) as folder,
+        tqdm(total=total, desc="painting", unit=" pictures", disable=None if progress else True) as bar,
+    ):
+        for name, split in splits.items():
+            _paint(split, tokenizer, folder / name, batch_size=batch_size, bar=bar)
+    return total
+
+
+def _paint(dataset: datasets.Dataset, tokenizer: VQTokenizer, folder: Path, *, batch_size: int, bar: tqdm[Any]) -> None:
+    grids = codes_array(dataset)
+    files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
+    paths = [folder / name for name in picture_names(files)]
+    for parent in {path.parent for path in paths}:
+        parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(WRITING_THREADS) as pool:
+        for start in range(0, len(grids), batch_size):
+            batch = torch.from_numpy(grids[start : start + batch_size].astype(np.int64))
+            with torch.inference_mode():
+                pictures = tokenizer.detokenize(batch)
+            list(pool.map(lambda pair: pair[0].save(pair[1]), zip(pictures, paths[start:], strict=False)))
+            bar.update(len(pictures))
+
+
+def picture_names(files: Sequence[str | None]) -> list[str]:
+    """A PNG name for every row, below one folder and each of its own.
+
+    A row without a usable name (none, absolute, or one that leaves the folder) is named by its number; rows whose names
+    differ only in the suffix get their number behind the name: a.jpg and a.png give a-000000.png and a-000001.png.
+    """
+    width = max(6, len(str(len(files))))
+    stems = [_stem(file) for file in files]
+    shared = Counter(stem.casefold() for stem in stems if stem is not None)
+    names, taken = [], set()
+    for row, stem in enumerate(stems):
+        number = f"{row:0{width}d}"
+        name = number if stem is None else f"{stem}-{number}" if shared[stem.casefold()] > 1 else stem
+        while name.casefold() in taken:  # a file may already be called what another one would get
+            name += "_"
+        taken.add(name.casefold())
+        names.append(f"{name}.png")
+    return names
+
+
+def _stem(file: str | None) -> str | None:
+    """The path without its suffix, or None where it would not stay below the folder."""
+    if not file:
+        return None
+    path = PurePosixPath(file.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
+        return None
+    return str(path.with_suffix(""))

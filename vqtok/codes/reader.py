@@ -1,0 +1,164 @@
+"""Read codes folders: as a data set, or as one array of grids that shares memory with the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.errors import DataError, MismatchError
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["CodeSet", "codes_array", "load_codes", "read_broken", "read_spec"]
+
+CodeSet: TypeAlias = datasets.Dataset | datasets.DatasetDict
+
+
+def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None) -> CodeSet:
+    """Load a codes folder, memory-mapped.
+
+    Args:
+        path: what `vqtok tokenize --out` wrote, or one split of it.
+        tokenizer: where given, the one that must have made the codes.
+
+    Returns:
+        `DatasetDict` where the folder holds several splits, else `Dataset`; column `codes` and those of the source.
+
+    Raises:
+        DataError: the folder is missing, damaged, or holds no codes.
+        MismatchError: another tokenizer made the codes.
+    """
+    codes = _load(Path(path))
+    spec = read_spec(codes, name=str(path), folder=Path(path))
+    for split in codes.values() if isinstance(codes, datasets.DatasetDict) else [codes]:
+        if split.features.get(COLUMN) != spec.feature:
+            raise DataError(
+                f"{path} should have a column {COLUMN!r} of {spec.feature}, found {split.features.get(COLUMN)}: "
+                "tokenize the pictures again"
+            )
+    if tokenizer is not None:
+        spec.check(tokenizer)
+    return codes
+
+
+def read_spec(codes: CodeSet | str | Path, *, name: str = "the data set", folder: Path | None = None) -> CodesSpec:
+    """Say which tokenizer made these codes and what a grid looks like.
+
+    Args:
+        codes: a data set of codes, or a codes folder.
+        name: what an error calls the data set.
+        folder: where to look for the sidecar if the data set lost its description.
+
+    Raises:
+        DataError: neither description nor sidecar tells.
+        MismatchError: the data set mixes codes of several tokenizers.
+    """
+    if isinstance(codes, str | Path):
+        return read_spec(_load(Path(codes)), name=str(codes), folder=Path(codes))
+    splits = codes.values() if isinstance(codes, datasets.DatasetDict) else [codes]
+    specs = [spec for split in splits for spec in _described(split.info.description, name=name)]
+    if not specs and folder is not None and (folder / SIDECAR).is_file():
+        specs = [CodesSpec.from_dict(_sidecar(folder), name=str(folder / SIDECAR))]
+    if not specs:
+        raise DataError(f"{name} does not describe codes of vqtok: make codes with `vqtok tokenize`")
+    if len({(spec.fingerprint, spec.shape) for spec in specs}) > 1:
+        found = ", ".join(sorted({spec.fingerprint[:12] for spec in specs}))
+        raise MismatchError(f"{name} mixes codes of several tokenizers ({found}): keep the codes of one")
+    return specs[0]
+
+
+def read_broken(path: str | Path) -> list[str]:
+    """Name the pictures that could not be read when the codes folder `path` was made.
+
+    Raises:
+        DataError: the folder has no readable `codes.json`.
+    """
+    return [str(name) for name in _sidecar(Path(path)).get("broken", [])]
+
+
+def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
+    """All grids as one array, in the order of the rows.
+
+    Returns:
+        uint16 or uint32 (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the data set
+        is one chunk and its rows are neither selected nor shuffled; a copy otherwise.
+
+    Raises:
+        DataError: there is no column of code grids, or some rows have none.
+    """
+    feature = dataset.features.get(COLUMN)
+    if not isinstance(feature, datasets.Array2D | datasets.Array3D):
+        columns = ", ".join(dataset.column_names)
+        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
+    chunks = [_view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
+    if not chunks:
+        return np.empty((0, *feature.shape), dtype=feature.dtype)
+    indices = dataset._indices
+    if indices is None:
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    rows = indices.column(0).to_numpy()
+    return _take(chunks, rows)
+
+
+def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pick rows out of chunks that follow one another, copying only those."""
+    if len(chunks) == 1:
+        picked: npt.NDArray[Any] = chunks[0][rows]
+        return picked
+    taken = np.empty((len(rows), *chunks[0].shape[1:]), dtype=chunks[0].dtype)
+    start = 0
+    for chunk in chunks:
+        mine = (rows >= start) & (rows < start + len(chunk))
+        taken[mine] = chunk[rows[mine] - start]
+        start += len(chunk)
+    return taken
+
+
+def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
+    """View the values buffer under nested lists as (N, *shape)."""
+    if chunk.null_count:
+        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
+    values = chunk.storage
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+    return view.reshape(len(chunk), *feature.shape)
+
+
+def _load(path: Path) -> CodeSet:
+    if not path.is_dir():
+        raise DataError(f"no codes folder at {path}: make one with `vqtok tokenize <pictures> --out {path}`")
+    try:
+        codes: CodeSet = datasets.load_from_disk(str(path))
+        return codes
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is not a codes folder: make one with `vqtok tokenize <pictures> --out codes`"
+        ) from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the pictures again") from error
+
+
+def _described(description: str, *, name: str) -> list[CodesSpec]:
+    """The specs in a description: one, or several where `concatenate_datasets` joined them with empty lines."""
+    parts = [part.strip() for part in description.split("\n\n")]
+    return [CodesSpec.from_json(part, name=name) for part in parts if part.startswith("{")]
+
+
+def _sidecar(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        raise DataError(f"{folder} has no readable {SIDECAR}: make codes with `vqtok tokenize`") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{folder} has no readable {SIDECAR}: make codes with `vqtok tokenize`")
+    return values
