@@ -36,6 +36,6 @@ def push(
         },
     )
     url = push_folder(model.path, repo_id, private=private, revision=revision, commit_message=message)
-    load = "load_prior" if model.kind == "prior" else "VQTokenizer.from_pretrained"
-    at = f", revision={revision!r}" if revision else ""
-    done(f"pushed to {url}", next=f"python -c 'from vqtok import {load.split('.')[0]}; {load}(\"{repo_id}\"{at})'")
+    name, load = ("load_prior", "") if model.kind == "prior" else ("VQTokenizer", ".from_pretrained")
+    at = f', revision="{revision}"' if revision else ""
+    done(f"pushed to {url}", next=f"python -c 'from vqtok import {name}; {name}{load}(\"{repo_id}\"{at})'")

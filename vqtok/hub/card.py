@@ -19,7 +19,6 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from vqtok.data.readers import KNOWN
 from vqtok.hub.evidence import Evidence, find_evidence
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
 
@@ -284,6 +283,8 @@ def short_name(repository: str) -> str:
 
 def hub_id(name: object) -> str | None:
     """owner/name of a repository on the Hub, where the name stands for one and not for a folder of this machine."""
+    from vqtok.data.readers import KNOWN  # brings in datasets, which a model that is only loaded never needs
+
     text = KNOWN.get(str(name), str(name)).partition("@")[0]
     known = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and not Path(text).exists()
     return text if known else None

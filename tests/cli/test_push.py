@@ -1,0 +1,54 @@
+"""`vqtok push` as a user types it, against the test Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.hub_server import HubServer
+from vqtok.errors import CheckpointError, HubError
+from vqtok.tokenizer import VQTokenizer
+from vqtok_cli import push as command
+
+# huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+APP = typer.Typer()
+APP.command()(command.push)
+
+
+def vqtok_push(*arguments: str) -> str:
+    result = CliRunner().invoke(APP, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_a_run_is_pushed_and_what_was_sent_and_where_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: VQTokenizer
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_tokenizer.save_pretrained("runs/digits/model")
+    Path("runs/digits/model/metrics.json").write_text(json.dumps({"dataset": "mnist", "split": "test", "mse": 0.5}))
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    with HubServer({"hf_alice": "alice"}) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        printed = vqtok_push("runs/digits", "digits", "--private", "--revision", "next", "--message", "Ten digits")
+        (commit,) = hub.commits("alice/digits", "next")
+        assert commit.title == "Ten digits"
+        assert hub.store.repositories["model", "alice/digits"].private
+        assert "  files       config.json, preprocessor_config.json, model.safetensors, metrics.json\n" in printed
+        assert f"pushed to {hub.url}/alice/digits/tree/next\n" in printed
+        assert 'VQTokenizer.from_pretrained("alice/digits", revision="next")' in printed
+
+        before = len(hub.requests)
+        with pytest.raises(HubError, match="alice may not push to bob/digits"):
+            vqtok_push("runs/digits", "bob/digits")
+        with pytest.raises(CheckpointError, match="runs is neither a tokenizer nor a prior folder"):
+            vqtok_push("runs", "digits")
+        assert [path for _, path, _ in hub.requests[before:]] == ["/api/whoami-v2"]
