@@ -38,6 +38,8 @@ def make_grids(count: int, seed: int) -> CodeGrids:
 
 
 TRAIN, TEST = make_grids(96, 0), make_grids(40, 1)
+for array in (TRAIN.codes, TRAIN.labels, TEST.codes, TEST.labels):
+    array.flags.writeable = False  # as a view of a file is
 
 
 def make_config(out: Path, arch: str = "transformer", **changes: Any) -> PriorTrainingConfig:
@@ -67,7 +69,7 @@ def test_a_run_leaves_a_prior_and_its_numbers(tmp_path: Path, arch: str) -> None
     assert result.stopped_by is None
     prior = load_prior(result.model)
     assert PriorBinding.from_config(prior.config) == BINDING
-    nats = negative_log_likelihood(prior, torch.from_numpy(TEST.codes.astype(np.int64)), torch.from_numpy(TEST.labels))
+    nats = negative_log_likelihood(prior, torch.tensor(TEST.codes.astype(np.int64)), torch.tensor(TEST.labels))
     last = rows(tmp_path / "run", "test")[-1]
     assert last["step"] == 8
     assert last["loss"] == pytest.approx(nats.mean().item() / 6, rel=1e-5)
@@ -113,6 +115,13 @@ def test_resume_is_bit_for_bit(tmp_path: Path, arch: str, monkeypatch: pytest.Mo
     resumed_weights, resumed_losses = snapshot(tmp_path / "part")
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
     assert losses[-1] == resumed_losses[-1]
+
+
+def test_a_finished_run_is_resumed_to_what_it_was(tmp_path: Path) -> None:
+    first = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
+    again = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, resume=True)
+    assert again == first
+    assert len(rows(tmp_path / "run", "test")) == 2
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -56,7 +56,7 @@ class CodeGrids:
         codes = torch.from_numpy(self.codes[rows].astype(np.int64)).flatten(1)
         if self.labels is None or not binding.num_classes:
             return codes, binding.classes(None, len(codes))
-        return codes, torch.from_numpy(self.labels[rows])
+        return codes, torch.from_numpy(self.labels[rows].astype(np.int64))
 
 
 def hold_out(grids: CodeGrids, *, share: float, seed: int) -> tuple[CodeGrids, CodeGrids]:

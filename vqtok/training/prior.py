@@ -173,9 +173,11 @@ def train_prior(
 
             if stopping and not last:
                 break
-    accelerator.end_training()
-
     finished = step == config.steps
+    if finished and not test_metrics:  # resumed when there was nothing left to do
+        prior = accelerator.unwrap_model(model).prior
+        test_metrics = evaluate(accelerator, prior, test, config) | {"unigram_bits_per_code": unigram}
+    accelerator.end_training()
     if finished and accelerator.is_main_process:
         save_prior(accelerator.unwrap_model(model).prior, run)
     accelerator.wait_for_everyone()

@@ -27,7 +27,7 @@ class PriorTrainingConfig(LoopConfig):
     """
 
     codes: str
-    arch: dict[str, Any] = field(default_factory=dict)
+    arch: dict[str, Any] = field(default_factory=lambda: {"type": "transformer"})
     label_column: str | None = None
     unconditional: bool = False
     class_dropout: float = 0.1
