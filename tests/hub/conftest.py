@@ -48,7 +48,7 @@ def run_client(hub: HubServer, tmp_path: Path) -> RunClient:
         environment |= hub.client_environment(token, tmp_path / home)
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::UserWarning", "OMP_NUM_THREADS": "1"} | env
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stderr if fails else done.stdout
 

@@ -83,8 +83,8 @@ def test_the_example_of_a_card_runs(tmp_path: Path, run: Path, monkeypatch: pyte
 
 def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run: Path) -> None:
     text = tokenizer_card(run / "model")
-    assert "Measured while training, at step 500, on held-out pictures of `ylecun/mnist`:" in text
-    assert "| mse | 0.0625 | mean squared error |" in text
+    assert "Measured while training, at step 500, on what was held out of `ylecun/mnist`:" in text
+    assert "| mse | 0.0625 | mean squared error of pixels in [0, 1] |" in text
     assert "0.5 " not in text.split("## Metrics")[1].split("##")[0]  # an earlier step's
     assert ModelCard(text).data.eval_results is None  # the Hub gets finished evaluations only
     assert ModelCard(text).data.datasets == ["ylecun/mnist"]

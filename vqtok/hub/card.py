@@ -31,7 +31,7 @@ ARCHITECTURES = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN
 
 # The numbers a card shows, in this order, under the names they have on disk.
 MEANINGS = {
-    "mse": "mean squared error",
+    "mse": "mean squared error of pixels in [0, 1]",
     "mse_over_variance": "mean squared error over the variance of the data",
     "psnr": "peak signal-to-noise ratio, dB",
     "ssim": "structural similarity, 1 at best",
@@ -222,9 +222,8 @@ def metrics_section(evidence: Evidence) -> str:
         notes = "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in measured.get("notes", []))
         return f"{pictures_of(measured)}:\n\n{metric_rows(measured)}{notes}"
     if evidence.held_out:
-        dataset = (evidence.recipe or {}).get("dataset")
-        data = f"held-out pictures of `{dataset}`" if dataset else "held-out data"
-        step = evidence.held_out["step"]
+        recipe, step = evidence.recipe or {}, evidence.held_out["step"]
+        data = f"what was held out of `{recipe.get('dataset') or recipe.get('codes')}`" if recipe else "held-out data"
         return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(evidence.held_out)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
@@ -236,11 +235,9 @@ def pictures_of(measured: Mapping[str, Any]) -> str:
     count, whole = measured.get("num_images"), measured.get("num_images_in_split")
     if count is None:
         return f"On {split}"
-    return (
-        f"On {count:,} pictures of {split}"
-        if whole in (None, count)
-        else f"On the first {count:,} of {whole:,} pictures of {split}"
-    )
+    if whole in (None, count):
+        return f"On {count:,} pictures of {split}"
+    return f"On the first {count:,} of {whole:,} pictures of {split}"
 
 
 def metric_rows(values: Mapping[str, Any]) -> str:
