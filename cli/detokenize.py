@@ -84,5 +84,5 @@ def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:
         tried.append(f"{name} is {model.fingerprint[:12]}")
     reasons = "; ".join(dict.fromkeys(tried))
     raise MismatchError(
-        f"tokenizer {spec.fingerprint[:12]}, which made these codes, was not found ({reasons}): name it with --tokenizer"
+        f"tokenizer {spec.fingerprint[:12]} made these codes but was not found ({reasons}): name it with --tokenizer"
     )

@@ -73,7 +73,10 @@ def tokenize_dataset(
     sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if broken := read_broken(out):
-        logger.warning("%d pictures could not be read and are left out: %s", len(broken), ", ".join(broken))
+        total = sum(len(source) for source in sources.values())
+        logger.warning(
+            "%d of %d pictures could not be read and are left out: %s", len(broken), total, ", ".join(broken)
+        )
     return codes
 
 

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from vqtok.codes import codes_array, load_codes, read_spec
+from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
+from vqtok.tokenizer import VQTokenizer
+from vqtok_cli.detokenize import detokenize
+from vqtok_cli.tokenize import tokenize
+
+APP = typer.Typer()
+APP.command()(tokenize)
+APP.command()(detokenize)
+
+
+def vqtok(*arguments: Any) -> str:
+    result = CliRunner().invoke(APP, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def work(tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with pictures in `pictures` and a finished run in `runs/first`."""
+    monkeypatch.chdir(tmp_path)
+    tiny_tokenizer.save_pretrained("runs/first/model")
+    return tmp_path
+
+
+def save_another(tokenizer: VQTokenizer, folder: str) -> str:
+    """Save a tokenizer of other weights; give its fingerprint as it is shown."""
+    with torch.no_grad():
+        tokenizer.quantizer.codebook.add_(1.0)
+    tokenizer.save_pretrained(folder)
+    return tokenizer.fingerprint[:12]
+
+
+def test_the_way_there_and_back(work: Path, tiny_tokenizer: VQTokenizer) -> None:
+    said = vqtok("tokenize", "./pictures", "--out", "codes", "--tokenizer", "runs/first/model")
+    assert "tokenizer     runs/first/model" in said
+    assert tiny_tokenizer.fingerprint[:12] in said
+    assert said.endswith("codes of 12 pictures written to codes\nnext: vqtok train-prior codes --out runs/prior\n")
+    codes = load_codes("codes", tokenizer=tiny_tokenizer)
+    assert read_spec(codes).repository == "runs/first/model"
+    assert codes["label"][:].count(1) == 6
+
+    said = vqtok("detokenize", "codes", "--out", "images", "--batch-size", "5")
+    assert "tokenizer   runs/first/model" in said
+    assert said.endswith("12 pictures written to images\n")
+    expected = tiny_tokenizer.detokenize(torch.from_numpy(codes_array(codes).astype(np.int64)))
+    for name, picture in zip(codes["file_name"], expected, strict=True):
+        with Image.open(work / "images" / name) as painted:
+            assert np.array_equal(np.asarray(painted), np.asarray(picture))
+
+
+def test_without_a_tokenizer_the_newest_run_is_taken_and_said(work: Path, tiny_tokenizer: VQTokenizer) -> None:
+    fingerprint = save_another(tiny_tokenizer, "runs/second/model")
+    os.utime("runs/first/model/config.json", ns=(1, 1))
+    said = vqtok("tokenize", "pictures")
+    assert f"runs/second/model ({fingerprint})" in said
+    assert read_spec("codes").fingerprint == tiny_tokenizer.fingerprint
+
+
+def test_with_no_run_it_says_how_to_make_one(work: Path) -> None:
+    os.rename("runs", "elsewhere")
+    with pytest.raises(CheckpointError, match="vqtok train"):
+        vqtok("tokenize", "pictures")
+    said = vqtok("tokenize", "pictures", "--tokenizer", "elsewhere/first")  # a run folder stands for its model
+    assert "elsewhere/first/model" in said
+
+
+def test_broken_pictures_are_listed(work: Path) -> None:
+    for number in range(3):
+        (work / "pictures" / "cat" / f"broken{number}.png").write_text("no picture")
+    said = vqtok("tokenize", "pictures")
+    assert "note: 3 of 15 pictures could not be read and are left out: cat/broken0.png, cat/broken1.png" in said
+    assert "codes/codes.json lists them" in said
+    assert "codes of 12 pictures" in said
+
+
+def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
+    vqtok("tokenize", "pictures")
+    with pytest.raises(ConfigurationError, match="codes already exists"):
+        vqtok("tokenize", "nowhere", "--tokenizer", "nowhere")
+    (work / "pictures" / "cat" / "00.png").unlink()
+    assert "codes of 11 pictures" in vqtok("tokenize", "pictures", "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "complaint"),
+    [
+        (["nowhere/at/all"], DataError, "nowhere/at/all"),
+        (["empty"], DataError, "empty"),
+        (["pictures", "--tokenizer", "empty"], CheckpointError, "empty"),
+        (["pictures", "--split", "tarin"], DataError, "Did you mean 'train'"),
+        (["pictures", "--batch-size", "0"], ConfigurationError, "batch_size must be at least 1"),
+        (["pictures", "--device", "toaster"], ConfigurationError, "no device 'toaster'"),
+        (["pictures", "--image-column", "label"], DataError, "holds no pictures"),
+    ],
+)
+def test_bad_input_is_refused_and_writes_nothing(
+    work: Path, arguments: list[str], kind: type[Exception], complaint: str
+) -> None:
+    (work / "empty").mkdir()
+    with pytest.raises(kind) as error:
+        vqtok("tokenize", *arguments)
+    assert complaint in str(error.value)
+    assert sorted(os.listdir(work)) == ["empty", "pictures", "runs"]
+
+
+def test_detokenize_finds_the_tokenizer_or_names_its_fingerprint(work: Path, tiny_tokenizer: VQTokenizer) -> None:
+    vqtok("tokenize", "pictures")
+    made_by = tiny_tokenizer.fingerprint[:12]
+    os.rename("runs/first", "runs/renamed")
+    assert f"runs/renamed/model ({made_by})" in vqtok("detokenize", "codes", "--out", "images")
+
+    other = save_another(tiny_tokenizer, "runs/other/model")
+    os.rename("runs/renamed", "moved")
+    with pytest.raises(MismatchError) as error:
+        vqtok("detokenize", "codes", "--out", "more")
+    assert made_by in str(error.value) and other in str(error.value) and "--tokenizer" in str(error.value)
+    with pytest.raises(MismatchError, match=other):
+        vqtok("detokenize", "codes", "--out", "more", "--tokenizer", "runs/other/model")
+    with pytest.raises(ConfigurationError, match="images already exists"):
+        vqtok("detokenize", "codes", "--out", "images", "--tokenizer", "moved/model")
+    vqtok("detokenize", "codes", "--out", "more", "--tokenizer", "moved/model")
+    assert sorted(path.name for path in (work / "more").rglob("*.png")) == [f"{number:02d}.png" for number in range(12)]

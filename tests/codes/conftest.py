@@ -1,0 +1,48 @@
+"""Code sets for these tests: a spec without a tokenizer, and folders written straight from arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from vqtok.codes import CodesSpec, SplitWriter, write_sidecar
+
+WriteCodes = Callable[..., Path]
+
+
+def make_spec(**changes: Any) -> CodesSpec:
+    """Grids of 2x3 codes below 16, unless told otherwise."""
+    values = {"grid": (2, 3), "codebook_size": 16, "num_codebooks": 1, "fingerprint": "a" * 64}
+    return CodesSpec(**{**values, **changes})
+
+
+def make_grids(count: int, spec: CodesSpec) -> npt.NDArray[Any]:
+    """Random grids that reach the largest code."""
+    grids = np.random.default_rng(0).integers(0, spec.codebook_size, (count, *spec.shape))
+    grids[0] = spec.codebook_size - 1
+    return grids
+
+
+@pytest.fixture
+def write_codes(tmp_path: Path) -> WriteCodes:
+    """Write grids, with their row numbers beside them, and give the folder."""
+
+    def write(grids: npt.NDArray[Any], spec: CodesSpec, *, name: str = "codes", batches: int = 1) -> Path:
+        folder = tmp_path / name
+        features = datasets.Features({"row": datasets.Value("int64")})
+        with SplitWriter(folder, spec, features=features, split="train") as writer:
+            start = 0
+            for part in np.array_split(grids, batches):
+                writer.write(part, pa.table({"row": np.arange(start, start + len(part))}))
+                start += len(part)
+        write_sidecar(folder, spec, [])
+        return folder
+
+    return write

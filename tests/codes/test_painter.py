@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.codes.conftest import WriteCodes, make_grids, make_spec
+from vqtok.codes import CodesSpec, codes_array, detokenize_dataset, load_codes, tokenize_dataset
+from vqtok.codes.painter import picture_names
+from vqtok.errors import ConfigurationError, MismatchError
+from vqtok.tokenizer import VQTokenizer
+
+
+def test_pictures_are_those_of_the_tokenizer_under_their_old_names(
+    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    codes = tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", progress=False).shuffle(seed=0)
+    assert detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", batch_size=5, progress=False) == 12
+    expected = tiny_tokenizer.detokenize(torch.from_numpy(codes_array(codes).astype(np.int64)))
+    for name, picture in zip(codes["file_name"], expected, strict=True):
+        with Image.open(tmp_path / "images" / name) as painted:
+            assert painted.mode == "L"
+            assert np.array_equal(np.asarray(painted), np.asarray(picture))
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 12
+
+
+def test_rows_without_names_are_numbered(tmp_path: Path, write_codes: WriteCodes, tiny_tokenizer: VQTokenizer) -> None:
+    spec = CodesSpec.from_tokenizer(tiny_tokenizer)
+    codes = load_codes(write_codes(make_grids(3, spec), spec))
+    detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", progress=False)
+    assert sorted(os.listdir(tmp_path / "images")) == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_another_tokenizer_and_a_full_folder_are_refused(
+    tmp_path: Path, write_codes: WriteCodes, tiny_tokenizer: VQTokenizer
+) -> None:
+    own, other = CodesSpec.from_tokenizer(tiny_tokenizer), make_spec(grid=(4, 4))
+    with pytest.raises(MismatchError, match="a{12}"):
+        codes = load_codes(write_codes(make_grids(3, other), other))
+        detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", progress=False)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "picture.png").touch()
+    with pytest.raises(ConfigurationError, match="not empty"):
+        codes = load_codes(write_codes(make_grids(3, own), own, name="own"))
+        detokenize_dataset(codes, tiny_tokenizer, full, progress=False)
+    assert os.listdir(full) == ["picture.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ([None, "", "a.jpg"], ["000000.png", "000001.png", "a.png"]),
+        (["cat/1.jpeg", "dog/1.jpeg"], ["cat/1.png", "dog/1.png"]),
+        (["a.jpg", "a.png", "A.gif", "b.png"], ["a-000000.png", "a-000001.png", "A-000002.png", "b.png"]),
+        (["../../etc/x.png", "/etc/x.png", "C:\\x.png"], ["000000.png", "000001.png", "000002.png"]),
+        (["000001.png", None, "a.b.c.png"], ["000001.png", "000001_.png", "a.b.c.png"]),
+        (["dir\\1.png", "."], ["dir/1.png", "000001.png"]),
+    ],
+)
+def test_names_stay_below_the_folder_and_are_each_their_own(files: list[str | None], names: list[str]) -> None:
+    assert picture_names(files) == names

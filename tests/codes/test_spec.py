@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.codes.conftest import make_spec
+from vqtok.codes import CodesSpec
+from vqtok.errors import DataError, MismatchError
+from vqtok.tokenizer import VQTokenizer
+
+
+def test_spec_survives_json() -> None:
+    spec = make_spec(repository="org/name", revision="f00", preprocessing={"image_size": [8, 12]}, vqtok_version="9")
+    assert CodesSpec.from_json(spec.to_json(), name="here") == spec
+    assert json.loads(spec.to_json())["grid"] == [2, 3]
+    assert json.loads(spec.to_json())["format"] == "vqtok-codes"
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "num_codebooks", "feature"),
+    [
+        (512, 1, datasets.Array2D((2, 3), "uint16")),
+        (65_536, 1, datasets.Array2D((2, 3), "uint16")),
+        (65_537, 1, datasets.Array2D((2, 3), "uint32")),
+        (512, 4, datasets.Array3D((2, 3, 4), "uint16")),
+    ],
+)
+def test_grid_and_type_are_in_the_schema(
+    codebook_size: int, num_codebooks: int, feature: datasets.Array2D | datasets.Array3D
+) -> None:
+    assert make_spec(codebook_size=codebook_size, num_codebooks=num_codebooks).feature == feature
+
+
+def test_spec_of_a_tokenizer(tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:
+    spec = CodesSpec.from_tokenizer(tiny_tokenizer)
+    assert (spec.grid, spec.codebook_size, spec.num_codebooks) == ((4, 4), 16, 1)
+    assert spec.fingerprint == tiny_tokenizer.fingerprint
+    assert spec.repository is None
+    assert spec.preprocessing["image_size"] == [16, 16]
+    assert CodesSpec.from_json(spec.to_json(), name="here") == spec
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    saved = VQTokenizer.from_pretrained(tmp_path / "model")
+    assert CodesSpec.from_tokenizer(saved).repository == str(tmp_path / "model")
+    CodesSpec.from_tokenizer(saved).check(tiny_tokenizer)
+
+
+def test_another_tokenizer_is_refused_with_both_fingerprints(tiny_tokenizer: VQTokenizer) -> None:
+    spec = make_spec(fingerprint="b" * 64, repository="org/other")
+    with pytest.raises(MismatchError) as error:
+        spec.check(tiny_tokenizer)
+    message = str(error.value)
+    assert "b" * 12 + " (org/other)" in message
+    assert tiny_tokenizer.fingerprint[:12] in message
+    assert "tokenize the pictures again" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a plain description", "does not describe codes"),
+        ("[1, 2]", "does not describe codes"),
+        ('{"format": "other"}', "does not describe codes"),
+        ('{"format": "vqtok-codes", "version": 2}', "update vqtok"),
+        ('{"format": "vqtok-codes", "version": 1, "grid": [4]}', "damaged"),
+        ('{"format": "vqtok-codes", "version": 1, "grid": [4, 4]}', "damaged"),
+    ],
+)
+def test_what_is_no_spec_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint) as error:
+        CodesSpec.from_json(text, name="the folder x")
+    assert "the folder x" in str(error.value)
