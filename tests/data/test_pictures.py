@@ -122,6 +122,8 @@ def test_a_picture_of_the_right_size_is_not_touched_and_one_too_long_is_only_cro
     assert np.array_equal(
         np.asarray(fit_picture(image.rotate(90, expand=True), num_channels=3, size=(20, 9))).shape, (20, 9, 3)
     )
+    odd = fit_picture(image, num_channels=3, size=(12, 11))  # 9 columns too many: whole pixels, no half ones
+    assert np.array_equal(np.asarray(odd), NOISE[:, 4:15])
     tall = Image.fromarray(NOISE.transpose(1, 0, 2).copy())
     assert np.array_equal(np.asarray(fit_picture(tall, num_channels=3, size=(12, 12))), np.asarray(tall)[4:16])
 
