@@ -20,7 +20,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 
 def network_options(kind: str) -> dict[str, Any]:
     """The options of a pair of networks and their defaults, by name; channels and code dimension are not among them."""
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise ConfigurationError(
             f"network.type must be one of {', '.join(sorted(NETWORKS))}, got {kind!r}.{nearest(str(kind), NETWORKS)}"
         )

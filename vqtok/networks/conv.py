@@ -67,6 +67,7 @@ class ConvEncoder(nn.Sequential):
             ResidualStack(hidden_size, residual_size, num_residual_blocks),
             nn.Conv2d(hidden_size, code_dim, kernel_size=1),
         )
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """He initialisation (He et al. 2015, arXiv:1502.01852); latents start with about unit variance."""
@@ -99,6 +100,7 @@ class ConvDecoder(nn.Sequential):
             ResidualStack(hidden_size, residual_size, num_residual_blocks),
             *layers[:-1],
         )
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """He initialisation; pixels start at half the spread of [-1, 1], which a colour picture has."""

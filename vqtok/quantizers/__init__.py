@@ -38,7 +38,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
 
 def quantizer_options(method: str) -> dict[str, Any]:
     """The options of a method and their defaults, by name."""
-    if method not in QUANTIZERS:
+    if not isinstance(method, str) or method not in QUANTIZERS:
         allowed = ", ".join(sorted(QUANTIZERS))
         raise ConfigurationError(
             f"quantizer.type must be one of {allowed}, got {method!r}.{nearest(str(method), QUANTIZERS)}"

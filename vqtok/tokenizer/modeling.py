@@ -71,12 +71,12 @@ class VQTokenizer(PreTrainedModel):
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's
         self.post_init()
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers calls this for every module, children first; these three fill everything below them. While
-        # weights are loaded it guards torch.nn.init, so that a reset passes over what the checkpoint held.
-        if module in (self.encoder, self.quantizer, self.decoder):
-            module.reset_parameters()
+        """Networks and quantizers fill themselves when they are built, and a checkpoint has to hold every tensor.
+
+        transformers 5.23 passes over a module of ours that owns no tensor itself, such as a whole encoder, and would
+        give the convolutions inside it a normal distribution with standard deviation 0.02.
+        """
 
     def forward(self, pixel_values: Tensor) -> VQTokenizerOutput:
         """Reconstruct pixel values (B, C, H, W) and say how well; the loss is the mean over all elements.
