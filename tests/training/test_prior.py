@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +221,30 @@ def test_codes_that_do_not_fit_are_refused(tmp_path: Path, grids: CodeGrids, mes
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         make_config(tmp_path, **wrong)
+
+
+TWO_PROCESSES = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.training.test_prior import BINDING, SMALL, TEST, TRAIN, make_config
+from vqtok.training.prior import train_prior
+
+config = make_config(Path(sys.argv[1]), class_dropout=0.0)
+train_prior(replace(config, arch=SMALL["transformer"] | {"dropout": 0.0}), BINDING, TRAIN, TEST)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Half the batch each, without dropout, which every process draws for itself."""
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [*launch, str(tmp_path / "run.py"), str(tmp_path / str(processes))]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (rows(tmp_path / name, "test")[-1]["loss"] for name in ("1", "2"))
+    assert two == pytest.approx(one, rel=1e-5)

@@ -177,10 +177,10 @@ def train_prior(
     if finished and not test_metrics:  # resumed when there was nothing left to do
         prior = accelerator.unwrap_model(model).prior
         test_metrics = evaluate(accelerator, prior, test, config) | {"unigram_bits_per_code": unigram}
-    accelerator.end_training()
     if finished and accelerator.is_main_process:
         save_prior(accelerator.unwrap_model(model).prior, run)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return TrainingResult(
         model=run / "model" if finished else None, step=step, metrics=test_metrics, stopped_by=stop.signal
     )
