@@ -18,11 +18,11 @@ def detokenize(
     codes: Annotated[Path, typer.Argument(help="Codes folder, as vqtok tokenize writes it.")],
     out: Annotated[Path, typer.Option(help="Folder to write the pictures to; missing or empty.")] = Path("images"),
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id. [default: the one that made the codes]")
+        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one that made the codes.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="One split. [default: every split there is]")] = None,
+    split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
     batch_size: Annotated[int, typer.Option(help="Grids the tokenizer gets at once.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
 ) -> None:
     """Paint the pictures of a data set of code grids."""
     from datasets import DatasetDict

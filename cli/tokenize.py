@@ -19,12 +19,12 @@ def tokenize(
     ],
     out: Annotated[Path, typer.Option(help="Codes folder to write.")] = Path("codes"),
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id. [default: the newest finished run below runs/]")
+        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the newest finished run below runs/.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="One split. [default: every split there is]")] = None,
+    split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures the tokenizer gets at once.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
 ) -> None:
     """Turn pictures into a data set of code grids."""
@@ -33,7 +33,7 @@ def tokenize(
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    check_free(out, replaces=SIDECAR if overwrite else None)
+    check_free(out, marker=SIDECAR, overwrite=overwrite)
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device)
     sources = open_sources(dataset, split=split, image_column=image_column)
     height, width = model.grid

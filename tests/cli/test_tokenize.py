@@ -89,7 +89,7 @@ def test_broken_pictures_are_listed(work: Path) -> None:
 
 def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
     vqtok("tokenize", "pictures")
-    with pytest.raises(ConfigurationError, match="codes already exists"):
+    with pytest.raises(ConfigurationError, match="codes already exists.*--overwrite"):
         vqtok("tokenize", "nowhere", "--tokenizer", "nowhere")
     (work / "pictures" / "cat" / "00.png").unlink()
     assert "codes of 11 pictures" in vqtok("tokenize", "pictures", "--overwrite")

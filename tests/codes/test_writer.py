@@ -110,11 +110,16 @@ def test_only_a_folder_of_ours_is_replaced_and_only_at_the_end(tmp_path: Path) -
     out = tmp_path / "codes"
     out.mkdir()
     (out / "holiday.jpg").write_text("precious")
-    for marker in (None, "codes.json"):
-        with pytest.raises(ConfigurationError, match="choose another folder"), new_folder(out, replaces=marker):
+    for overwrite in (False, True):
+        with (
+            pytest.raises(ConfigurationError, match="choose another folder$"),
+            new_folder(out, marker="codes.json", overwrite=overwrite),
+        ):
             raise AssertionError("work began")
     (out / "codes.json").write_text("old")
-    with new_folder(out, replaces="codes.json") as folder:
+    with pytest.raises(ConfigurationError, match="--overwrite"), new_folder(out, marker="codes.json"):
+        raise AssertionError("work began")
+    with new_folder(out, marker="codes.json", overwrite=True) as folder:
         (folder / "codes.json").write_text("new")
         assert (out / "codes.json").read_text() == "old"
     assert {path.name: path.read_text() for path in out.iterdir()} == {"codes.json": "new"}
@@ -136,7 +141,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_codes(tmp_path: Path, write_
     with (
         pytest.raises(DataError, match="the disk is full"),
         files_limited_to(100_000),
-        new_folder(out, replaces="codes.json") as folder,
+        new_folder(out, marker="codes.json", overwrite=True) as folder,
         SplitWriter(folder, spec, features=datasets.Features({"row": datasets.Value("int64")}), split=None) as writer,
     ):
         writer.write(make_grids(50_000, spec), pa.table({"row": np.arange(50_000)}))

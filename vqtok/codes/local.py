@@ -69,7 +69,7 @@ def tokenize_dataset(
         ConfigurationError: `out` holds something else, or an argument makes no sense.
         DataError: no pictures, none that can be read, or a full disk.
     """
-    check_free(Path(out), replaces=SIDECAR if overwrite else None)
+    check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
     sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if broken := read_broken(out):
@@ -111,7 +111,7 @@ def tokenize_sources(
     spec = CodesSpec.from_tokenizer(tokenizer)
     total = sum(len(source) for source in sources.values())
     with (
-        new_folder(Path(out), replaces=SIDECAR if overwrite else None) as folder,
+        new_folder(Path(out), marker=SIDECAR, overwrite=overwrite) as folder,
         tqdm(total=total, desc="tokenizing", unit=" pictures", disable=None if progress else True) as bar,
     ):
         broken: list[str] = []

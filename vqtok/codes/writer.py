@@ -33,18 +33,19 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def new_folder(out: Path, *, replaces: str | None = None) -> Iterator[Path]:
+def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `out` that becomes `out` at the end, or disappears where anything goes wrong.
 
     Args:
-        out: the final name; a missing or empty folder, unless `replaces` allows more.
-        replaces: the name of a file that marks a folder as one of ours, which may then be replaced as a whole.
+        out: the final name; a missing or empty folder, unless `overwrite` allows more.
+        marker: a file that every folder of this kind has, so that nothing else is ever replaced.
+        overwrite: replace a folder that has the marker, as a whole and at the end.
 
     Raises:
         ConfigurationError: `out` exists and may not be replaced, or its parent cannot be written; raised at once.
         DataError: the disk is full; what was at `out` is as before.
     """
-    check_free(out, replaces=replaces)
+    check_free(out, marker=marker, overwrite=overwrite)
     final = out.resolve()
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -62,7 +63,7 @@ def new_folder(out: Path, *, replaces: str | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_free(out: Path, *, replaces: str | None = None) -> None:
+def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False) -> None:
     """Refuse a final name that holds something which may not be replaced; see `new_folder`."""
     if not out.exists() and not out.is_symlink():
         return
@@ -70,10 +71,12 @@ def check_free(out: Path, *, replaces: str | None = None) -> None:
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     if not any(out.iterdir()):
         return
-    if replaces is None:
-        raise ConfigurationError(f"{out} already exists and is not empty: choose another folder")
-    if not (out / replaces).is_file():
-        raise ConfigurationError(f"{out} holds no {replaces}, so it will not be overwritten: choose another folder")
+    marked = marker is not None and (out / marker).is_file()
+    if overwrite and not marked:
+        raise ConfigurationError(f"{out} holds no {marker}, so it will not be overwritten: choose another folder")
+    if not overwrite:
+        hint = ", or pass --overwrite" if marked else ""
+        raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
 
 
 def _move(temporary: Path, out: Path) -> None:
