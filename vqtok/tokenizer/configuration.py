@@ -1,13 +1,14 @@
 """What decides a tokenizer's networks and its preprocessing; saved with the weights as config.json."""
 
 # No `from __future__ import annotations` here: @strict checks no field whose annotation is text.
+import os
 from collections.abc import Callable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import CheckpointError, ConfigurationError, nearest
 from vqtok.networks import network_options
 from vqtok.quantizers import quantizer_options
 
@@ -70,6 +71,21 @@ class VQTokenizerConfig(PreTrainedConfig):
         self.network = fill_options("network", self.network or {}, "conv", network_options)
         self.quantizer = fill_options("quantizer", self.quantizer or {}, "ema", quantizer_options)
         self.check()
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What config.json says. transformers would go on with defaults where there is none.
+
+        Raises:
+            CheckpointError: there is no config.json, or one of another kind of model.
+        """
+        values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type") != cls.model_type:
+            found = f"is of a {values.get('model_type')!r} model" if values else "is missing"
+            raise CheckpointError(f"{pretrained_model_name_or_path} holds no tokenizer: its config.json {found}")
+        return values, rest
 
     def check(self) -> None:
         """Refuse what makes no sense across fields."""

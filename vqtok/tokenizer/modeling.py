@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,11 +16,13 @@ from typing import Any, Self
 import torch
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.utils.logging import set_tqdm_hook
 
 from vqtok.errors import CheckpointError, ConfigurationError, HubError
 from vqtok.networks import build_networks
@@ -47,6 +52,33 @@ class VQTokenizerOutput(ModelOutput):
     codes: Tensor | None = None
     quantized: Tensor | None = None
     latents: Tensor | None = None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep back the bar over a few tensors, and the table of those that do not fit, which `misfits` says shorter."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
+    logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_report)
+        set_tqdm_hook(before)
+
+
+def is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def misfits(info: Mapping[str, Any]) -> Iterator[str]:
+    """What transformers says of loaded weights, a phrase for each tensor that is missing, unknown or misshapen."""
+    for name in sorted(info["missing_keys"]):
+        yield f"{name} is missing"
+    for name in sorted(info["unexpected_keys"]):
+        yield f"{name} is unknown"
+    for name, found, wanted in sorted(info["mismatched_keys"]):
+        yield f"{name} is {list(found)} and not {list(wanted)}"
 
 
 class VQTokenizer(PreTrainedModel):
@@ -189,7 +221,8 @@ class VQTokenizer(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json."""
-        super().save_pretrained(save_directory, **kwargs)
+        with quiet_transformers():
+            super().save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory)
 
     @classmethod
@@ -203,18 +236,18 @@ class VQTokenizer(PreTrainedModel):
         local = Path(name).is_dir()
         if not local and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(name)):
             raise CheckpointError(f"there is no folder {name} to load a tokenizer from")
-        kwargs["use_safetensors"] = True
+        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # what does not fit is refused below
         wanted_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except (OSError, RuntimeError) as error:
+            with quiet_transformers():
+                model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise (CheckpointError if local else HubError)(f"cannot load a tokenizer from {name}: {reason}") from error
-        lost = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
-        if lost:
+        if unfit := list(misfits(info)):
             raise CheckpointError(
-                f"the weights in {name} do not fit its configuration: {', '.join(lost[:4])}"
-                f"{' and more' if len(lost) > 4 else ''} missing or unknown; save the tokenizer again"
+                f"the weights in {name} do not fit its configuration: {', '.join(unfit[:4])}"
+                f"{f' and {len(unfit) - 4} more' if len(unfit) > 4 else ''}; save the tokenizer again"
             )
         model.repository, model.revision = str(name), None
         if not local:

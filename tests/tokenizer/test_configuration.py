@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from vqtok.errors import ConfigurationError
+from vqtok.tokenizer import VQTokenizerConfig
+from vqtok.tokenizer.configuration import check_divisible
+
+
+def test_what_is_left_out_is_filled_in() -> None:
+    config = VQTokenizerConfig(network={"hidden_size": 64}, quantizer={"type": "vq", "beta": 1})
+    assert config.image_size == [32, 32]
+    assert (config.num_channels, config.resample, config.downsample_factor) == (3, "bicubic", 4)
+    assert config.network == {
+        "type": "conv",
+        "hidden_size": 64,
+        "residual_size": 32,
+        "num_residual_blocks": 2,
+        "downsample_factor": 4,
+    }
+    assert config.quantizer == {
+        "type": "vq",
+        "codebook_size": 512,
+        "code_dim": 64,
+        "beta": 1.0,
+        "start": "latents",
+        "restart_threshold": 0.05,
+        "decay": 0.99,
+    }
+
+
+def test_no_two_configurations_share_their_defaults() -> None:
+    one, other = VQTokenizerConfig(), VQTokenizerConfig()
+    assert one.network is not None and one.quantizer is not None
+    one.network["hidden_size"] = 1
+    one.quantizer["codebook_size"] = 2
+    assert other.network is not None and other.network["hidden_size"] == 128
+    assert other.quantizer is not None and other.quantizer["codebook_size"] == 512
+
+
+@pytest.mark.parametrize(("given", "size"), [(64, (64, 64)), ([32, 48], (32, 48)), (None, (32, 32))])
+def test_one_number_stands_for_height_and_width(given: Any, size: tuple[int, int]) -> None:
+    assert VQTokenizerConfig(image_size=given).size == size
+
+
+def test_preprocessing_says_what_is_done_to_a_picture() -> None:
+    assert VQTokenizerConfig(image_size=[16, 24], num_channels=1, resample="nearest").preprocessing == {
+        "image_size": [16, 24],
+        "num_channels": 1,
+        "resample": "nearest",
+        "resize": "shorter side, then centre crop, only when needed",
+        "range": [-1, 1],
+    }
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    config = VQTokenizerConfig(image_size=[16, 24], network={"downsample_factor": 8}, quantizer={"type": "gumbel"})
+    config.save_pretrained(tmp_path)
+    for loaded in (VQTokenizerConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert type(loaded) is VQTokenizerConfig
+        for name in ("image_size", "num_channels", "resample", "network", "quantizer"):
+            assert getattr(loaded, name) == getattr(config, name)
+    assert loaded.preprocessing == config.preprocessing
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["model_type"] == "vqtok"
+    assert saved["quantizer"] == config.quantizer
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"imagesize": 3}, r"'imagesize' is not a key .* image_size, num_channels, .* Did you mean 'image_size'\?"),
+        ({"codebook_size": 3}, "'codebook_size' is not a key of a vqtok configuration"),
+        ({"num_channels": 0}, "num_channels must be at least 1, got 0"),
+        ({"resample": "bicubix"}, r"one of bicubic, .* got 'bicubix'. Did you mean 'bicubic'\?"),
+        ({"image_size": [32, 32, 3]}, r"image_size must be \[height, width\] or one number, got \[32, 32, 3\]"),
+        ({"image_size": 0}, "0x0 pixels does not divide by the downsample factor 4; the nearest sizes that do: 4x4"),
+        ({"image_size": -32}, "does not divide"),
+        ({"network": {"type": "vqgan"}}, "network.type must be one of conv, got 'vqgan'"),
+        ({"network": {"type": ["conv"]}}, r"network.type must be one of conv, got \['conv'\]"),
+        ({"network": {"hiden_size": 8}}, r"network.hiden_size is not an option .* Did you mean 'hidden_size'\?"),
+        ({"network": {"hidden_size": "8"}}, "network.hidden_size must be int, such as 128, got '8'"),
+        ({"network": {"downsample_factor": 4.0}}, "network.downsample_factor must be int, such as 4, got 4.0"),
+        ({"network": {"downsample_factor": 0}}, "network.downsample_factor must be a power of two, got 0"),
+        ({"quantizer": {"type": "emma"}}, r"quantizer.type must be one of ema, gumbel, vq, .* Did you mean 'ema'\?"),
+        ({"quantizer": {"type": {}}}, "quantizer.type must be one of ema, gumbel, vq, got {}"),
+        ({"quantizer": {"temperature": 1.0}}, "quantizer.temperature is not an option of quantizer.type 'ema'"),
+        ({"quantizer": {"codebook_size": True}}, "quantizer.codebook_size must be int, such as 512, got True"),
+        ({"quantizer": {"beta": "high"}}, "quantizer.beta must be float, such as 0.25, got 'high'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        VQTokenizerConfig(**given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"num_channels": "3"}, {"image_size": "32"}, {"network": "conv"}, {"resample": 3}])
+def test_a_field_of_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(StrictDataclassError, match=next(iter(given))):
+        VQTokenizerConfig(**given)
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "near"),
+    [
+        ((30, 30), 4, "28x28 or 32x32"),
+        ((33, 64), 4, "32x64 or 36x64"),
+        ((3, 3), 8, "8x8"),
+        ((100, 101), 16, "96x96 or 112x112"),
+        ((0, 8), 4, "4x8"),
+    ],
+)
+def test_a_size_that_does_not_divide_names_the_two_nearest(size: tuple[int, int], factor: int, near: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_divisible(*size, factor)
+    assert str(caught.value) == (
+        f"a picture of {size[0]}x{size[1]} pixels does not divide by the downsample factor {factor}; "
+        f"the nearest sizes that do: {near}"
+    )
+    check_divisible(16, 32, 16)
