@@ -6,7 +6,7 @@ import torch
 from tests.priors.conftest import make_binding, make_prior
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.priors import PixelCNN, PixelCNNConfig
-from vqtok.priors.pixelcnn import gate
+from vqtok.priors.pixelcnn import gate, pixelcnn_prior
 
 
 def test_gate_is_equation_4() -> None:
@@ -20,6 +20,19 @@ def test_logits_have_the_grid_of_the_codes() -> None:
     codes = torch.randint(7, (2, 3, 5))
     assert prior(codes).shape == (2, 3, 5, 7)
     assert torch.equal(prior(codes), prior(codes, torch.tensor([2, 2])))
+
+
+def test_weights_start_as_meant() -> None:
+    """Convolutions of variance 1 / fan-in, codes of variance 1, and no bias, so that all classes start alike."""
+    torch.manual_seed(0)
+    prior = pixelcnn_prior(make_binding(codebook_size=64), hidden_size=32, num_layers=1)
+    for name, weight in prior.named_parameters():
+        if weight.ndim == 4 and name != "position":
+            assert weight.std().item() * weight[0].numel() ** 0.5 == pytest.approx(1, abs=0.1), name
+        elif name == "embedding.weight":
+            assert weight.std().item() == pytest.approx(1, abs=0.1)
+        else:
+            assert not weight.any(), name
 
 
 def test_several_codebooks_are_refused() -> None:

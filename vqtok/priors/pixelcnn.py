@@ -58,6 +58,10 @@ class PixelCNNConfig(PreTrainedConfig):
             raise ConfigurationError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
+class ClassBias(nn.Embedding):
+    """A bias for each class; all classes start alike."""
+
+
 class GatedLayer(nn.Module):
     """One layer of both stacks, on inputs that carry their causal padding already."""
 
@@ -68,8 +72,8 @@ class GatedLayer(nn.Module):
         self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.reach + 1))
         self.vertical_to_horizontal = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.residual = nn.Conv2d(channels, channels, 1)
-        self.vertical_bias = nn.Embedding(classes, 2 * channels)
-        self.horizontal_bias = nn.Embedding(classes, 2 * channels)
+        self.vertical_bias = ClassBias(classes, 2 * channels)
+        self.horizontal_bias = ClassBias(classes, 2 * channels)
         self.dropout = nn.Dropout(dropout)
 
     def pad_above(self, rows: Tensor) -> Tensor:
@@ -133,15 +137,16 @@ class PixelCNN(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        # Called only for modules that own a tensor themselves: a branch for GatedLayer would never be reached.
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, GatedLayer):
-            init.zeros_(module.vertical_bias.weight)
-            init.zeros_(module.horizontal_bias.weight)
+        elif isinstance(module, ClassBias):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
         elif isinstance(module, PixelCNN):
-            init.normal_(module.embedding.weight)
             init.zeros_(module.position)
 
     def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
