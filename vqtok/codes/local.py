@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["open_sources", "tokenize_dataset", "tokenize_sources"]
 
-# Pictures. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and so a
-# code only where two are all but equally near: 0 of 256,000 codes of 4,000 CIFAR-10 pictures differed from batches of one.
+# Pictures. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
+# so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 pictures differed from
+# those of each picture alone (random network, codes drawn from latents).
 BATCH_SIZE = 64
 BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor tokenizer stand still
 
