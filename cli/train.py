@@ -25,7 +25,7 @@ def train(
     hidden_size: Annotated[int | None, typer.Option(help="Width of the networks. [default: 128]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step, over all processes. [default: 32]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.003]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.002]")] = None,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
     tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,
@@ -73,11 +73,12 @@ def train(
     else:
         settings = resolve_config(
             TokenizerTrainingConfig,
-            base={"out": default_run(dataset)},
+            base={"out": ""},
             file=config,
             options=options,
             assignments=set_ or [],
         )
+        settings.out = settings.out or default_run(settings.dataset)
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_pictures, test_pictures = open_pictures(settings)
@@ -87,11 +88,12 @@ def train(
 
     result = train_tokenizer(settings, train_pictures, test_pictures, resume=resume)
     if result.model is None:
+        assert result.stopped_by is not None  # nothing else ends a run early
         done(
-            f"{result.stopped_by} at step {result.step}: saved in {settings.out}/checkpoints",
+            f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
             next=f"vqtok train --resume --out {settings.out}",
         )
-        raise typer.Exit(128 + (result.stopped_by or 0))
+        raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     done(
         f"tokenizer written to {result.model} ({numbers})",
@@ -101,6 +103,6 @@ def train(
         done(f"pushed to {push(result.model, push_to_hub)}")
 
 
-def default_run(dataset: str | None) -> str:
+def default_run(dataset: str) -> str:
     """runs/cifar10 for cifar10, runs/images for ./images, runs/mnist for org/mnist."""
-    return f"runs/{Path(dataset or 'mnist-mini').resolve().stem}"
+    return f"runs/{Path(dataset).resolve().stem}"

@@ -60,9 +60,9 @@ class EMAQuantizer(CodebookQuantizer):
             restart_threshold=restart_threshold,
             decay=decay,
         )
-        if beta < 0:
+        if not beta >= 0:
             raise ConfigurationError(f"quantizer.beta must be at least 0, got {beta}")
-        if epsilon <= 0:
+        if not epsilon > 0:
             raise ConfigurationError(f"quantizer.epsilon must be above 0, got {epsilon}")
         self.beta = beta
         self.epsilon = epsilon

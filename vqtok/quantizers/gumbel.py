@@ -74,7 +74,7 @@ class GumbelQuantizer(CodebookQuantizer):
                 "quantizer.logits='linear' does not place codes on latents: "
                 "set quantizer.start=normal and quantizer.restart_threshold=0"
             )
-        if kl_weight < 0:
+        if not kl_weight >= 0:
             raise ConfigurationError(f"quantizer.kl_weight must be at least 0, got {kl_weight}")
         if not temperature >= temperature_end > 0:
             raise ConfigurationError(

@@ -49,7 +49,7 @@ class VectorQuantizer(CodebookQuantizer):
             restart_threshold=restart_threshold,
             decay=decay,
         )
-        if beta < 0:
+        if not beta >= 0:
             raise ConfigurationError(f"quantizer.beta must be at least 0, got {beta}")
         self.beta = beta
         self.codebook = nn.Parameter(torch.empty(codebook_size, code_dim))

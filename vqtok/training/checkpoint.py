@@ -9,18 +9,39 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 from accelerate import Accelerator
+from accelerate.utils import load
 from safetensors import SafetensorError
 
-from vqtok.errors import CheckpointError
+from vqtok.errors import CheckpointError, ConfigurationError
 
-__all__ = ["load_checkpoint", "newest_checkpoint", "replace_folder", "save_checkpoint"]
+__all__ = [
+    "checkpoint_to_resume",
+    "load_checkpoint",
+    "newest_checkpoint",
+    "replace_folder",
+    "save_checkpoint",
+    "save_model",
+]
 
 STATE = "state.json"
+
+# A full disk: torch.save reports it as RuntimeError, safetensors as its own error.
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+# A file that is cut off or is no checkpoint at all.
+READ_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+
+
+class Saveable(Protocol):
+    """What `save_model` needs of a model."""
+
+    def save_pretrained(self, save_directory: Any, /) -> Any: ...
 
 
 def replace_folder(partial: Path, final: Path) -> None:
@@ -55,24 +76,49 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int
             state = {"step": step, "num_processes": accelerator.num_processes}
             (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
             replace_folder(partial, final)
-    # torch.save reports a full disk as RuntimeError, safetensors as its own error
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except WRITE_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
         newest = newest_checkpoint(run)
         kept = f"the newest good checkpoint is {newest}" if newest else "there is no earlier checkpoint"
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"cannot write the checkpoint {final}: {reason}; {kept}") from error
+        raise CheckpointError(f"cannot write the checkpoint {final}: {one_line(error)}; {kept}") from error
     if accelerator.is_main_process:
         for old in whole_checkpoints(run)[:-keep]:
             shutil.rmtree(old)
     return final
 
 
+def save_model(model: Saveable, run: Path) -> None:
+    """Write `model/` of a run beside its place, then rename it.
+
+    Raises:
+        CheckpointError: it could not be written; what was there before is untouched.
+    """
+    partial = run / ".model.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        replace_folder(partial, run / "model")
+    except WRITE_ERRORS as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write the model {run / 'model'}: {one_line(error)}; its checkpoint is whole: "
+            "free some space and go on with --resume"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def whole_checkpoints(run: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
     folders = (run / "checkpoints").glob("step-*") if (run / "checkpoints").is_dir() else ()
     found = [folder for folder in folders if re.fullmatch(r"step-\d+", folder.name) and (folder / STATE).is_file()]
-    return sorted(found, key=lambda folder: int(folder.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -81,21 +127,40 @@ def newest_checkpoint(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def checkpoint_to_resume(run: Path, steps: int) -> Path | None:
+    """The checkpoint that a run of so many steps goes on from, or None where it has none yet.
+
+    Raises:
+        ConfigurationError: the run has more steps behind it.
+    """
+    newest = newest_checkpoint(run)
+    if newest and step_of(newest) > steps:
+        raise ConfigurationError(
+            f"the run in {run} is at step {step_of(newest)} already: steps must be at least that, got {steps}"
+        )
+    return newest
+
+
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> int:
     """Restore everything that `save_checkpoint` wrote; returns the step to go on from.
 
     Raises:
         CheckpointError: the checkpoint was written by another number of processes or cannot be read.
     """
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    if state["num_processes"] != accelerator.num_processes:
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        step, num_processes = int(state["step"]), int(state["num_processes"])
+        if num_processes == accelerator.num_processes:
+            # load_state goes on without random numbers that it cannot read, and the run would not be the same
+            load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
+            accelerator.load_state(str(checkpoint))
+    except READ_ERRORS as error:
         raise CheckpointError(
-            f"{checkpoint} was written by {state['num_processes']} processes and cannot go on in "
+            f"cannot read the checkpoint {checkpoint}: {one_line(error)}; delete it to go on from an earlier one"
+        ) from error
+    if num_processes != accelerator.num_processes:
+        raise CheckpointError(
+            f"{checkpoint} was written by {num_processes} processes and cannot go on in "
             f"{accelerator.num_processes}: start as many as then"
         )
-    try:
-        accelerator.load_state(str(checkpoint))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the checkpoint {checkpoint}: {' '.join(str(error).split())}") from error
-    step: int = state["step"]
     return step

@@ -7,17 +7,19 @@ the run as config.yaml, and that file given back with `--config` is the same run
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
 
 from vqtok.errors import ConfigurationError, nearest
-from vqtok.networks import network_options
-from vqtok.quantizers import quantizer_options
-from vqtok.tokenizer.configuration import fill_options
+from vqtok.networks import build_networks, network_options
+from vqtok.quantizers import build_quantizer, quantizer_options
+from vqtok.tokenizer.configuration import RESAMPLES, fill_options
+from vqtok.training.runs import replace_text
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig", "load_config", "resolve_config", "resume_config", "save_config"]
 
@@ -125,12 +127,17 @@ class TokenizerTrainingConfig(LoopConfig):
     network: dict[str, Any] = field(default_factory=lambda: {"type": "conv"})
     quantizer: dict[str, Any] = field(default_factory=lambda: {"type": "ema"})
     eval_images: int = 2000
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.network = fill_options("network", self.network, "conv", network_options)
         self.quantizer = fill_options("quantizer", self.quantizer, "ema", quantizer_options)
+        with torch.device("meta"):  # costs no memory, and refuses numbers that make no sense before data is looked for
+            build_networks(self.network, num_channels=1, code_dim=build_quantizer(self.quantizer).code_dim)
+        if self.num_channels not in (None, 1, 3):
+            raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB), got {self.num_channels}")
+        one_of("resample", self.resample, RESAMPLES)
         at_least("eval_images", self.eval_images, 0)
         if not 0 < self.test_share < 1:
             raise ConfigurationError(f"test_share must be between 0 and 1, got {self.test_share}")
@@ -160,12 +167,11 @@ def resolve_config(
         ConfigurationError: an unknown key, a value of the wrong type, an unreadable file.
     """
     values: dict[str, Any] = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
-    for name, value in [*(base or {}).items(), *(read_yaml(file) if file else {}).items()]:
-        put(kind, values, name, value)
     given = [(name, value) for name, value in (options or {}).items() if value is not None]
     given += [parse_assignment(assignment) for assignment in assignments]
-    for name, value in sorted(given, key=lambda pair: "." in pair[0]):  # a type first, then the options of that type
-        put(kind, values, name, value)
+    for source in ((base or {}).items(), (read_yaml(file) if file else {}).items(), given):
+        for name, value in types_first(source):
+            put(kind, values, name, value)
     missing = [f.name for f in fields(kind) if required(f) and f.name not in values]
     if missing:
         raise ConfigurationError(f"{', '.join(missing)} must be given")
@@ -213,6 +219,15 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
         ) from error
 
 
+def types_first(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """One pair an entry, those that choose a type before those that set an option of it."""
+    entries: list[tuple[str, Any]] = []
+    for name, value in pairs:
+        spread = isinstance(value, Mapping) and value
+        entries += [(f"{name}.{key}", entry) for key, entry in value.items()] if spread else [(name, value)]
+    return sorted(entries, key=lambda entry: "." in entry[0] and not entry[0].endswith(".type"))
+
+
 def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -> None:
     """Set one field, or one entry of a field that is a dictionary."""
     known = {f.name: f for f in fields(kind)}
@@ -230,7 +245,7 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
     elif isinstance(value, str):
         given = {"type": value}
     elif isinstance(value, Mapping):
-        given = {key: number(entry) for key, entry in value.items()}
+        given = {}
     else:
         raise ConfigurationError(f"{head} must be a type or key: value entries, got {value!r}")
     if given.get("type", entries["type"]) != entries["type"]:
@@ -283,12 +298,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
-    return content
+    return {str(name): value for name, value in content.items()}
 
 
 def save_config(config: LoopConfig, path: Path) -> None:
     """Write every field as YAML, in the order of the dataclass."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+    replace_text(path, yaml.safe_dump(asdict(config), sort_keys=False))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:

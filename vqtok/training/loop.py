@@ -100,9 +100,9 @@ class LossWindow:
         """Means over the window and all processes; the window starts anew.
 
         Raises:
-            TrainingError: a loss was not finite; names the step and the parts.
+            TrainingError: a loss was not finite on some process; names the step and the parts, on every process.
         """
-        rows = torch.stack(self.rows)
+        rows = accelerator.reduce(torch.stack(self.rows), reduction="mean")
         finite = rows.isfinite().all(dim=1)
         if not bool(finite.all()):
             bad = int((~finite).int().argmax())
@@ -112,9 +112,8 @@ class LossWindow:
                 f"the loss is not finite at step {at}: {parts}; the last good checkpoint stays. "
                 "Try a lower learning_rate, a longer warmup_steps or precision=no"
             )
-        means = accelerator.reduce(rows.mean(dim=0), reduction="mean").tolist()
         self.rows.clear()
-        return dict(zip(self.names, means, strict=True))
+        return dict(zip(self.names, rows.mean(dim=0).tolist(), strict=True))
 
 
 class StopRequest:
@@ -132,8 +131,9 @@ class StopRequest:
             return self.signal is not None
         if step % self.EVERY:
             return False
-        asked = torch.tensor(float(self.signal is not None), device=accelerator.device)
-        return bool(accelerator.reduce(asked, reduction="sum") > 0)
+        number = int(accelerator.gather(torch.tensor([int(self.signal or 0)], device=accelerator.device)).max())
+        self.signal = signal.Signals(number) if number else None
+        return self.signal is not None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from vqtok.data import (
 )
 from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
-from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
+from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model
 from vqtok.training.config import TokenizerTrainingConfig, save_config
 from vqtok.training.loop import (
     LossWindow,
@@ -78,7 +77,11 @@ def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingCon
         size, channels = native_format(train)
         factor = config.network["downsample_factor"]
         fitting = [max(factor, side // factor * factor) for side in size]
-        config = replace(config, image_size=config.image_size or fitting, num_channels=config.num_channels or channels)
+        config = replace(
+            config,
+            image_size=fitting if config.image_size is None else config.image_size,
+            num_channels=channels if config.num_channels is None else config.num_channels,
+        )
     return config, train, test
 
 
@@ -109,6 +112,7 @@ def train_tokenizer(
         TrainingError: a loss that is not finite.
     """
     run = Path(config.out)
+    newest = checkpoint_to_resume(run, config.steps) if resume else None
     accelerator = build_accelerator(config)
     set_seed(config.seed)
     model = VQTokenizer(model_config(config))
@@ -126,7 +130,6 @@ def train_tokenizer(
     model, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
     set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
 
-    newest = newest_checkpoint(run) if resume else None
     start = load_checkpoint(accelerator, newest) if newest else 0
     metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
     batches = training_batches(
@@ -170,7 +173,8 @@ def train_tokenizer(
             progress.update()
             last, stopping = step == config.steps, stop(accelerator, step)
 
-            if step % config.log_every == 0 or last or stopping:
+            saving = step % config.checkpoint_every == 0 or last or stopping
+            if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
                 counts = accelerator.reduce(code_counts, reduction="sum")
                 row = losses.close(accelerator, step) | code_use(counts)
                 row["learning_rate"] = learning_rate_at(step - 1, config)
@@ -189,18 +193,20 @@ def train_tokenizer(
                 model.train()
                 began = time.perf_counter()
 
-            if step % config.checkpoint_every == 0 or last or stopping:
+            if saving:
                 save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
                 began = time.perf_counter()
 
             if stopping and not last:
                 break
-    accelerator.end_training()
 
     finished = step == config.steps
+    if finished and not test_metrics:  # resumed when there was nothing left to do
+        test_metrics = evaluate(accelerator, accelerator.unwrap_model(model), test_pictures, config)
     if finished and accelerator.is_main_process:
         save_model(accelerator.unwrap_model(model), run)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return TrainingResult(
         model=run / "model" if finished else None, step=step, metrics=test_metrics, stopped_by=stop.signal
     )
@@ -265,11 +271,3 @@ def paint_samples(accelerator: Accelerator, model: VQTokenizer, pictures: Pictur
     sheet = [picture for row in rows for half in row for picture in processor.post_process(half)]
     path.parent.mkdir(exist_ok=True)
     picture_grid(sheet, columns=min(SHOWN_A_ROW, len(chosen)), scale=max(1, 64 // max(model.config.size))).save(path)
-
-
-def save_model(model: VQTokenizer, run: Path) -> None:
-    """Write `model/` beside its place, then rename it."""
-    partial = run / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    replace_folder(partial, run / "model")

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vqtok.errors import ConfigurationError
+from vqtok.training.config import (
+    CHANGEABLE,
+    TokenizerTrainingConfig,
+    load_config,
+    resolve_config,
+    resume_config,
+    save_config,
+)
+
+
+def resolve(file: dict[str, Any] | None = None, folder: Path | None = None, **parts: Any) -> TokenizerTrainingConfig:
+    if file is not None:
+        assert folder is not None
+        (folder / "given.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+        parts["file"] = folder / "given.yaml"
+    return resolve_config(TokenizerTrainingConfig, **({"base": {"out": "runs/x"}} | parts))
+
+
+def test_later_parts_win_over_earlier_ones(tmp_path: Path) -> None:
+    """Defaults, then the base, then the file, then options, then --set."""
+    base = {"out": "runs/x", "seed": 1, "steps": 1, "batch_size": 1, "log_every": 1}
+    config = resolve(
+        {"steps": 2, "batch_size": 2, "log_every": 2},
+        tmp_path,
+        base=base,
+        options={"batch_size": 3, "log_every": 3, "seed": None},
+        assignments=["log_every=4"],
+    )
+    assert (config.warmup_steps, config.seed, config.steps, config.batch_size, config.log_every) == (500, 1, 2, 3, 4)
+
+
+def test_entries_of_quantizer_and_network_are_set_one_by_one(tmp_path: Path) -> None:
+    config = resolve(
+        {"quantizer": {"type": "ema", "codebook_size": 64, "decay": 0.9}, "network.hidden_size": 32},
+        tmp_path,
+        options={"quantizer.codebook_size": 128},
+        assignments=["quantizer.beta=1", "network.residual_size=8"],
+    )
+    assert config.quantizer == {
+        "type": "ema",
+        "codebook_size": 128,
+        "code_dim": 64,
+        "beta": 1.0,
+        "decay": 0.9,
+        "epsilon": 1e-5,
+        "start": "latents",
+        "restart_threshold": 0.05,
+    }
+    assert config.network == {
+        "type": "conv",
+        "hidden_size": 32,
+        "residual_size": 8,
+        "num_residual_blocks": 2,
+        "downsample_factor": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["quantizer=gumbel"],
+        ["quantizer.type=gumbel"],
+        ["quantizer={type: gumbel}"],
+        ["quantizer.hard=true", "quantizer.type=gumbel"],
+        ["quantizer.hard=true", "quantizer=gumbel"],
+    ],
+)
+def test_another_type_drops_what_the_file_said_of_the_old_one_and_no_option(
+    assignments: list[str], tmp_path: Path
+) -> None:
+    file = {"quantizer": {"type": "ema", "epsilon": 0.5, "code_dim": 3}}
+    config = resolve(file, tmp_path, options={"quantizer.codebook_size": 16}, assignments=assignments)
+    assert (config.quantizer["type"], config.quantizer["codebook_size"]) == ("gumbel", 16)
+    assert config.quantizer["hard"] is True
+    assert config.quantizer["code_dim"] == 64
+    assert "epsilon" not in config.quantizer
+
+
+def test_set_wins_over_an_option_even_as_a_mapping() -> None:
+    config = resolve(options={"quantizer.codebook_size": 16}, assignments=["quantizer={type: vq, codebook_size: 32}"])
+    assert (config.quantizer["type"], config.quantizer["codebook_size"]) == ("vq", 32)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "name", "value"),
+    [
+        ("learning_rate=1e-3", "learning_rate", 1e-3),
+        ("learning_rate=1", "learning_rate", 1.0),
+        ("compile=true", "compile", True),
+        ("image_size=64", "image_size", 64),
+        ("image_size=[48, 64]", "image_size", [48, 64]),
+        ("image_size=null", "image_size", None),
+        ("dataset=./my pictures", "dataset", "./my pictures"),
+        ("dataset=a=b", "dataset", "a=b"),
+    ],
+)
+def test_values_are_read_as_yaml(assignment: str, name: str, value: Any) -> None:
+    found = getattr(resolve(assignments=[assignment]), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stepz=1", r"'stepz' is not a configuration key. Did you mean 'steps'\?"),
+        ("quantiser.beta=1", r"'quantiser.beta' is not a configuration key"),
+        ("quantizer.codebok_size=1", r"quantizer.codebok_size is not an option .* Did you mean 'codebook_size'\?"),
+        ("network.width=1", "network.width is not an option of network.type 'conv'"),
+        ("steps.x=1", "'steps.x' is not a configuration key: steps has no entries"),
+        ("steps", r"--set takes key=value, such as quantizer.codebook_size=1024, got 'steps'"),
+        ("=3", "--set takes key=value"),
+        ("steps=[1", "is not YAML"),
+        ("steps=-1", "steps must be at least 1, got -1"),
+        ("steps=0", "steps must be at least 1, got 0"),
+        ("steps=1.5", "steps must be int, got 1.5"),
+        ("steps=many", "steps must be int, got 'many'"),
+        ("steps=true", "steps must be int, got True"),
+        ("steps=null", "steps must be int, got None"),
+        ("compile=1", "compile must be bool, got 1"),
+        ("image_size=[1.5, 2]", r"image_size must be int or list.* or null, got \[1.5, 2\]"),
+        ("learning_rate=0", "learning_rate must be above 0, got 0"),
+        ("learning_rate=nan", "learning_rate must be above 0, got nan"),
+        ("precision=fp8", "precision must be one of no, bf16, fp16, got 'fp8'"),
+        ("tracker=tensorbord", r"Did you mean 'tensorboard'\?"),
+        ("gradient_accumulation_steps=5", "batch_size 32 must divide by gradient_accumulation_steps 5"),
+        ("test_share=1", "test_share must be between 0 and 1, got 1"),
+        ("num_channels=0", r"num_channels must be 1 \(grey\) or 3 \(RGB\), got 0"),
+        ("resample=cubic", r"resample must be one of .* Did you mean 'bicubic'\?"),
+        ("quantizer=5", "quantizer must be a type or key: value entries, got 5"),
+        ("quantizer.type=[vq]", r"quantizer.type must be one of ema, gumbel, vq, got \['vq'\]"),
+        ("quantizer=emma", r"Did you mean 'ema'\?"),
+        ("quantizer.codebook_size=1", "quantizer.codebook_size must be at least 2, got 1"),
+        ("quantizer.beta=nan", "quantizer.beta must be at least 0, got nan"),
+        ("network.downsample_factor=0", "network.downsample_factor must be a power of two, got 0"),
+        ("network.hidden_size=-3", "network.hidden_size must be at least 2, got -3"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        resolve(assignments=[assignment])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3\n", r"'stepz' is not a configuration key. Did you mean 'steps'\?"),
+        ("steps: [\n", "cannot read the configuration"),
+        ("- steps\n", "must hold key: value lines, found list"),
+        ("", "must hold key: value lines, found NoneType"),
+        ("5: 3\n", "'5' is not a configuration key"),
+        ("quantizer: {type: ema, 7: 3}\n", "quantizer.7 is not an option"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        resolve_config(TokenizerTrainingConfig, base={"out": "x"}, file=tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read the configuration .*none.yaml"):
+        resolve_config(TokenizerTrainingConfig, file=tmp_path / "none.yaml")
+
+
+def test_the_run_folder_must_be_given() -> None:
+    with pytest.raises(ConfigurationError, match="out must be given"):
+        resolve_config(TokenizerTrainingConfig)
+
+
+def test_what_was_saved_with_a_run_is_the_same_run(tmp_path: Path) -> None:
+    config = resolve(
+        assignments=["quantizer=gumbel", "quantizer.hard=false", "image_size=[16, 24]", "learning_rate=2e-5", "seed=7"]
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(TokenizerTrainingConfig, tmp_path / "config.yaml") == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_full_disk_does_not_cost_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.yaml"
+    save_config(resolve(), path)
+    before = path.read_text()
+
+    def full(self: Path, text: str, **_: Any) -> int:
+        with self.open("w") as file:
+            file.write(text[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_config(resolve(assignments=["steps=9"]), path)
+    assert path.read_text() == before
+
+
+def saved_run(folder: Path) -> Path:
+    save_config(
+        resolve(base={"out": "elsewhere"}, assignments=["steps=40", "quantizer.beta=0.5"]), folder / "config.yaml"
+    )
+    return folder
+
+
+def test_a_run_goes_on_as_it_was_and_where_it_lies_now(tmp_path: Path) -> None:
+    resumed = resume_config(TokenizerTrainingConfig, saved_run(tmp_path))
+    assert resumed == replace(load_config(TokenizerTrainingConfig, tmp_path / "config.yaml"), out=str(tmp_path))
+    changed = resume_config(
+        TokenizerTrainingConfig, tmp_path, options={"steps": 80}, assignments=["tracker=tensorboard", "log_every=1"]
+    )
+    assert (changed.steps, changed.tracker, changed.log_every) == (80, "tensorboard", 1)
+    assert changed.quantizer["beta"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "network.hidden_size=64",
+        "quantizer=vq",
+        "quantizer.beta=0.25",
+        "seed=1",
+        "batch_size=16",
+        "gradient_accumulation_steps=2",
+        "dataset=cifar10",
+        "image_size=64",
+        "max_grad_norm=2",
+        "precision=bf16",
+    ],
+)
+def test_what_decides_the_weights_cannot_change_on_resuming(assignment: str, tmp_path: Path) -> None:
+    name = assignment.partition("=")[0].partition(".")[0]
+    with pytest.raises(ConfigurationError, match=rf"{name} of the run in .* cannot become .* on resuming") as caught:
+        resume_config(TokenizerTrainingConfig, saved_run(tmp_path), assignments=[assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_run_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no run to resume in .*: leave out --resume"):
+        resume_config(TokenizerTrainingConfig, tmp_path)
+
+
+def test_what_can_change_on_resuming_exists() -> None:
+    assert set(CHANGEABLE) < set(asdict(resolve()))
