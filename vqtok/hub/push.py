@@ -24,7 +24,8 @@ WEIGHTS = (".safetensors", ".safetensors.index.json")
 class Saveable(Protocol):
     """What `push_model` needs of a model."""
 
-    name_or_path: str
+    @property
+    def name_or_path(self) -> str | None: ...
 
     def save_pretrained(self, save_directory: Any, /) -> Any: ...
 
@@ -83,10 +84,11 @@ def push_model(
 
 def origin_of(model: Saveable, saved: ModelFolder) -> Path:
     """The folder that a model was loaded from where its weights are still the same, or else the one just saved."""
+    if not model.name_or_path:
+        return saved.path
     origin = Path(model.name_or_path)
     weights = [name for name in saved.files if name.endswith(WEIGHTS)]
-    same = bool(model.name_or_path) and all(same_bytes(origin / name, saved.path / name) for name in weights)
-    return origin if same else saved.path
+    return origin if all(same_bytes(origin / name, saved.path / name) for name in weights) else saved.path
 
 
 def same_bytes(first: Path, second: Path) -> bool:
