@@ -22,15 +22,16 @@ SHOWN = 64  # pixels a side that a small picture is enlarged to on the sheet
 
 def sample(
     prior: Annotated[
-        str | None, typer.Option(help="Run or prior folder, or a Hub id. [default: the newest run of a prior in runs/]")
+        str | None,
+        typer.Option(help="Run or prior folder, or a Hub id; by default the newest run of a prior in runs/."),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id. [default: the one the prior was trained with]")
+        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one the prior was trained with.")
     ] = None,
     num: Annotated[int, typer.Option(help="Number of pictures.")] = 64,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Class to draw, by name or number; repeatable. [default: all classes, each in a row]"),
+        typer.Option(help="Class to draw, by name or number; repeatable; by default all classes, each in a row."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Below 1 favours what is probable.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k most probable codes; 0 keeps all.")] = 0,
@@ -38,6 +39,7 @@ def sample(
     guidance_scale: Annotated[float, typer.Option(help="Above 1 follows the class harder.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures at once; changes speed and memory only.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
     out: Annotated[Path, typer.Option(help="Sheet of pictures, PNG.")] = Path("samples.png"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
 ) -> None:
@@ -47,9 +49,9 @@ def sample(
     from vqtok.data import picture_grid
     from vqtok.errors import ConfigurationError
     from vqtok.priors import PriorBinding, generate, load_prior
-    from vqtok.tokenizer import VQTokenizer
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, resolved
+    from vqtok_cli.tokenizers import load_tokenizer
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
@@ -63,11 +65,9 @@ def sample(
     painter_source = tokenizer or binding.tokenizer
     if painter_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    painter = VQTokenizer.from_pretrained(painter_source)
+    painter = load_tokenizer(painter_source, device=device)
     binding.check_tokenizer(painter.fingerprint)
-    if torch.cuda.is_available():
-        for network in (drawn_from, painter):
-            torch.nn.Module.cuda(network)
+    torch.nn.Module.to(drawn_from, painter.device)
     labels, columns = lay_out(binding, label, num)
     count = num if labels is None else len(labels)
     resolved(

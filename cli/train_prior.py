@@ -20,23 +20,23 @@ __all__ = ["open_grids", "train_prior"]
 
 def train_prior(
     codes: Annotated[str | None, typer.Argument(help="Codes folder, as `vqtok tokenize` writes it.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/prior]")] = None,
-    arch: Annotated[str | None, typer.Option(help="transformer or pixelcnn. [default: transformer]")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width. [default: 256; pixelcnn 128]")] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Layers. [default: 6; pixelcnn 8]")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a transformer. [default: 4]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share dropped in training. [default: 0]")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder; by default runs/prior.")] = None,
+    arch: Annotated[str | None, typer.Option(help="transformer or pixelcnn; by default transformer.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width; by default 256, of a pixelcnn 128.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Layers; by default 6, of a pixelcnn 8.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a transformer; by default 4.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share dropped in training; by default 0.")] = None,
     unconditional: Annotated[
         bool | None,
-        typer.Option("--unconditional", help="Leave the labels out. [default: use them where there are any]"),
+        typer.Option("--unconditional", help="Leave the labels of the codes out."),
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Where several columns could be it.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 64]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.001]")] = None,
-    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
-    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default 10000.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes; by default 64.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default 0.001.")] = None,
+    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16; by default no.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise; by default 0.")] = None,
+    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb; by default none.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer of the codes, to paint samples during training; a folder or Hub id.")
     ] = None,
@@ -50,11 +50,11 @@ def train_prior(
 ) -> None:
     """Train a prior on a set of codes: class-conditional where they have labels."""
     from vqtok.hub import check_can_push, push
-    from vqtok.tokenizer import VQTokenizer
     from vqtok.training import resolve_config, resume_config
     from vqtok.training.prior import train_prior as train
     from vqtok.training.prior_config import PriorTrainingConfig
     from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.tokenizers import load_tokenizer
 
     options = {
         "codes": codes,
@@ -94,14 +94,15 @@ def train_prior(
     for line in notes:
         note(line)
 
-    painter = VQTokenizer.from_pretrained(tokenizer) if tokenizer else None
+    painter = load_tokenizer(tokenizer) if tokenizer else None
     result = train(settings, binding, train_grids, test_grids, tokenizer=painter, resume=resume)
     if result.model is None:
+        assert result.stopped_by is not None  # nothing else ends a run early
         done(
-            f"{result.stopped_by} at step {result.step}: saved in {settings.out}/checkpoints",
+            f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
             next=f"vqtok train-prior --resume --out {settings.out}",
         )
-        raise typer.Exit(128 + (result.stopped_by or 0))
+        raise typer.Exit(128 + result.stopped_by)
     done(
         f"prior written to {result.model} ({result.metrics['loss']:.4g} nats or "
         f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
