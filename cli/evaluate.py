@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from vqtok.training import TokenizerTrainingConfig
-
 __all__ = ["evaluate"]
+
+# What is printed, with units; the file holds more.
+MEASURES = {
+    "mse": "",
+    "mse_over_variance": "",
+    "psnr": " dB",
+    "ssim": "",
+    "perplexity": "",
+    "codes_in_use": "",
+    "codebook_size": "",
+    "bits_per_image": "",
+}
 
 
 def evaluate(
@@ -27,74 +36,68 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = 128,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
 ) -> None:
-    """Measure reconstruction and code use on a named set of pictures, written as JSON."""
-    import torch
-
+    """Measure reconstruction and use of codes on a named set of pictures, written as JSON."""
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
-    from vqtok.tokenizer import VQTokenizer
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.tokenizers import load_tokenizer
 
-    name = tokenizer if tokenizer is not None else str(newest_model("tokenizer"))
-    if (Path(name) / "model" / "config.json").is_file():
-        name = str(Path(name) / "model")
-    local = Path(name).is_dir()
-    run = run_settings(Path(name)) if local else None
-    if dataset is None and run is None:
-        raise ConfigurationError(f"{name} has no run beside it that says what it was trained on: give --dataset")
-    wanted: dict[str, Any] = {"dataset": dataset, "image_column": image_column}
-    if run is not None and dataset in (None, run.dataset):
-        # the same pictures held out by the same seed, or it would be measured on pictures that it was trained on
-        wanted = {
-            "dataset": run.dataset,
-            "image_column": image_column or run.image_column,
-            "label_column": run.label_column,
-            "revision": run.revision,
-            "test_share": run.test_share,
-            "seed": run.seed,
-        }
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = out or (Path(name) if local else Path()) / "metrics.json"
-    if target.is_dir():
-        raise ConfigurationError(f"--out {target} is a folder: give the name of a JSON file")
-    model = VQTokenizer.from_pretrained(name, **({} if local else {"revision": revision or "main"})).to(device)
-    source = open_images(split=split, **wanted)
+    if out is not None and out.is_dir():
+        raise ConfigurationError(f"--out {out} is a folder: give the name of a JSON file")
+    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
+    folder = Path(str(model.repository))
+    data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
+    source = open_images(data.pop("dataset"), split=split, **data)
+    target = out or (folder if folder.is_dir() else Path()) / "metrics.json"
     resolved(
         "evaluate",
         {
-            "tokenizer": name + (" (the newest finished run)" if tokenizer is None else ""),
+            "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
-            "dataset": source.name + (" (what it was trained on)" if dataset is None else ""),
+            "dataset": source.name + ("" if dataset else " (what it was trained on)"),
             "split": f"{source.split}, {len(source):,} pictures",
             "num_images": num_images,
             "batch_size": batch_size,
-            "device": device,
+            "device": model.device,
             "out": target,
         },
     )
     for line in source.notes:
         note(line)
-    carved = {key: wanted.get(key) for key in ("test_share", "seed")} if "test_share" in wanted else {}
     metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size)
-    path = write_metrics({**metrics, **carved, "notes": list(source.notes)}, target)
-    for key in ("mse", "mse_over_variance", "psnr", "ssim", "perplexity"):
-        if metrics[key] is not None:
-            typer.echo(f"  {key:<18} {metrics[key]:.5g}{' dB' if key == 'psnr' else ''}")
-    typer.echo(f"  {'codes_in_use':<18} {metrics['codes_in_use']} of {metrics['codebook_size']}")
-    typer.echo(f"  {'bits_per_image':<18} {metrics['bits_per_image']:g}")
+    # how held-out pictures were chosen, where the data set has no split of its own for them
+    held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
+    write_metrics(metrics | held_out, target)
+    for name, unit in MEASURES.items():
+        value = metrics[name]
+        typer.echo(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
     done(
-        f"metrics of {metrics['num_images']:,} pictures written to {path}",
-        next=f"vqtok inspect {name}" if local else None,
+        f"measured on {metrics['num_images']:,} pictures, written to {target}",
+        next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
     )
 
 
-def run_settings(tokenizer: Path) -> TokenizerTrainingConfig | None:
-    """How the tokenizer was trained, where it is the `model/` of a run."""
+def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
+    """What `open_images` is to be told: the data set, and how the run of the tokenizer read it where that is the one.
+
+    Pictures that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
+
+    Raises:
+        ConfigurationError: no data set is named, and no run beside the tokenizer names one.
+    """
+    from vqtok.errors import ConfigurationError
     from vqtok.training import TokenizerTrainingConfig
     from vqtok.training.config import load_config
 
-    path = tokenizer.resolve().parent / "config.yaml"
-    return load_config(TokenizerTrainingConfig, path) if path.is_file() else None
+    saved = tokenizer.resolve().parent / "config.yaml"
+    run = load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
+    if dataset is None and run is None:
+        raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name pictures with --dataset")
+    if run is None or dataset not in (None, run.dataset):
+        return {"dataset": dataset}
+    names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
+    return {name: getattr(run, name) for name in names}

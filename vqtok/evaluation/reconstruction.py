@@ -80,7 +80,7 @@ def evaluate_tokenizer(
         "num_codebooks": tokenizer.num_codebooks,
         "preprocessing": config.preprocessing,
         "tokenizer": {
-            "repository": portable(tokenizer.repository),
+            "repository": portable(tokenizer.repository, parts=2),  # of a run folder also its name
             "revision": tokenizer.revision,
             "fingerprint": tokenizer.fingerprint,
         },
@@ -170,9 +170,9 @@ def write_metrics(metrics: dict[str, Any], path: str | Path) -> Path:
     return path
 
 
-def portable(name: str | None) -> str | None:
-    """A Hub id or a relative path as it is; of an absolute path, which tells about one machine only, the last part."""
-    return Path(name).name if name and Path(name).is_absolute() else name
+def portable(name: str | None, parts: int = 1) -> str | None:
+    """A Hub id or a relative path as it is; of an absolute path, which tells about one machine only, the last parts."""
+    return str(Path(*Path(name).parts[-parts:])) if name and Path(name).is_absolute() else name
 
 
 def device_name(device: torch.device) -> str:

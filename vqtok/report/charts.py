@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,8 +22,8 @@ from matplotlib.figure import Figure
 __all__ = ["Line", "bar_chart", "line_chart"]
 
 INK = "#010203"  # a colour nobody draws with; it becomes currentColor, the colour of the page's text
-SIZE = (6.4, 3.0)  # inches
-STYLE = {
+SIZE = (5.2, 2.9)  # inches
+STYLE: Any = {  # matplotlib names every key in a type of its own
     "font.size": 9.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "vqtok",
@@ -75,22 +76,10 @@ def line_chart(
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = blank()
-        for line, colour in zip(lines, COLOURS, strict=False):
+        for index, line in enumerate(lines):
             marker = "o" if len(line.x) <= 12 else ""
-            axes.plot(line.x, line.y, color=colour, label=line.name, marker=marker, markersize=4)
-        for level, height in (levels or {}).items():
-            axes.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
-            axes.annotate(
-                level,
-                (1, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8.5,
-                alpha=0.8,
-            )
+            axes.plot(line.x, line.y, color=COLOURS[index], label=line.name, marker=marker, markersize=4)
+        draw_levels(axes, levels or {})
         if log:
             axes.set_yscale("log")
         axes.set_xlabel(x_label)
@@ -108,19 +97,7 @@ def bar_chart(
     with matplotlib.rc_context(STYLE):
         figure, axes = blank()
         axes.stairs(values, fill=True, color=COLOURS[0])
-        for level, height in (levels or {}).items():
-            axes.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
-            axes.annotate(
-                level,
-                (1, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8.5,
-                alpha=0.8,
-            )
+        draw_levels(axes, levels or {})
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0)
@@ -138,13 +115,32 @@ def blank() -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
+    """Dashed lines across, their names above them at the right."""
+    for name, height in levels.items():
+        axes.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+        axes.annotate(
+            name,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8.5,
+            alpha=0.8,
+        )
+
+
 def svg(figure: Figure, name: str) -> str:
     """The figure as an element that fits the width it is given, with identifiers of its own."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)  # a style would hold for the whole page
+    # a style would hold for the whole page
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     head = re.search(r'viewBox="([^"]+)"', text)
     assert head is not None
     text = re.sub(r"<svg\b.*?>", f'<svg class="chart" role="img" viewBox="{head[1]}">', text, count=1, flags=re.DOTALL)

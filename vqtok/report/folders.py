@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,25 +46,29 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{name} {what}: name a tokenizer, prior, codes or run folder, or a Hub id such as org/name")
-    if (folder / "config.yaml").is_file():
-        return Summary(kind="run", rows=tuple(run_rows(folder)))
-    if (folder / "codes.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return Summary(kind="codes", rows=tuple(codes_rows(folder)))
-    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
-        return Summary(kind="codes", rows=tuple(codes_rows(folder)))
-    if (folder / "config.json").is_file():
+    kind = kind_of(folder)
+    if kind is None:
+        entries = sorted(entry.name for entry in folder.iterdir())
+        more = " and more" if len(entries) > 6 else ""
+        found = f"it holds {', '.join(entries[:6])}{more}" if entries else "it is empty"
+        raise DataError(f"{name} is neither a tokenizer, a prior, codes nor a run of vqtok: {found}")
+    return Summary(kind=kind, rows=tuple(ROWS[kind](folder)))
+
+
+def kind_of(folder: Path) -> str | None:
+    """What a folder holds, told by its files; None where it is nothing of ours."""
+    names = {entry.name for entry in folder.iterdir()}
+    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml")):
+        return "run"
+    if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
+        return "codes"
+    if "config.json" in names:
         config = read_json(folder / "config.json")
         if config.get("model_type") == "vqtok":
-            return Summary(kind="tokenizer", rows=tuple(tokenizer_rows(folder)))
-        if isinstance(config.get("vqtok"), dict):
-            return Summary(kind="prior", rows=tuple(prior_rows(folder)))
-        found = f"its config.json is of a {config.get('model_type')!r} model"
-    else:
-        entries = sorted(entry.name for entry in folder.iterdir())
-        found = (
-            f"it holds {', '.join(entries[:6])}{' and more' if len(entries) > 6 else ''}" if entries else "it is empty"
-        )
-    raise DataError(f"{name} is neither a tokenizer, a prior, codes nor a run of vqtok: {found}")
+            return "tokenizer"
+        if isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
+            return "prior"
+    return None
 
 
 def tokenizer_rows(folder: Path) -> Rows:
@@ -79,16 +83,16 @@ def tokenizer_rows(folder: Path) -> Rows:
     raw = height * width * config.num_channels * 8
     channels = {1: "grey", 3: "RGB"}.get(config.num_channels, f"{config.num_channels} channels")
     size = tokenizer.quantizer.code_dim
+    numbers = tokenizer.num_codebooks * tokenizer.codebook_size * size
     rows = [
         ("pictures", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
         ("grid", grid_text(tokenizer.grid, tokenizer.num_codebooks)),
-        ("codebook", f"{tokenizer.codebook_size:,} codes of {size} dimensions"),
+        ("codebook", f"{tokenizer.codebook_size:,} codes of {size} dimensions, {numbers:,} numbers"),
         ("size", f"{bits:,.5g} bits a picture, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
         ("network", options_text(config.network)),
         ("quantizer", options_text(config.quantizer, without=("codebook_size", "code_dim"))),
         ("encoder", f"{parameters(tokenizer.encoder):,} parameters"),
         ("decoder", f"{parameters(tokenizer.decoder):,} parameters"),
-        ("codebook", f"{tokenizer.num_codebooks * tokenizer.codebook_size * size:,} numbers"),
         ("dtype", str(tokenizer.dtype).removeprefix("torch.")),
         ("fingerprint", tokenizer.fingerprint),
     ]
@@ -173,6 +177,14 @@ def run_rows(folder: Path) -> Rows:
     return lines
 
 
+ROWS: dict[str, Callable[[Path], Rows]] = {
+    "codes": codes_rows,
+    "prior": prior_rows,
+    "run": run_rows,
+    "tokenizer": tokenizer_rows,
+}
+
+
 def metrics_rows(path: Path) -> Rows:
     """What `vqtok evaluate` found, where it wrote it."""
     if not path.is_file():
@@ -210,10 +222,12 @@ def names_text(names: tuple[str, ...] | None) -> str:
 
 
 def type_text(feature: Any) -> str:
-    """label (10 classes), codes (Array2D), file_name (string)."""
+    """7 x 7 uint16 of codes, 10 classes of a label, string of a file name."""
     if getattr(feature, "names", None):
         return f"{len(feature.names)} classes"
-    return str(getattr(feature, "dtype", None) or type(feature).__name__)
+    shape = getattr(feature, "shape", None)
+    name = str(getattr(feature, "dtype", None) or type(feature).__name__)
+    return f"{' x '.join(map(str, shape))} {name}" if shape else name
 
 
 def code_use_text(codes: Any, codebook_size: int, num_codebooks: int) -> str:
