@@ -47,7 +47,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of weights, order and samples.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of an earlier demo.")] = False,
 ) -> None:
-    """Train, evaluate, tokenize, learn a prior and sample: the whole way on digits, in a few minutes."""
+    """Go the whole way on digits, in a few minutes. Train, evaluate, tokenize, learn a prior, sample, draw a page."""
     run_demo(out, seed=seed, overwrite=overwrite)
 
 

@@ -38,7 +38,7 @@ def evaluate(
     revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
 ) -> None:
-    """Measure reconstruction and use of codes on a named set of pictures, written as JSON."""
+    """Measure reconstruction and use of codes. The result is written as JSON."""
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics

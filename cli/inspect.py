@@ -13,7 +13,7 @@ def inspect(
     path: Annotated[str, typer.Argument(help="Tokenizer, prior, codes or run folder, or Hub id of the first two.")],
     revision: Annotated[str | None, typer.Option(help="On the Hub: branch, tag or commit.")] = None,
 ) -> None:
-    """Say what a folder holds: a tokenizer, a prior, codes or a run."""
+    """Say what a folder holds. It can be a tokenizer, a prior, codes or a run."""
     from pathlib import Path
 
     from vqtok.hub import fetch

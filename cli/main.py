@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Turn pictures into grids of discrete codes and back.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # which would take [default: ...] for markup
     pretty_exceptions_enable=False,
 )
 for command in (train, tokenize, detokenize, train_prior, sample, evaluate, inspect, push, demo):

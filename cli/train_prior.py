@@ -48,7 +48,7 @@ def train_prior(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished prior.")] = None,
 ) -> None:
-    """Train a prior on a set of codes: class-conditional where they have labels."""
+    """Train a prior on a set of codes. It knows the classes where the codes have labels."""
     from vqtok.hub import check_can_push, push
     from vqtok.training import resolve_config, resume_config
     from vqtok.training.prior import train_prior as train

@@ -76,7 +76,8 @@ def test_packaged_folders_are_the_folders_that_exist() -> None:
 
 
 def test_layers_hold() -> None:
-    done = subprocess.run([TOOLS / "lint-imports", "--no-logo", "--no-cache"], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    command = [TOOLS / "lint-imports", "--no-logo", "--no-cache"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

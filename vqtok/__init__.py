@@ -13,8 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import vqtok.priors
-import vqtok.tokenizer
+for _package in ("vqtok.tokenizer", "vqtok.priors"):
+    import_module(_package)
 
 __all__ = [
     "VQImageProcessor",

@@ -3,7 +3,8 @@
 Pixels are compared in [0, 1], the reconstruction clamped to that range:
 
     mse                 mean over all pixels, channels and pictures of the squared error
-    mse_over_variance   mse over one variance of all those elements, which is 0.06327 for the test split of CIFAR-10
+    mse_over_variance   mse over one variance of all those elements: 0.06311 for the test split of CIFAR-10, 0.06329
+                        for its training split
     psnr                10 log10(1 / mse) in dB: of the error of the whole split, not the mean over its pictures,
                         which one picture without error makes infinite
     ssim                mean over pictures, Gaussian window of sigma 1.5 (Wang et al. 2004), as torchmetrics has it
@@ -109,7 +110,7 @@ class Sums:
 
     def add(self, pixels: Tensor) -> None:
         """Reconstruct pixels, uint8 (B, C, H, W), and add what came of it."""
-        self.digest.update(pixels.numpy())
+        self.digest.update(pixels.numpy().data)
         self.levels += np.bincount(pixels.flatten().numpy(), minlength=256)
         originals = to_pixels(pixels.to(self.tokenizer.device))
         codes = self.tokenizer.encode(originals)

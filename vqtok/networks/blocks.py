@@ -35,7 +35,8 @@ class ResidualBlock(nn.Module):
         init_convolution(self.pointwise, gain=0.0)  # the block starts as the identity
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.pointwise(self.spatial(features.relu()).relu())
+        branch: Tensor = self.pointwise(self.spatial(features.relu()).relu())
+        return features + branch
 
 
 class ResidualStack(nn.Sequential):

@@ -71,8 +71,7 @@ class ConvEncoder(nn.Sequential):
 
     def reset_parameters(self) -> None:
         """He initialisation (He et al. 2015, arXiv:1502.01852); latents start with about unit variance."""
-        reset_convolutions(self)
-        init_convolution(self[-1], gain=1.0)
+        reset_convolutions(self, last_gain=1.0)
 
 
 class ConvDecoder(nn.Sequential):
@@ -104,14 +103,15 @@ class ConvDecoder(nn.Sequential):
 
     def reset_parameters(self) -> None:
         """He initialisation; pixels start at half the spread of [-1, 1], which a colour picture has."""
-        reset_convolutions(self)
-        init_convolution(self[-1], gain=0.5)
+        reset_convolutions(self, last_gain=0.5)
 
 
-def reset_convolutions(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            init_convolution(module, gain=math.sqrt(2))
+def reset_convolutions(network: nn.Module, *, last_gain: float) -> None:
+    """He initialisation throughout; residual blocks as the identity, and another gain for the last layer."""
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
+    for convolution in convolutions:
+        init_convolution(convolution, gain=math.sqrt(2))
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             module.reset_parameters()
+    init_convolution(convolutions[-1], gain=last_gain)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import LlamaForCausalLM, PreTrainedConfig
 
-from vqtok.errors import CheckpointError, VqtokError
+from vqtok.errors import CheckpointError, HubError, VqtokError
+from vqtok.hub import fetch, push_model
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
@@ -23,7 +24,7 @@ ARCHITECTURES: dict[str, type[PixelCNN] | type[LlamaForCausalLM]] = {
 
 
 def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior:
-    """A prior in evaluation mode, on the CPU.
+    """A prior in evaluation mode, on the CPU; its `push_to_hub` is `vqtok.hub.push_model`.
 
     Args:
         path_or_hub_id: a prior folder, a run folder that holds one as `model/`, or a Hub repository.
@@ -34,8 +35,9 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
     """
     source = _source(path_or_hub_id)
     try:
-        values, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except (OSError, ValueError, HFValidationError) as error:
+        folder = Path(source) if Path(source).is_dir() else fetch(source, revision=revision)
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+    except (OSError, ValueError, HubError) as error:
         raise CheckpointError(
             f"{source} is neither a prior folder nor a Hub repository that can be read: {_first_line(error)}"
         ) from error
@@ -46,9 +48,7 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
             "`vqtok train-prior` makes one"
         )
     try:
-        loaded: Any = ARCHITECTURES[model_type].from_pretrained(
-            source, revision=revision or "main", use_safetensors=True, output_loading_info=True
-        )
+        loaded: Any = ARCHITECTURES[model_type].from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except VqtokError:
         raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -60,6 +60,9 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         raise CheckpointError(f"the weights of the prior {source} lack {len(lacking)} tensors, such as {lacking[0]!r}")
     PriorBinding.from_config(prior.config)
     prior.eval()
+    prior.name_or_path = prior.config.name_or_path = source
+    # A Llama's own method would send it with a generic card.
+    prior.push_to_hub = MethodType(push_model, prior)  # type: ignore[assignment]
     return prior
 
 

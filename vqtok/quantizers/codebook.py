@@ -8,6 +8,7 @@ first batch, and put a code whose use has fallen under a threshold on a latent o
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -70,7 +71,7 @@ class CodebookQuantizer(Quantizer):
     codebook: Tensor
     cluster_size: Tensor
     started: Tensor
-    training_state = ("cluster_size", "started")
+    training_state: ClassVar[tuple[str, ...]] = ("cluster_size", "started")
 
     def __init__(
         self, *, codebook_size: int, code_dim: int, start: str, restart_threshold: float, decay: float

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 from transformers.utils.logging import set_tqdm_hook
 
-from vqtok.errors import CheckpointError, ConfigurationError, HubError
+from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.hub import fetch, push_model
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
@@ -81,6 +81,9 @@ def misfits(info: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} is {list(found)} and not {list(wanted)}"
 
 
+FETCHED_WITH = ("revision", "token", "cache_dir", "local_files_only")
+
+
 class VQTokenizer(PreTrainedModel):
     """Encoder, quantizer and decoder, with the preprocessing that belongs to them.
 
@@ -92,7 +95,7 @@ class VQTokenizer(PreTrainedModel):
     config: VQTokenizerConfig
     base_model_prefix = "vqtok"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     _keep_in_fp32_modules_strict = ["codebook", "cluster_size", "code_sums"]
 
     def __init__(self, config: VQTokenizerConfig) -> None:
@@ -219,15 +222,19 @@ class VQTokenizer(PreTrainedModel):
         check_divisible(pixel_values.shape[2], pixel_values.shape[3], self.config.downsample_factor)
         return pixel_values.to(self.dtype)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json."""
         with quiet_transformers():
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(save_directory, *args, **kwargs)
         self.image_processor.save_pretrained(save_directory)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
+        """Send weights, processor and card to the Hub in one commit; see `vqtok.hub.push_model`."""
+        return push_model(self, repo_id, **kwargs)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load from a folder or a Hub id; only safetensors are read.
+        """Load from a folder or a Hub id; only safetensors are read. Arguments are those of transformers.
 
         Raises:
             CheckpointError: a folder without configuration or weights, or weights that do not fit the configuration.
@@ -236,26 +243,28 @@ class VQTokenizer(PreTrainedModel):
         local = Path(name).is_dir()
         if not local and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(name)):
             raise CheckpointError(f"there is no folder {name} to load a tokenizer from")
+        # From the Hub only settings and safetensors come, so that nothing else can be read; see vqtok.hub.fetch.
+        asked = {key: kwargs.pop(key) for key in FETCHED_WITH if key in kwargs}
+        folder = Path(name) if local else fetch(str(name), **asked)
         kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # what does not fit is refused below
         wanted_info = kwargs.pop("output_loading_info", False)
+        model: Any
+        info: dict[str, Any]
         try:
             with quiet_transformers():
-                model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+                loaded: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+                model, info = loaded
         except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise (CheckpointError if local else HubError)(f"cannot load a tokenizer from {name}: {reason}") from error
+            raise CheckpointError(f"cannot load a tokenizer from {name}: {reason}") from error
         if unfit := list(misfits(info)):
             raise CheckpointError(
                 f"the weights in {name} do not fit its configuration: {', '.join(unfit[:4])}"
                 f"{f' and {len(unfit) - 4} more' if len(unfit) > 4 else ''}; save the tokenizer again"
             )
-        model.repository, model.revision = str(name), None
-        if not local:
-            cached = try_to_load_from_cache(
-                str(name), "config.json", cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision")
-            )
-            model.revision = Path(cached).parent.name if isinstance(cached, str) else None
-        return (model, info) if wanted_info else model
+        model.repository, model.revision = str(name), None if local else folder.name
+        model.name_or_path = model.config.name_or_path = str(name)
+        return (model, info) if wanted_info else model  # type: ignore[return-value]  # as transformers does
 
     repository: str | None = None
     """Folder or Hub id that the tokenizer was loaded from."""

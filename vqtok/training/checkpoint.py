@@ -28,6 +28,7 @@ __all__ = [
     "replace_folder",
     "save_checkpoint",
     "save_model",
+    "step_of",
 ]
 
 STATE = "state.json"
@@ -118,6 +119,7 @@ def whole_checkpoints(run: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
+    """Steps done when a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
 
 

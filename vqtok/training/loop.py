@@ -29,7 +29,8 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
     """The accelerator of a run, with its tracker started.
 
     Raises:
-        ConfigurationError: the batch does not divide by the processes, or the tracker is not installed.
+        ConfigurationError: the batch does not divide by the processes, the tracker is not installed, or the precision
+            cannot be used.
     """
     tracker = None if config.tracker == "none" else config.tracker
     try:
@@ -41,6 +42,9 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
             # Codebook buffers are the same on every process already, see vqtok.quantizers.codebook.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
+    except ValueError as error:  # fp16 without a GPU, or a second precision in one process
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"precision {config.precision!r} cannot be used here: {reason}") from error
     except ImportError as error:
         raise ConfigurationError(
             f"the tracker {config.tracker!r} is not installed: pip install 'vqtok[trackers]'"

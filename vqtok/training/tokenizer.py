@@ -25,7 +25,7 @@ from vqtok.data import (
 )
 from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
-from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model
+from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import TokenizerTrainingConfig, save_config
 from vqtok.training.loop import (
     LossWindow,
@@ -87,6 +87,7 @@ def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingCon
 
 def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
     """The part of a run's configuration that is saved with the weights."""
+    assert config.num_channels is not None  # open_pictures has set it
     return VQTokenizerConfig(
         image_size=config.image_size,
         num_channels=config.num_channels,
@@ -108,6 +109,7 @@ def train_tokenizer(
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
+        DataError: pictures that cannot be read, or fewer than one batch.
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
     """
@@ -116,22 +118,17 @@ def train_tokenizer(
     accelerator = build_accelerator(config)
     set_seed(config.seed)
     model = VQTokenizer(model_config(config))
-    format = {"image_size": model.config.size, "num_channels": model.config.num_channels, "resample": config.resample}
-    train_pictures, test_pictures = Pictures(train, **format), Pictures(test, **format)
-    if accelerator.is_main_process:
-        prepare_run(run, resume=resume)
-        save_config(config, run / "config.yaml")
-    accelerator.wait_for_everyone()
-    start_tracker(accelerator, config)
-
-    model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, config)
+    train_pictures, test_pictures = (
+        Pictures(
+            source,
+            image_size=model.config.size,
+            num_channels=model.config.num_channels,
+            resample=model.config.resample,
+        )
+        for source in (train, test)
+    )
+    start = step_of(newest) if newest else 0
     parts = accelerator.num_processes * config.gradient_accumulation_steps
-    model, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
-    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
-
-    start = load_checkpoint(accelerator, newest) if newest else 0
-    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
     batches = training_batches(
         train_pictures,
         batch_size=config.batch_size // parts,
@@ -141,6 +138,20 @@ def train_tokenizer(
         world_size=accelerator.num_processes,
         num_workers=config.num_workers,
     )
+    if accelerator.is_main_process:
+        prepare_run(run, resume=resume)
+        save_config(config, run / "config.yaml")
+    accelerator.wait_for_everyone()
+    start_tracker(accelerator, config)
+
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    optimizer = build_optimizer(model, config)
+    model, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
+
+    if newest:
+        load_checkpoint(accelerator, newest)
+    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
 
     def log(step: int, split: str, values: dict[str, float]) -> None:
         accelerator.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
@@ -262,12 +273,14 @@ def evaluate(
 def paint_samples(accelerator: Accelerator, model: VQTokenizer, pictures: Pictures, path: Path) -> None:
     """Write a sheet: rows of held-out originals, each over the row of their reconstructions."""
     model.eval()
-    chosen = list(range(min(SHOWN, len(pictures))))
+    shown = min(SHOWN, len(pictures))
+    columns = min(SHOWN_A_ROW, shown)
+    chosen = list(range(shown // columns * columns))  # whole rows
     pixels = to_pixels(pictures.__getitems__(chosen)["pixels"].to(accelerator.device))
     with accelerator.autocast():
         painted = model.decode(model.encode(pixels))
     processor = model.image_processor
-    rows = zip(pixels.split(SHOWN_A_ROW), painted.split(SHOWN_A_ROW), strict=True)
+    rows = zip(pixels.split(columns), painted.split(columns), strict=True)
     sheet = [picture for row in rows for half in row for picture in processor.post_process(half)]
     path.parent.mkdir(exist_ok=True)
-    picture_grid(sheet, columns=min(SHOWN_A_ROW, len(chosen)), scale=max(1, 64 // max(model.config.size))).save(path)
+    picture_grid(sheet, columns=columns, scale=max(1, 64 // max(model.config.size))).save(path)

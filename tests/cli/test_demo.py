@@ -1,0 +1,79 @@
+"""vqtok demo: every stage through the command that a user would type, and nothing removed but an earlier demo."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import datasets
+import pytest
+
+from vqtok.errors import ConfigurationError
+from vqtok_cli import demo as demo_file
+from vqtok_cli.demo import Settings, prepare, run_demo, stages
+
+TINY = (
+    *("--steps", "2", "--batch-size", "2", "--set", "log_every=1", "--set", "eval_every=2"),
+    *("--set", "checkpoint_every=2", "--set", "eval_images=2", "--set", "warmup_steps=0"),
+)
+
+
+def tiny_settings(pictures: Path) -> Settings:
+    return Settings(
+        dataset=str(pictures),
+        train=(*TINY, "--hidden-size", "4", "--codebook-size", "8", "--code-dim", "2"),
+        train_prior=(*TINY, "--hidden-size", "8", "--num-layers", "1", "--num-heads", "2"),
+        sample=("--num", "4"),
+    )
+
+
+def test_the_whole_way_ends_in_a_page(
+    pictures_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    page = run_demo(Path("shown"), seed=3, settings=tiny_settings(pictures_folder))
+    assert page == Path("shown/index.html") and "<h2>Samples</h2>" in page.read_text()
+    assert sorted(entry.name for entry in Path("shown").iterdir()) == [
+        *("codes", "demo.json", "index.html", "prior", "samples.png", "tokenizer"),
+    ]
+    assert "mse" in json.loads(Path("shown/tokenizer/model/metrics.json").read_text())
+    record = json.loads(Path("shown/demo.json").read_text())["stages"]
+    commands = [shlex.split(row["command"])[:2] for row in record]
+    assert commands == [["vqtok", name] for name in ("train", "evaluate", "tokenize", "train-prior", "sample")]
+    assert all("--seed 3" in row["command"] for row in record if "train" in row["command"].split()[1])
+    output = capsys.readouterr().out
+    assert "the page is shown/index.html" in output and all(f"$ {row['command']}" in output for row in record)
+    assert output.count("took ") == 5
+
+
+def test_every_stage_reads_what_the_one_before_wrote() -> None:
+    train, evaluate, tokenize, prior, sample = [arguments for _, arguments in stages(Path("d"), 0, Settings())]
+    assert train[:5] == ["train", "--dataset", "mnist-mini", "--out", "d/tokenizer"]
+    for arguments in (evaluate, tokenize, prior, sample):
+        assert arguments[arguments.index("--tokenizer") + 1] == "d/tokenizer/model"
+    assert tokenize[tokenize.index("--out") + 1] == prior[1] == "d/codes"
+    assert prior[prior.index("--out") + 1] == sample[sample.index("--prior") + 1] == "d/prior"
+
+
+def test_a_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigurationError, match="is not empty and holds no demo"):
+            prepare(tmp_path, overwrite=overwrite)
+    with pytest.raises(ConfigurationError, match="is a file"):
+        prepare(tmp_path / "photo.png", overwrite=True)
+    assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    prepare(out, overwrite=False)
+    demo_file.write_record(out, [])
+    (out / "index.html").write_text("old")
+    with pytest.raises(ConfigurationError, match="holds an earlier demo: pass --overwrite"):
+        prepare(out, overwrite=False)
+    assert (out / "index.html").exists()
+    prepare(out, overwrite=True)
+    assert list(out.iterdir()) == []

@@ -1,0 +1,91 @@
+"""vqtok evaluate: which pictures it takes, where the numbers go, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from vqtok.data import open_splits
+from vqtok.errors import CheckpointError, ConfigurationError, DataError
+from vqtok.tokenizer import VQTokenizer
+from vqtok_cli.main import app
+
+
+@pytest.fixture
+def run(tiny_tokenizer: VQTokenizer, pictures_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder that says it was trained on the twelve pictures, a third of them held out by seed 5."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "pictures"
+    tiny_tokenizer.save_pretrained(folder / "model")
+    settings = {"out": "runs/pictures", "dataset": str(pictures_folder), "test_share": 0.34, "seed": 5}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def vqtok(*arguments: object) -> str:
+    """Run a command as typed; what a user can get wrong is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def measured(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_the_run_says_which_pictures_were_held_out(run: Path, pictures_folder: Path) -> None:
+    output = vqtok("evaluate")
+    found = measured(run / "model" / "metrics.json")
+    assert (found["dataset"], found["split"], found["num_images"]) == (str(pictures_folder), "test", 4)
+    assert (found["test_share"], found["seed"]) == (0.34, 5) and "4 of the 12" in found["notes"][0]
+    assert "what it was trained on" in output and "runs/pictures/model" in output and "held out" in output
+    assert f"{found['mse']:.5g}" in output and f"{found['psnr']:.5g} dB" in output
+
+    given = vqtok("evaluate", "--tokenizer", run, "--dataset", pictures_folder)  # named, it is read in the same way
+    again = measured(run / "model" / "metrics.json")
+    assert again["pixels_sha256"] == found["pixels_sha256"] and "what it was trained on" not in given
+    _, test = open_splits(str(pictures_folder), test_share=0.34, seed=6)
+    assert len(test) == 4  # another seed holds out as many, so the digest above is what tells them apart
+
+
+def test_another_data_set_and_split_and_file(run: Path, pictures_folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(pictures_folder, tmp_path / "other" / "train")
+    vqtok(
+        *("evaluate", "--tokenizer", run / "model", "--dataset", other.parent, "--split", "train"),
+        *("--out", tmp_path / "deep" / "numbers.json", "--num-images", 3, "--batch-size", 2),
+    )
+    found = measured(tmp_path / "deep" / "numbers.json")
+    assert (found["split"], found["num_images"], found["batch_size"]) == ("train", 3, 2)
+    assert (found["test_share"], found["seed"]) == (0.1, 0)  # the run's own belong to its own data set
+    assert not (run / "model" / "metrics.json").exists()
+
+
+def test_numbers_have_the_names_that_a_card_reads(run: Path) -> None:
+    vqtok("evaluate")
+    names = {"dataset", "split", "num_images", "mse", "mse_over_variance", "psnr", "ssim", "perplexity"}
+    assert names | {"codes_in_use", "codebook_size"} <= set(measured(run / "model" / "metrics.json"))
+
+
+def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(run / "model", tmp_path / "alone")
+    with pytest.raises(ConfigurationError, match="no run beside .*alone says what it was trained on: name pictures"):
+        vqtok("evaluate", "--tokenizer", alone)
+    with pytest.raises(ConfigurationError, match="is a folder: give the name of a JSON file"):
+        vqtok("evaluate", "--out", tmp_path)
+    with pytest.raises(DataError):
+        vqtok("evaluate", "--dataset", tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="num_images must be at least 1, got 0"):
+        vqtok("evaluate", "--num-images", 0)
+    shutil.rmtree(run)
+    with pytest.raises(CheckpointError, match="no finished tokenizer"):
+        vqtok("evaluate")

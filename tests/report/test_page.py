@@ -1,0 +1,142 @@
+"""The page: everything in one file, drawn from the files of the stages, and a stage that is not there has no part."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.report.conftest import Left
+from vqtok.errors import DataError, MismatchError
+from vqtok.report import write_report
+from vqtok.tokenizer import VQTokenizer
+
+
+@pytest.fixture(scope="module")
+def page(left: Left, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = write_report(
+        tmp_path_factory.mktemp("page") / "index.html",
+        title="digits & codes",
+        tokenizer_run=left.root / "tokenizer",
+        codes=left.root / "codes",
+        prior_run=left.root / "prior",
+        samples=left.root / "samples.png",
+        stages=left.root / "stages.json",
+    )
+    assert [entry.name for entry in path.parent.iterdir()] == ["index.html"]
+    return path.read_text(encoding="utf-8")
+
+
+class Balance(html.parser.HTMLParser):
+    """Refuses a page whose elements do not close in order."""
+
+    VOID = ("meta", "img", "path", "use", "rect", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def pictures(page: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(body))) for body in found]
+
+
+def test_the_page_is_whole_and_closed(page: str) -> None:
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == [] and page.startswith("<!doctype html>") and "$" not in page
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == [
+        "Reconstructions",
+        "Training the tokenizer",
+        "Use of the codes",
+        "Pictures as codes",
+        "Training the prior",
+        "Samples",
+        "How it was made",
+    ]
+
+
+def test_the_page_asks_nothing_of_the_network(page: str) -> None:
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources and all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert not re.search(r"<script|<link|@import|https?://", page)
+    assert set(re.findall(r"url\(([^)])", page)) <= {"#"}
+
+
+def test_identifiers_are_unique(page: str) -> None:
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert identifiers and len(identifiers) == len(set(identifiers))
+
+
+def test_numbers_come_from_the_files(page: str, left: Left) -> None:
+    assert "3.25 bits" in page and "64 bits" in page and "1/32 of its raw pixels" in page
+    assert "It ended at 0.125 on held-out pictures" in page
+    assert "Of 16 codes" in page and "occur in 9 pictures" in page
+    assert left.tokenizer.fingerprint[:12] in page
+    assert "61 s" in page
+
+
+def test_the_newest_sheet_the_grids_and_the_samples_are_shown(page: str, left: Left) -> None:
+    reconstructions, grids, samples = pictures(page)
+    assert reconstructions.getpixel((0, 0)) == 2  # the sheet of step 20, not of step 10
+    assert grids.size == (3 * 83 + 3, 2 * 83 + 3)  # the three pictures of the test split over their grids
+    assert samples.getpixel((0, 0)) == 3
+
+
+def test_what_people_wrote_is_escaped(page: str) -> None:
+    assert "digits &amp; codes" in page and "&lt;dog&gt;" in page and "--out a&amp;b" in page
+    assert "<dog>" not in page
+
+
+def test_metrics_of_an_evaluation_are_shown(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    metrics = {"num_images": 9, "mse_over_variance": 0.04712, "psnr": None, "ssim": 0.9416, "perplexity": 12.0}
+    (run / "model" / "metrics.json").write_text(json.dumps(metrics | {"codes_in_use": 14, "codebook_size": 16}))
+    text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run).read_text()
+    assert "0.0471" in text and "0.942" in text and "14 of 16 codes in use" in text and "&ndash;" in text
+
+
+def test_a_stage_that_is_not_there_has_no_part(left: Left, tmp_path: Path) -> None:
+    text = write_report(tmp_path / "index.html", title="t", tokenizer_run=left.root / "tokenizer").read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", text) == ["Reconstructions", "Training the tokenizer"]
+
+
+def test_codes_of_another_tokenizer_are_refused(left: Left, tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    tiny_tokenizer.quantizer.codebook.add_(1)
+    tiny_tokenizer.save_pretrained(run / "model")
+    with pytest.raises(MismatchError, match="these codes were made by tokenizer"):
+        write_report(tmp_path / "index.html", title="t", tokenizer_run=run, codes=left.root / "codes")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_a_missing_sheet_is_named(left: Left, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png cannot be read as a picture"):
+        write_report(
+            tmp_path / "i.html", title="t", tokenizer_run=left.root / "tokenizer", samples=tmp_path / "gone.png"
+        )
+
+
+def test_matplotlib_waits_until_something_is_drawn() -> None:
+    code = "import sys, vqtok.report; vqtok.report.describe; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == "False"
