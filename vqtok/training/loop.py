@@ -42,7 +42,7 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
             # Codebook buffers are the same on every process already, see vqtok.quantizers.codebook.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
-    except ValueError as error:  # fp16 without a GPU, or a second precision in one process
+    except ValueError as error:  # one that the device lacks, or a second one in one process
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"precision {config.precision!r} cannot be used here: {reason}") from error
     except ImportError as error:
