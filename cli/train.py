@@ -104,5 +104,6 @@ def train(
 
 
 def default_run(dataset: str) -> str:
-    """runs/cifar10 for cifar10, runs/images for ./images, runs/mnist for org/mnist."""
-    return f"runs/{Path(dataset).resolve().stem}"
+    """runs/cifar10 for cifar10, runs/images for ./images, runs/mnist for org/mnist, runs/digits for digits.parquet."""
+    path = Path(dataset).resolve()
+    return f"runs/{path.stem if path.is_file() else path.name}"

@@ -1,0 +1,159 @@
+"""A mistake of the user is one line on stderr, exit status 2, and nothing written or written over."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import Accelerator
+
+from vqtok.errors import VqtokError
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+from vqtok.training.runs import MetricsFile
+from vqtok_cli.main import user_message
+
+Command = Callable[..., tuple[int, str, str]]
+
+TINY = ["--codebook-size=16", "--code-dim=4", "--hidden-size=8", "--batch-size=4", "--steps=2"]
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def refused(vqtok: Command, tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must be refused; give its one line."""
+
+    def call(*arguments: object) -> str:
+        before = everything(tmp_path)
+        code, _, complained = vqtok(*arguments)
+        assert code == 2
+        assert everything(tmp_path) == before
+        assert complained.endswith("\n")
+        assert complained.count("\n") == 1, complained
+        assert complained.startswith("vqtok: error: ")
+        return complained.removeprefix("vqtok: error: ").rstrip("\n")
+
+    return call
+
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "-1"], "steps must be at least 1, got -1"),
+        (["--set", "stepz=3"], "'stepz' is not a configuration key. Did you mean 'steps'?"),
+        (
+            ["--set", "quantizer.codebok_size=3"],
+            "quantizer.codebok_size is not an option of quantizer.type 'ema', which has beta, code_dim, codebook_size, "
+            "decay, epsilon, restart_threshold, start. Did you mean 'codebook_size'?",
+        ),
+        (["--set", "steps"], "--set takes key=value, such as quantizer.codebook_size=1024, got 'steps'"),
+        (
+            ["--quantizer", "gumble"],
+            "quantizer.type must be one of ema, gumbel, vq, got 'gumble'. Did you mean 'gumbel'?",
+        ),
+        (["--codebook-size", "1"], "quantizer.codebook_size must be at least 2, got 1"),
+        (["--downsample-factor", "0"], "network.downsample_factor must be a power of two, got 0"),
+        (["--num-channels", "2"], "num_channels must be 1 (grey) or 3 (RGB), got 2"),
+        (["--learning-rate", "0"], "learning_rate must be above 0, got 0.0"),
+        (["--resume"], "--resume needs the run folder: --out runs/<name>"),
+        (["--resume", "--out", "none"], "there is no run to resume in none: leave out --resume to start one"),
+    ],
+)
+def test_settings_that_make_no_sense(arguments: list[str], message: str, refused: Refused) -> None:
+    assert refused("train", "--dataset", "mnist-mini", *arguments) == message
+
+
+def test_a_size_that_does_not_divide(refused: Refused, pictures_folder: Path) -> None:
+    assert "nearest sizes that do: 16x16 or 20x20" in refused("train", "--dataset", "pictures", "--image-size", "18")
+    assert "0x0 pixels does not divide" in refused("train", "--dataset", "pictures", "--image-size", "0")
+
+
+def test_a_folder_that_is_missing(refused: Refused) -> None:
+    assert "./none" in refused("train", "--dataset", "./none")
+
+
+def test_a_folder_that_is_empty(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("train", "--dataset", "./empty")
+
+
+def test_a_text_that_is_called_a_picture(refused: Refused, pictures_folder: Path) -> None:
+    (pictures_folder / "cat" / "00.png").write_text("not a picture")
+    assert "00.png" in refused("train", "--dataset", "pictures", *TINY)
+
+
+def test_too_few_pictures(refused: Refused, pictures_folder: Path) -> None:
+    message = refused("train", "--dataset", "pictures", *TINY, "--batch-size=64")
+    assert "has 11 pictures for training, fewer than one batch of 64" in message
+
+
+def test_a_run_folder_in_use(refused: Refused, vqtok: Command, pictures_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)[0] == 0
+    message = refused("train", "--dataset", "pictures", "--out", "run", *TINY)
+    assert message == "run is not empty: go on with --resume, or choose another folder with --out"
+    message = refused("train", "--resume", "--out", "run", "--hidden-size=16")
+    assert message.startswith("network of the run in run is ") and "cannot become" in message
+    message = refused("train", "--resume", "--out", "run", "--steps=1")
+    assert message == "the run in run is at step 2 already: steps must be at least that, got 1"
+    assert "No such" not in refused("train", "--dataset", "pictures", "--out", "run/config.yaml", *TINY)
+
+
+def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
+    assert "cannot read the configuration none.yaml" in refused("train", "--config", "none.yaml")
+    (tmp_path / "bad.yaml").write_text("steps: [\n")
+    assert "cannot read the configuration bad.yaml" in refused("train", "--config", "bad.yaml")
+
+
+def test_a_tokenizer_folder_without_weights(refused: Refused, tmp_path: Path, pictures_folder: Path) -> None:
+    VQTokenizer(VQTokenizerConfig(image_size=16, num_channels=1)).save_pretrained(tmp_path / "tok")
+    (tmp_path / "tok" / "model.safetensors").unlink()
+    message = refused("tokenize", "pictures", "--tokenizer", "tok", "--out", "codes")
+    assert "tok" in message and "model.safetensors" in message
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(
+    vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Accelerator, "save_state", full)
+    code, _, complained = vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)
+    assert code == 2
+    last = complained.splitlines()[-1]
+    assert last.startswith("vqtok: error: cannot write the checkpoint run/checkpoints/step-000002: [Errno 28] No space")
+    assert not Path("run/model").exists()
+
+
+def test_a_full_disk_anywhere_else(vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/metrics.jsonl")
+
+    monkeypatch.setattr(MetricsFile, "add", full)
+    code, _, complained = vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)
+    assert code == 2
+    assert complained.splitlines()[-1] == (
+        "vqtok: error: No space left on device (run/metrics.jsonl): free some space or choose a folder that can be "
+        "written"
+    )
+
+
+def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
+    assert user_message(VqtokError("two\n  lines")) == "two lines"
+    with pytest.raises(Exception, match="num_channels") as caught:
+        VQTokenizerConfig(num_channels="3")
+    message = user_message(caught.value)
+    assert message is not None and "expected int, got str" in message and "\n" not in message
+    assert user_message(OSError(errno.ENOENT, "No such file")) is None
+    assert user_message(ValueError("a bug of ours")) is None

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from vqtok.tokenizer import VQTokenizer
+from vqtok.training import tokenizer as loop
+from vqtok_cli.train import default_run
+
+Command = Callable[..., tuple[int, str, str]]
+
+TINY = [
+    "--codebook-size=16",
+    "--code-dim=4",
+    "--hidden-size=8",
+    "--batch-size=4",
+    "--steps=4",
+    "--set=network.residual_size=4",
+    "--set=network.num_residual_blocks=1",
+    "--set=warmup_steps=1",
+    "--set=log_every=2",
+    "--set=checkpoint_every=2",
+]
+
+
+def test_a_folder_of_pictures_becomes_a_tokenizer(vqtok: Command, pictures_folder: Path) -> None:
+    code, said, _ = vqtok("train", "--dataset", "./pictures", *TINY)
+    assert code == 0
+    lines = [line.split() for line in said.splitlines()]
+    assert ["dataset", "./pictures"] in lines
+    assert ["steps", "4"] in lines
+    assert ["image_size", "16,", "16"] in lines
+    assert ["pictures", "11", "train,", "1", "test"] in lines
+    assert "1 of the 12 pictures" in said  # held out, and said
+    assert "tokenizer written to runs/pictures/model (mse " in said
+    assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/pictures/model --out codes"
+    model = VQTokenizer.from_pretrained("runs/pictures/model")
+    assert (model.config.num_channels, model.codebook_size, model.grid) == (1, 16, (4, 4))
+    saved = yaml.safe_load(Path("runs/pictures/config.yaml").read_text())
+    assert saved["network"]["residual_size"] == 4
+    rows = Path("runs/pictures/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
+
+
+def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(
+    vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learning_rate_at = loop.learning_rate_at
+
+    def interrupted(done: int, config: Any) -> float:
+        if done == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return learning_rate_at(done, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate_at", interrupted)
+        code, said, _ = vqtok("train", "--dataset", "pictures", "--out", "part", "--quantizer", "gumbel", *TINY)
+    assert code == 128 + signal.SIGTERM
+    assert said.splitlines()[-2:] == [
+        "SIGTERM at step 3: saved in part/checkpoints",
+        "next: vqtok train --resume --out part",
+    ]
+    assert not Path("part/model").exists()
+    assert vqtok("train", "--resume", "--out", "part")[0] == 0
+    assert vqtok("train", "--dataset", "pictures", "--out", "whole", "--quantizer", "gumbel", *TINY)[0] == 0
+    whole, part = (load_file(f"{run}/model/model.safetensors") for run in ("whole", "part"))
+    assert all((whole[name] == part[name]).all() for name in whole)
+
+
+def test_the_saved_configuration_is_the_run(vqtok: Command, pictures_folder: Path) -> None:
+    vqtok("train", "--dataset", "pictures", "--out", "one", *TINY)
+    assert vqtok("train", "--config", "one/config.yaml", "--out", "two")[0] == 0
+    one, two = (load_file(f"{run}/model/model.safetensors") for run in ("one", "two"))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_the_run_is_named_after_the_data_set_wherever_that_was_given(vqtok: Command, pictures_folder: Path) -> None:
+    Path("given.yaml").write_text("dataset: pictures\n")
+    assert vqtok("train", "--config", "given.yaml", *TINY)[0] == 0
+    assert Path("runs/pictures/model").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "run"),
+    [("mnist-mini", "mnist-mini"), ("cifar10", "cifar10"), ("org/mnist", "mnist"), ("./my.images/", "my.images")],
+)
+def test_names_of_runs(dataset: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.images").mkdir()
+    assert default_run(dataset) == f"runs/{run}"
+    (tmp_path / "digits.parquet").touch()
+    assert default_run("digits.parquet") == "runs/digits"
+    assert default_run(".") == f"runs/{tmp_path.name}"
