@@ -233,7 +233,7 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
     known = {f.name: f for f in fields(kind)}
     head, _, tail = name.partition(".")
     if head not in known:
-        raise ConfigurationError(f"{name!r} is not a configuration key.{nearest(name, known)}")
+        raise ConfigurationError(f"{name!r} is not a configuration key.{nearest(head, known)}")
     if get_origin(get_type_hints(kind)[head]) is not dict:
         if tail:
             raise ConfigurationError(f"{name!r} is not a configuration key: {head} has no entries")
