@@ -31,13 +31,13 @@ class Settings:
     dataset: str = "mnist-mini"
     train: Sequence[str] = (
         *("--hidden-size", "64", "--codebook-size", "256", "--code-dim", "32"),
-        *("--batch-size", "64", "--steps", "1500", "--set", "warmup_steps=100"),
-        *("--set", "eval_every=250", "--set", "checkpoint_every=1500"),
+        *("--batch-size", "64", "--steps", "1400", "--set", "warmup_steps=100"),
+        *("--set", "eval_every=350", "--set", "checkpoint_every=1400"),
     )
     train_prior: Sequence[str] = (
-        *("--hidden-size", "128", "--num-layers", "4", "--num-heads", "4", "--dropout", "0.1"),
-        *("--batch-size", "32", "--steps", "2000", "--learning-rate", "2e-3"),
-        *("--set", "eval_every=250", "--set", "checkpoint_every=2000"),
+        *("--hidden-size", "128", "--num-layers", "4", "--num-heads", "4"),
+        *("--batch-size", "32", "--steps", "1300", "--learning-rate", "2e-3"),
+        *("--set", "eval_every=325", "--set", "checkpoint_every=1300"),
     )
     sample: Sequence[str] = ("--num", "100", "--top-p", "0.95", "--guidance-scale", "2")
 
