@@ -116,17 +116,18 @@ def blank() -> tuple[Figure, Axes]:
 
 
 def draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
-    """Dashed lines across, their names above them at the right."""
+    """Dashed lines across, named at the right: the highest above its line, the others below theirs."""
+    top = max(levels.values(), default=0.0)
     for name, height in levels.items():
         axes.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
         axes.annotate(
             name,
             (1, height),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, 3 if height == top else -3),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="bottom" if height == top else "top",
             fontsize=8.5,
             alpha=0.8,
         )
