@@ -36,8 +36,8 @@ class Settings:
     )
     train_prior: Sequence[str] = (
         *("--hidden-size", "128", "--num-layers", "4", "--num-heads", "4"),
-        *("--batch-size", "32", "--steps", "1300", "--learning-rate", "2e-3"),
-        *("--set", "eval_every=325", "--set", "checkpoint_every=1300"),
+        *("--batch-size", "32", "--steps", "1700", "--learning-rate", "2e-3"),
+        *("--set", "eval_every=425", "--set", "checkpoint_every=1700"),
     )
     sample: Sequence[str] = ("--num", "100", "--top-p", "0.95", "--guidance-scale", "2")
 
