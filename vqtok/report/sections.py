@@ -87,7 +87,7 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     return section(
         "Use of the codes",
         f"Of {counts.size:,} codes, {use.codes_in_use:,} occur in {pictures:,} pictures, with a perplexity of "
-        f"{use.perplexity:.4g}. A code that stands for an empty corner is bound to be used more than others.",
+        f"{use.perplexity:.4g}.",
         f'<div class="narrow">{chart}</div>',
     )
 
