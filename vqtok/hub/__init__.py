@@ -6,5 +6,16 @@ from vqtok.hub.card import prior_card, tokenizer_card, write_card
 from vqtok.hub.fetch import fetch
 from vqtok.hub.folder import open_folder
 from vqtok.hub.push import check_can_push, push, push_model
+from vqtok.hub.quiet import quiet_transformers
 
-__all__ = ["check_can_push", "fetch", "open_folder", "prior_card", "push", "push_model", "tokenizer_card", "write_card"]
+__all__ = [
+    "check_can_push",
+    "fetch",
+    "open_folder",
+    "prior_card",
+    "push",
+    "push_model",
+    "quiet_transformers",
+    "tokenizer_card",
+    "write_card",
+]

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import LlamaForCausalLM, PreTrainedConfig
 
 from vqtok.errors import CheckpointError, HubError, VqtokError
-from vqtok.hub import fetch, push_model
+from vqtok.hub import fetch, push_model, quiet_transformers
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
@@ -48,7 +48,10 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
             "`vqtok train-prior` makes one"
         )
     try:
-        loaded: Any = ARCHITECTURES[model_type].from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        with quiet_transformers():
+            loaded: Any = ARCHITECTURES[model_type].from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True
+            )
     except VqtokError:
         raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:

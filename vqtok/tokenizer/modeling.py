@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
-from transformers.utils.logging import set_tqdm_hook
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.hub import fetch, push_model
+from vqtok.hub import fetch, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
@@ -52,23 +49,6 @@ class VQTokenizerOutput(ModelOutput):
     codes: Tensor | None = None
     quantized: Tensor | None = None
     latents: Tensor | None = None
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep back the bar over a few tensors, and the table of those that do not fit, which `misfits` says shorter."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
-    logger.addFilter(is_no_report)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_no_report)
-        set_tqdm_hook(before)
-
-
-def is_no_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
 
 
 def misfits(info: Mapping[str, Any]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.hub import quiet_transformers
 
 __all__ = [
     "checkpoint_to_resume",
@@ -97,7 +98,8 @@ def save_model(model: Saveable, run: Path) -> None:
     partial = run / ".model.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
+        with quiet_transformers():
+            model.save_pretrained(partial)
         replace_folder(partial, run / "model")
     except WRITE_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
