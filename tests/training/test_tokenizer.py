@@ -225,6 +225,27 @@ def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     assert rows(tmp_path / "whole") == rows(tmp_path / "part")
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own tracer looks
+def test_a_compiled_run_is_the_same_run_and_goes_on_without(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[bool] = []
+
+    def compile_in_python(self: torch.nn.Module) -> None:
+        traced.append(True)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_python)
+    for compiled in (True, False):
+        run = tmp_path / str(compiled)
+        train_tokenizer(make(run, steps=4, compile=compiled), *sources)
+        train_tokenizer(make(run, compile=not compiled), *sources, resume=True)
+    assert traced == [True, True]
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("True", "False"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_a_run_that_never_saved_starts_again(
     tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,9 @@ def train_tokenizer(
 
     model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
     optimizer = build_optimizer(model, config)
-    model, optimizer = accelerator.prepare(torch.compile(model) if config.compile else model, optimizer)
+    if config.compile:
+        model.compile()  # in place, so that checkpoints hold the same names with and without
+    model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
 
     if newest:
