@@ -86,7 +86,8 @@ def worker(rank: int, folder: Path) -> None:
     results: dict[str, Any] = {}
 
     def connect(name: str) -> None:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{name}", rank=rank, world_size=2)
+        meeting = (folder / f"meet-{name}").as_uri()
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
 
     connect("quantizers")
     for method in METHODS:
