@@ -38,6 +38,8 @@ CHANGEABLE = (
     "out",
     "steps",
     "tracker",
+    "usage_warning",
+    "usage_window",
     "warmup_steps",
 )
 
@@ -114,6 +116,8 @@ class TokenizerTrainingConfig(LoopConfig):
         resample: how pictures are resized.
         network, quantizer: as in VQTokenizerConfig, what is left out filled with defaults.
         eval_images: held-out pictures looked at during training; 0 looks at all.
+        usage_window: training pictures, over all processes, that the use of the codes is counted over.
+        usage_warning: the log warns when the share of codes in use over that window falls under this; 0 never warns.
     """
 
     dataset: str = "mnist-mini"
@@ -127,6 +131,8 @@ class TokenizerTrainingConfig(LoopConfig):
     network: dict[str, Any] = field(default_factory=lambda: {"type": "conv"})
     quantizer: dict[str, Any] = field(default_factory=lambda: {"type": "ema"})
     eval_images: int = 2000
+    usage_window: int = 8192
+    usage_warning: float = 0.5
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
@@ -139,6 +145,9 @@ class TokenizerTrainingConfig(LoopConfig):
             raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB), got {self.num_channels}")
         one_of("resample", self.resample, RESAMPLES)
         at_least("eval_images", self.eval_images, 0)
+        at_least("usage_window", self.usage_window, 1)
+        if not 0 <= self.usage_warning <= 1:
+            raise ConfigurationError(f"usage_warning must be between 0 and 1, got {self.usage_warning}")
         if not 0 < self.test_share < 1:
             raise ConfigurationError(f"test_share must be between 0 and 1, got {self.test_share}")
 
