@@ -5,23 +5,38 @@ To add a method: one file here, one line in `QUANTIZERS`, one test file.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from vqtok.errors import ConfigurationError, nearest
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, perplexity
+from vqtok.quantizers.bsq import BinarySphericalQuantizer
 from vqtok.quantizers.ema import EMAQuantizer
+from vqtok.quantizers.fsq import FiniteScalarQuantizer
 from vqtok.quantizers.gumbel import GumbelQuantizer
+from vqtok.quantizers.ibq import IndexBackpropagationQuantizer
+from vqtok.quantizers.lfq import LookupFreeQuantizer
 from vqtok.quantizers.lookup import nearest_codes
+from vqtok.quantizers.product import ProductQuantizer
+from vqtok.quantizers.residual import ResidualQuantizer
+from vqtok.quantizers.simvq import SimVQuantizer
 from vqtok.quantizers.vq import VectorQuantizer
 
 __all__ = [
     "QUANTIZERS",
+    "BinarySphericalQuantizer",
     "EMAQuantizer",
+    "FiniteScalarQuantizer",
     "GumbelQuantizer",
+    "IndexBackpropagationQuantizer",
+    "LookupFreeQuantizer",
+    "ProductQuantizer",
     "Quantizer",
     "QuantizerOutput",
+    "ResidualQuantizer",
+    "SimVQuantizer",
     "VectorQuantizer",
     "build_quantizer",
     "nearest_codes",
@@ -30,8 +45,15 @@ __all__ = [
 ]
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
+    "bsq": BinarySphericalQuantizer,
     "ema": EMAQuantizer,
+    "fsq": FiniteScalarQuantizer,
     "gumbel": GumbelQuantizer,
+    "ibq": IndexBackpropagationQuantizer,
+    "lfq": LookupFreeQuantizer,
+    "product": ProductQuantizer,
+    "residual": ResidualQuantizer,
+    "simvq": SimVQuantizer,
     "vq": VectorQuantizer,
 }
 
@@ -43,8 +65,14 @@ def quantizer_options(method: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"quantizer.type must be one of {allowed}, got {method!r}.{nearest(str(method), QUANTIZERS)}"
         )
-    parameters = inspect.signature(QUANTIZERS[method]).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+    options: dict[str, Any] = {}
+    for kind in reversed(
+        QUANTIZERS[method].__mro__
+    ):  # a method takes the options of its parents, with its own defaults
+        if "__init__" in vars(kind):
+            parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+            options |= {p.name: copy.copy(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return options
 
 
 def build_quantizer(options: Mapping[str, Any]) -> Quantizer:

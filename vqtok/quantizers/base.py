@@ -7,13 +7,26 @@ codebook, `Q` codebooks per position, `N = B*h*w` rows when the grid is flattene
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss, normalize
 
-__all__ = ["Quantizer", "QuantizerOutput", "from_rows", "perplexity", "straight_through", "to_rows"]
+__all__ = [
+    "EACH",
+    "GRADIENTS",
+    "Quantizer",
+    "QuantizerOutput",
+    "from_rows",
+    "mean_squared_error",
+    "perplexity",
+    "rotation_trick",
+    "straight_through",
+    "to_rows",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +35,7 @@ class QuantizerOutput:
 
     Attributes:
         quantized: (B, D, h, w), float32; carries the gradient back to the latents.
-        codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1.
+        codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1; -1 where a codebook was left out of a training batch.
         loss: scalar, the weighted sum of the quantizer's own loss terms.
         metrics: every term of `loss` before its weight, and what else is worth a curve; detached scalars.
     """
@@ -44,7 +57,7 @@ class Quantizer(nn.Module, ABC):
     num_codebooks: int = 1
     code_dim: int
 
-    training_state: ClassVar[tuple[str, ...]] = ()
+    training_state: tuple[str, ...] = ()
     """Names of tensors that training keeps and that decide no code, such as moving averages."""
 
     @abstractmethod
@@ -57,11 +70,20 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Vectors of codes: float32 (B, D, h, w)."""
+        """Vectors of codes: float32 (B, D, h, w). Where Q > 1, a code of -1 adds nothing."""
 
     @abstractmethod
     def reset_parameters(self) -> None:
         """Fill every parameter and buffer with its starting value."""
+
+    @torch.no_grad()
+    def distortion(self, latents: Tensor) -> Tensor:
+        """Squared distance of each latent to its code, where the method compares the two: float32 (B, h, w)."""
+        return (latents.float() - self.decode(self.encode(latents))).square().sum(dim=1)
+
+
+EACH: dict[str, Any] = {"type": "ema"}
+"""What quantizers made of several are made of where nothing else is said."""
 
 
 def to_rows(latents: Tensor) -> Tensor:
@@ -80,6 +102,35 @@ def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
     Written as sg[e] + (z - sg[z]), whose second term is exactly zero, so that the value is e to the last bit.
     """
     return quantized.detach() + (latents - latents.detach())
+
+
+def rotation_trick(latents: Tensor, quantized: Tensor) -> Tensor:
+    """The value of `quantized` with a gradient turned and scaled as z is onto e: Fifty et al. 2024, arXiv:2410.06424.
+
+    Section 4.2: with R the rotation that takes z / |z| to e / |e|, the gradient is that of (|e| / |z|) R z with the
+    factor and R held constant. R = I - 2 r r^T + 2 e' z'^T for unit vectors z', e' and r = (z' + e') / |z' + e'|
+    (section 4.3), so that no D x D matrix is made. Shapes: (N, D) both. Where z is 0, no direction passes a gradient.
+    """
+    with torch.no_grad():
+        z, e = normalize(latents, dim=1), normalize(quantized, dim=1)
+        middle = normalize(z + e, dim=1)
+        scale = quantized.norm(dim=1, keepdim=True) / latents.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    along = (latents * middle).sum(dim=1, keepdim=True)
+    turned: Tensor = scale * (latents - 2 * along * middle + 2 * (latents * z).sum(dim=1, keepdim=True) * e)
+    return quantized.detach() + (turned - turned.detach())
+
+
+GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "rotation": rotation_trick,
+    "straight-through": straight_through,
+}
+"""How a gradient passes from what the decoder got to the latents, by name."""
+
+
+def mean_squared_error(first: Tensor, second: Tensor) -> Tensor:
+    """Mean over all elements of (first - second)^2; 0 of no elements, such as an empty last batch."""
+    error: Tensor = mse_loss(first, second) if first.numel() else (first - second).sum()
+    return error
 
 
 def perplexity(counts: Tensor) -> Tensor:

@@ -1,154 +1,256 @@
-"""A codebook of K learned vectors: looking codes up, starting it from latents, restarting codes that died.
+"""A codebook of K learned vectors, and what every method that has one can do with it.
 
-A codebook that starts far from the latents leaves most codes without a single latent, and a code without latents never
-moves. Two remedies, both from the practice since Jukebox (Dhariwal et al. 2020, appendix A): start on latents of the
-first batch, and put a code whose use has fallen under a threshold on a latent of the current batch.
+    latents (B, D, h, w) -rows, projection, unit length-> (N, d) -choose-> codes and vectors -projection-> (B, D, h, w)
+
+A method says how codes are chosen (`choose`) and how the codebook learns (`learn`, or a loss). The rest is here: a
+lower dimension to compare in and cosine codes (both Yu et al. 2021, arXiv:2110.04627, section 3.2), where the codes
+start, and an entropy term over soft assignments (Yu et al. 2023, arXiv:2310.05737, equation 5).
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import Quantizer, from_rows, to_rows
-from vqtok.quantizers.lookup import nearest_codes
+from vqtok.errors import ConfigurationError, nearest
+from vqtok.quantizers.base import Quantizer, QuantizerOutput, from_rows, to_rows
+from vqtok.quantizers.kmeans import kmeans
+from vqtok.quantizers.lookup import gather_codes, nearest_codes
+from vqtok.quantizers.processes import mean_over_processes, pick_rows
 
-__all__ = ["CodebookQuantizer", "all_reduce_sum", "pick_rows"]
+__all__ = ["Chosen", "CodebookQuantizer", "at_least_zero", "one_of"]
+
+METRICS = ("cosine", "euclidean")
+STARTS = ("kmeans", "latents", "normal")
+
+# Soft assignments that the entropy term looks at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
+ASSIGNMENTS = 2**26
 
 
-def all_reduce_sum(*tensors: Tensor) -> None:
-    """Sum each tensor over all processes, in place; nothing to do in a single process."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+def one_of(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> None:
+    """Refuse a value that is not among the allowed ones, naming the nearest."""
+    if value not in allowed:
+        raise ConfigurationError(
+            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{nearest(str(value), allowed)}"
+        )
 
 
-def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
-    """The rows at relative places of the batch of all processes, the same on every process.
+def at_least_zero(**values: float) -> None:
+    """Refuse a weight below 0 or not a number."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ConfigurationError(f"quantizer.{name} must be at least 0 and finite, got {value}")
 
-    Args:
-        rows: (N, D), this process's part of the batch; the parts may differ in length and may be empty.
-        positions: (M,) in [0, 1); the positions of the first process count.
 
-    Returns:
-        (M, D): what one process that held the whole batch, parts in order of rank, would have picked.
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What a method makes of the rows of a batch.
+
+    Attributes:
+        vectors: (N, d), with the gradient to the rows.
+        codes: int64 (N,).
+        losses: by name, the weight of a term and the term, a scalar. A weight of 0 leaves it a metric.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return rows[(positions * rows.shape[0]).long()]
-    positions = positions.clone()
-    dist.broadcast(positions, 0)
-    lengths = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
-    lengths[dist.get_rank()] = rows.shape[0]
-    dist.all_reduce(lengths)
-    begin = lengths[: dist.get_rank()].sum()
-    index = (positions * lengths.sum()).long() - begin
-    picked = rows.new_zeros(len(positions), rows.shape[1])
-    if rows.shape[0] > 0:
-        mine = (index >= 0) & (index < rows.shape[0])
-        picked = torch.where(mine[:, None], rows[index.clamp(0, rows.shape[0] - 1)], picked)
-    dist.all_reduce(picked)
-    return picked
+
+    vectors: Tensor
+    codes: Tensor
+    losses: dict[str, tuple[float, Tensor]]
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted sum of the terms."""
+        return sum((weight * term for weight, term in self.losses.values() if weight), self.vectors.new_zeros(()))
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Every term before its weight, detached."""
+        return {name: term.detach() for name, (_, term) in self.losses.items()}
 
 
 class CodebookQuantizer(Quantizer):
-    """The part that methods with one learned codebook share; `codebook` is float32 (K, D).
+    """The part that methods with one learned codebook share; `codebook` is float32 (K, d).
 
     Args:
-        codebook_size: K, at least 2.
-        code_dim: D, at least 1.
-        start: "latents" puts the codes on latents of the first training batch, "normal" on a normal distribution
-            with standard deviation 1 / sqrt(D).
-        restart_threshold: a code whose moving-average use falls under this share of uniform use is put on a latent of
-            the current batch; 0 never restarts.
-        decay: decay of the moving average of use.
+        codebook_size: K, number of codes, at least 2.
+        code_dim: D, dimension of the latents.
+        projection_dim: d, dimension of the codes, reached from D and left again by learned linear maps; 0 compares in
+            D dimensions without any.
+        metric: "euclidean", or "cosine": latents and codes are brought to unit length before they are compared, and
+            the decoder gets codes of unit length.
+        start: "latents" puts the codes on latents of the first training batch, "kmeans" on centres of k-means on all
+            of them, "normal" on a normal distribution with standard deviation 1 / sqrt(d).
+        entropy_weight: weight of E[H(p)] - H(E[p]) in nats, where p = softmax(-||z - e||^2 / temperature) over the
+            codes: each latent sure of its code, all codes in use alike. 0 leaves the term out.
+        entropy_temperature: of those soft assignments.
+
+    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
     codebook: Tensor
-    cluster_size: Tensor
     started: Tensor
-    training_state: ClassVar[tuple[str, ...]] = ("cluster_size", "started")
+    training_state: tuple[str, ...] = ("started",)
 
     def __init__(
-        self, *, codebook_size: int, code_dim: int, start: str, restart_threshold: float, decay: float
+        self,
+        *,
+        codebook_size: int = 512,
+        code_dim: int = 64,
+        projection_dim: int = 0,
+        metric: str = "euclidean",
+        start: str = "latents",
+        entropy_weight: float = 0.0,
+        entropy_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if codebook_size < 2:
             raise ConfigurationError(f"quantizer.codebook_size must be at least 2, got {codebook_size}")
         if code_dim < 1:
             raise ConfigurationError(f"quantizer.code_dim must be at least 1, got {code_dim}")
-        if start not in ("latents", "normal"):
-            raise ConfigurationError(f"quantizer.start must be 'latents' or 'normal', got {start!r}")
-        if not 0 <= restart_threshold < 1:
-            raise ConfigurationError(f"quantizer.restart_threshold must be in [0, 1), got {restart_threshold}")
-        if not 0 <= decay < 1:
-            raise ConfigurationError(f"quantizer.decay must be in [0, 1), got {decay}")
+        if not 0 <= projection_dim <= code_dim:
+            raise ConfigurationError(
+                f"quantizer.projection_dim must be between 1 and quantizer.code_dim {code_dim}, or 0 for none, "
+                f"got {projection_dim}"
+            )
+        one_of("metric", metric, METRICS)
+        one_of("start", start, STARTS)
+        at_least_zero(entropy_weight=entropy_weight)
+        if not entropy_temperature > 0:
+            raise ConfigurationError(f"quantizer.entropy_temperature must be above 0, got {entropy_temperature}")
         self.codebook_size = codebook_size
         self.code_dim = code_dim
+        self.metric = metric
         self.start = start
-        self.restart_threshold = restart_threshold
-        self.decay = decay
+        self.entropy_weight = entropy_weight
+        self.entropy_temperature = entropy_temperature
+        self.vector_dim = projection_dim or code_dim
+        if projection_dim:
+            self.project_in = nn.Linear(code_dim, projection_dim)
+            self.project_out = nn.Linear(projection_dim, code_dim)
+        self._projects = bool(projection_dim)
         self._known_started = False
-        self.register_buffer("cluster_size", torch.empty(codebook_size))
         self.register_buffer("started", torch.empty((), dtype=torch.bool))
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.codebook, std=1 / math.sqrt(self.code_dim))
-        nn.init.ones_(self.cluster_size)
+        nn.init.normal_(self.codebook, std=1 / math.sqrt(self.vector_dim))
         nn.init.zeros_(self.started)
+        if self._projects:
+            for projection in (self.project_in, self.project_out):
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
+
+    @abstractmethod
+    def choose(self, rows: Tensor) -> Chosen:
+        """Codes and vectors of rows (N, d), and what they cost."""
+
+    def learn(self, rows: Tensor, codes: Tensor) -> None:
+        """What a training batch does to buffers, once its codes are chosen; rows (N, d) detached, codes (N,)."""
+
+    def forward(self, latents: Tensor) -> QuantizerOutput:
+        grid = (latents.shape[0], latents.shape[2], latents.shape[3])
+        with torch.autocast(latents.device.type, enabled=False):
+            rows = self.enter(to_rows(latents))
+            if self.training:
+                self.start_once(rows.detach())
+            chosen = self.choose(rows)
+            if self.training:
+                self.learn(rows.detach(), chosen.codes)
+            quantized = self.leave(chosen.vectors)
+        return QuantizerOutput(
+            quantized=from_rows(quantized, grid),
+            codes=chosen.codes.view(grid),
+            loss=chosen.loss,
+            metrics=chosen.metrics,
+        )
 
     def encode(self, latents: Tensor) -> Tensor:
-        batch, _, height, width = latents.shape
-        return nearest_codes(to_rows(latents), self.codebook).view(batch, height, width)
+        with torch.autocast(latents.device.type, enabled=False):
+            codes = self.code_of(self.enter(to_rows(latents)))
+        return codes.view(latents.shape[0], latents.shape[2], latents.shape[3])
 
     def decode(self, codes: Tensor) -> Tensor:
-        batch, height, width = codes.shape
-        return from_rows(nn.functional.embedding(codes.flatten(), self.codebook), (batch, height, width))
+        with torch.autocast(self.codebook.device.type, enabled=False):
+            rows = self.leave(self.rows_of(codes.flatten()))
+        return from_rows(rows, (codes.shape[0], codes.shape[1], codes.shape[2]))
+
+    @torch.no_grad()
+    def distortion(self, latents: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, enabled=False):
+            rows = self.enter(to_rows(latents))
+            errors = (rows - self.rows_of(self.code_of(rows))).square().sum(dim=1)
+        return errors.view(latents.shape[0], latents.shape[2], latents.shape[3])
+
+    def enter(self, rows: Tensor) -> Tensor:
+        """Latents to where they are compared with codes: (N, D) -> (N, d)."""
+        if self._projects:
+            rows = linear(rows, self.project_in.weight.float(), self.project_in.bias.float())
+        return self.compared(rows)
+
+    def leave(self, rows: Tensor) -> Tensor:
+        """Codes to what the decoder gets: (N, d) -> (N, D)."""
+        if self._projects:
+            rows = linear(rows, self.project_out.weight.float(), self.project_out.bias.float())
+        return rows
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """Vectors (M, d) as the metric compares them."""
+        return normalize(vectors, dim=1) if self.metric == "cosine" else vectors
+
+    def table(self) -> Tensor:
+        """The vectors of all codes, (K, d), with the gradient to what they are learned by.
+
+        In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
+        """
+        return self.compared(self.codebook.clone() if self.training else self.codebook)
+
+    @torch.no_grad()
+    def code_of(self, rows: Tensor) -> Tensor:
+        """The code that a row (N, d) gets outside of training: int64 (N,)."""
+        return nearest_codes(rows, self.table())
+
+    def rows_of(self, codes: Tensor) -> Tensor:
+        """The vectors of codes, (N,) -> (N, d)."""
+        return gather_codes(self.table(), codes)
 
     @torch.no_grad()
     def start_once(self, rows: Tensor) -> None:
-        """On the first training batch, put the codes where `start` says; rows (N, D)."""
+        """On the first training batch, put the codes where `start` says; rows (N, d)."""
         if self._known_started:
             return
         if not bool(self.started):  # the one look from the host; remembered from then on
             vectors = self.codebook
-            if self.start == "latents":
+            if self.start != "normal":
                 strata = torch.arange(self.codebook_size, device=rows.device, dtype=torch.float64)
                 jitter = torch.rand(self.codebook_size, device=rows.device, dtype=torch.float64)
                 vectors = pick_rows(rows, (strata + jitter) / self.codebook_size)
-            self.place(vectors, torch.ones_like(self.cluster_size, dtype=torch.bool))
+            if self.start == "kmeans":
+                vectors = kmeans(rows, vectors, self.compared)
+            self.place(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))
             self.started.fill_(True)
         self._known_started = True
 
     @torch.no_grad()
-    def count_use(self, rows: Tensor, codes: Tensor) -> Tensor:
-        """Move `cluster_size` towards the use of each code in the batch of all processes; returns that use, (K,)."""
-        counts = torch.bincount(codes, minlength=self.codebook_size).to(rows.dtype)
-        all_reduce_sum(counts)
-        self.cluster_size.lerp_(counts, 1 - self.decay)
-        return counts
-
-    @torch.no_grad()
-    def restart_dead(self, rows: Tensor, rows_in_batch: Tensor) -> None:
-        """Put every code whose use is under the threshold on a random row of the batch of all processes.
-
-        Nothing here depends on a value the host would have to read, so that an accelerator never waits.
-        """
-        if self.restart_threshold == 0:
-            return
-        threshold = self.restart_threshold * rows_in_batch / self.codebook_size
-        dead = self.cluster_size < threshold
-        positions = torch.rand(self.codebook_size, device=rows.device, dtype=torch.float64)
-        picked = pick_rows(rows, positions)
-        # Twice the threshold: long enough for the code to find its latents before it counts as dead again.
-        self.cluster_size.copy_(torch.where(dead, 2 * threshold, self.cluster_size))
-        self.place(picked, dead)
-
-    @torch.no_grad()
     def place(self, vectors: Tensor, chosen: Tensor) -> None:
-        """Put the chosen codes, bool (K,), on `vectors` (K, D). Methods with further statistics keep them in step."""
+        """Put the chosen codes, bool (K,), on `vectors` (K, d). Methods with further statistics keep them in step."""
         self.codebook.copy_(torch.where(chosen[:, None], vectors, self.codebook))
+
+    def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
+        """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""
+        squares = rows.square().sum(dim=1, keepdim=True) + table.square().sum(dim=1)
+        return torch.addmm(squares, rows, table.t(), beta=-1, alpha=2)
+
+    def entropy_losses(self, rows: Tensor, table: Tensor) -> Iterator[tuple[str, tuple[float, Tensor]]]:
+        """The entropy term in its two parts; nothing where its weight is 0."""
+        if self.entropy_weight == 0:
+            return
+        stride = max(1, -(-rows.shape[0] * self.codebook_size // ASSIGNMENTS))
+        log_p = (self.affinity(rows[::stride], table) / self.entropy_temperature).log_softmax(dim=1)
+        entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
+        use = mean_over_processes(log_p.exp())
+        yield "code_entropy", (self.entropy_weight, mean_over_processes(entropies)[0])
+        yield "use_entropy", (-self.entropy_weight, torch.special.entr(use).sum())

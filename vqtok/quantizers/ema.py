@@ -10,31 +10,28 @@ code that is hardly used keeps a finite vector. Only the commitment term of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, mse_loss
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import QuantizerOutput, from_rows, straight_through, to_rows
-from vqtok.quantizers.codebook import CodebookQuantizer, all_reduce_sum
-from vqtok.quantizers.lookup import nearest_codes
+from vqtok.quantizers.nearest import NearestCodeQuantizer
+from vqtok.quantizers.processes import all_reduce_sum
+from vqtok.quantizers.restart import RestartingQuantizer
 
 __all__ = ["EMAQuantizer"]
 
 
-class EMAQuantizer(CodebookQuantizer):
-    """Nearest code, straight-through gradient, codebook as the moving average of the latents of each code.
+class EMAQuantizer(NearestCodeQuantizer, RestartingQuantizer):
+    """Nearest code, codebook as the moving average of the latents of each code.
 
     The codebook, the counts N (`cluster_size`) and the sums m (`code_sums`) are persistent float32 buffers, updated at
-    the end of each training forward pass from the batch of all processes.
+    the end of each training forward pass from the batch of all processes. `decay` is gamma.
 
     Args:
-        codebook_size: K, number of codes.
-        code_dim: D, dimension of each.
-        beta: weight of the commitment of the encoder to its codes.
-        decay: gamma, in [0, 1).
         epsilon: Laplace smoothing of the counts.
-        start, restart_threshold: see CodebookQuantizer.
+        shared: see NearestCodeQuantizer, RestartingQuantizer and CodebookQuantizer.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
@@ -42,61 +39,22 @@ class EMAQuantizer(CodebookQuantizer):
     code_sums: Tensor
     training_state = ("cluster_size", "code_sums", "started")
 
-    def __init__(
-        self,
-        *,
-        codebook_size: int = 512,
-        code_dim: int = 64,
-        beta: float = 0.25,
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        start: str = "latents",
-        restart_threshold: float = 0.05,
-    ) -> None:
-        super().__init__(
-            codebook_size=codebook_size,
-            code_dim=code_dim,
-            start=start,
-            restart_threshold=restart_threshold,
-            decay=decay,
-        )
-        if not beta >= 0:
-            raise ConfigurationError(f"quantizer.beta must be at least 0, got {beta}")
+    def __init__(self, *, epsilon: float = 1e-5, **shared: Any) -> None:
+        super().__init__(**shared)
         if not epsilon > 0:
             raise ConfigurationError(f"quantizer.epsilon must be above 0, got {epsilon}")
-        self.beta = beta
         self.epsilon = epsilon
-        self.register_buffer("codebook", torch.empty(codebook_size, code_dim))
-        self.register_buffer("code_sums", torch.empty(codebook_size, code_dim))
+        self.register_buffer("codebook", torch.empty(self.codebook_size, self.vector_dim))
+        self.register_buffer("code_sums", torch.empty(self.codebook_size, self.vector_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.zeros_(self.code_sums)  # the first training batch makes them N e
 
-    def forward(self, latents: Tensor) -> QuantizerOutput:
-        batch, _, height, width = latents.shape
-        with torch.autocast(latents.device.type, enabled=False):
-            rows = to_rows(latents)
-            if self.training:
-                self.start_once(rows.detach())
-            codes = nearest_codes(rows.detach(), self.codebook)
-            vectors = embedding(codes, self.codebook)
-            commitment = mse_loss(rows, vectors)
-            quantized = straight_through(rows, vectors)
-            if self.training:
-                self.update(rows.detach(), codes)
-        return QuantizerOutput(
-            quantized=from_rows(quantized, (batch, height, width)),
-            codes=codes.view(batch, height, width),
-            loss=self.beta * commitment,
-            metrics={"commitment": commitment.detach()},
-        )
-
     @torch.no_grad()
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        """One step of the moving averages; rows (N, D) and their codes (N,) of this process."""
-        counts = self.count_use(rows, codes)
+    def learn(self, rows: Tensor, codes: Tensor) -> None:
+        counts = self.count_use(codes)
         sums = torch.zeros_like(self.code_sums).index_add_(0, codes, rows)
         all_reduce_sum(sums)
         self.code_sums.lerp_(sums, 1 - self.decay)

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
-__all__ = ["nearest_codes"]
+__all__ = ["gather_codes", "most_similar_codes", "nearest_codes"]
 
 # Scores held at once. On CPU 2 MiB of float32, about one core's L2 cache; on an accelerator 256 MiB.
 SCORES_ON_CPU = 2**19
 SCORES_ON_ACCELERATOR = 2**26
+
+
+def gather_codes(codebook: Tensor, codes: Tensor) -> Tensor:
+    """Vectors (N, D) of codes (N,) from a codebook (K, D); its gradient is accumulated by index."""
+    return embedding(codes, codebook)
 
 
 @torch.no_grad()
@@ -20,16 +26,27 @@ def nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest code by Euclidean distance; ties go to the lowest index.
 
     Args:
-        rows: float32 (N, D).
-        codebook: float32 (K, D).
+        rows: (N, D).
+        codebook: (K, D).
 
     Returns:
         int64 (N,). The N x K distances are never held whole: rows are searched in chunks.
     """
+    codebook = codebook.float()
+    return search(rows.float(), codebook, codebook.square().sum(dim=1))
+
+
+@torch.no_grad()
+def most_similar_codes(rows: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the code with the largest inner product; otherwise as `nearest_codes`."""
+    return search(rows.float(), codebook.float(), codebook.new_zeros(len(codebook), dtype=torch.float32))
+
+
+def search(rows: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
+    """argmin_k offset_k - 2 z . e_k, in chunks of rows."""
     held = SCORES_ON_CPU if rows.device.type == "cpu" else SCORES_ON_ACCELERATOR
     chunk = max(1, held // codebook.shape[0])
     with torch.autocast(rows.device.type, enabled=False):
-        norms = codebook.square().sum(dim=1)
         transposed = codebook.t()
-        nearest = [torch.addmm(norms, part, transposed, alpha=-2).argmin(dim=1) for part in rows.split(chunk)]
+        nearest = [torch.addmm(offsets, part, transposed, alpha=-2).argmin(dim=1) for part in rows.split(chunk)]
     return nearest[0] if len(nearest) == 1 else torch.cat(nearest)

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: @strict checks no field whose annotation is text.
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -141,20 +141,33 @@ def check_divisible(height: int, width: int, factor: int) -> None:
 
 
 def fill_options(
-    section: str, given: dict[str, Any], default_type: str, options_of: Callable[[str], dict[str, Any]]
+    section: str, given: Mapping[str, Any] | str, default_type: str, options_of: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Every option of the chosen type, those not given at their defaults."""
+    """Every option of the chosen type, those not given at their defaults; a word stands for its type alone.
+
+    An option whose default is a section of the same kind, such as `each` of a product quantizer, is filled alike.
+    """
+    given = {"type": given} if isinstance(given, str) else given
     kind = given.get("type", default_type)
     options = options_of(kind)
+    sections = {name: default for name, default in options.items() if isinstance(default, dict)}
     for name, value in given.items():
         if name == "type":
             continue
         if name not in options:
+            inner = [key for key, default in sections.items() if name in options_of(default["type"])]
+            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else nearest(name, options)
             raise ConfigurationError(
                 f"{section}.{name} is not an option of {section}.type {kind!r}, "
-                f"which has {', '.join(sorted(options))}.{nearest(name, options)}"
+                f"which has {', '.join(sorted(options))}.{meant}"
             )
-        options[name] = as_type_of(f"{section}.{name}", value, options[name])
+        if name not in sections:
+            options[name] = as_type_of(f"{section}.{name}", value, options[name])
+    for name, default in sections.items():
+        value = given.get(name, default)
+        if not isinstance(value, Mapping | str):
+            raise ConfigurationError(f"{section}.{name} must be a type or key: value entries, got {value!r}")
+        options[name] = fill_options(f"{section}.{name}", value, default["type"], options_of)
     return {"type": kind, **options}
 
 
@@ -162,6 +175,9 @@ def as_type_of(name: str, value: Any, default: Any) -> Any:
     """The value, refused unless it has the type of its default; an int may stand for a float."""
     if isinstance(default, float) and type(value) is int:
         return float(value)
-    if type(value) is not type(default):
+    fits = type(value) is type(default)
+    if fits and isinstance(value, list):
+        fits = all(type(item) is type(default[0]) for item in value)
+    if not fits:
         raise ConfigurationError(f"{name} must be {type(default).__name__}, such as {default!r}, got {value!r}")
     return value

@@ -229,37 +229,52 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 def types_first(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """One pair an entry, those that choose a type before those that set an option of it."""
-    entries: list[tuple[str, Any]] = []
-    for name, value in pairs:
-        spread = isinstance(value, Mapping) and value
-        entries += [(f"{name}.{key}", entry) for key, entry in value.items()] if spread else [(name, value)]
-    return sorted(entries, key=lambda entry: "." in entry[0] and not entry[0].endswith(".type"))
+    """One pair an entry, those that choose a type before those that set an option of it, outer sections first."""
+    entries = [entry for name, value in pairs for entry in spread(name, value)]
+    return sorted(entries, key=lambda entry: ("." in entry[0] and not entry[0].endswith(".type"), entry[0].count(".")))
+
+
+def spread(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The entries of a section, of sections in it too, as dotted names; anything else as it is."""
+    if not (isinstance(value, Mapping) and value):
+        return [(name, value)]
+    return [entry for key, inner in value.items() for entry in spread(f"{name}.{key}", inner)]
 
 
 def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -> None:
-    """Set one field, or one entry of a field that is a dictionary."""
+    """Set one field, or one entry of a field that is a section."""
     known = {f.name: f for f in fields(kind)}
-    head, _, tail = name.partition(".")
+    head, *path = name.split(".")
     if head not in known:
         raise ConfigurationError(f"{name!r} is not a configuration key.{nearest(head, known)}")
-    if get_origin(get_type_hints(kind)[head]) is not dict:
-        if tail:
-            raise ConfigurationError(f"{name!r} is not a configuration key: {head} has no entries")
+    if get_origin(get_type_hints(kind)[head]) is dict:
+        put_entry(values[head], path, name, value)
+    elif path:
+        raise ConfigurationError(f"{name!r} is not a configuration key: {head} has no entries")
+    else:
         values[head] = typed(head, value, get_type_hints(kind)[head])
+
+
+def put_entry(section: dict[str, Any], path: list[str], name: str, value: Any) -> None:
+    """Set what a path leads to in a section; no path at all chooses its type."""
+    if len(path) > 1:
+        inner = section.get(path[0], {})
+        section[path[0]] = {"type": inner} if isinstance(inner, str) else inner
+        if not isinstance(section[path[0]], dict):
+            raise ConfigurationError(f"{name!r} is not a configuration key: {path[0]} has no entries")
+        put_entry(section[path[0]], path[1:], name, value)
         return
-    entries = values[head]
-    if tail:
-        given = {tail: number(value)}
+    if path:
+        given = {path[0]: number(value)}
     elif isinstance(value, str):
         given = {"type": value}
     elif isinstance(value, Mapping):
         given = {}
     else:
-        raise ConfigurationError(f"{head} must be a type or key: value entries, got {value!r}")
-    if given.get("type", entries["type"]) != entries["type"]:
-        entries.clear()  # options of one type mean nothing to another
-    entries.update(given)
+        raise ConfigurationError(f"{name} must be a type or key: value entries, got {value!r}")
+    if given.get("type", section.get("type")) != section.get("type"):
+        section.clear()  # options of one type mean nothing to another
+    section.update(given)
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:

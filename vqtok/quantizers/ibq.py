@@ -1,0 +1,67 @@
+"""Index back-propagation: Shi et al. 2024, arXiv:2412.02692, section 3.2.
+
+    p = softmax(z C^T)        index = onehot(argmax p) + p - sg[p]        z_q = index C
+
+The choice is hard and its gradient is that of the soft assignment, so that every code gets one, not only the chosen.
+The double quantization loss, with e = C[argmax p],
+
+    ||z_q - z||^2 + ||sg[e] - z||^2 + beta ||e - sg[z]||^2
+
+holds latents and codes together on both ways. The entropy term of the paper is `entropy_weight`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqtok.quantizers.base import mean_squared_error
+from vqtok.quantizers.codebook import Chosen, at_least_zero
+from vqtok.quantizers.lookup import gather_codes, most_similar_codes
+from vqtok.quantizers.restart import RestartingQuantizer
+
+__all__ = ["IndexBackpropagationQuantizer"]
+
+
+class IndexBackpropagationQuantizer(RestartingQuantizer):
+    """The code of the largest inner product, with a gradient to all codes.
+
+    Training holds N x K soft assignments; encoding does not.
+
+    Args:
+        beta: weight of the pull of the chosen codes to their latents.
+        restart_threshold: 0, for the method keeps its codes alive itself.
+        shared: see RestartingQuantizer and CodebookQuantizer; the entropy term is over softmax(z C^T / temperature).
+
+    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
+    """
+
+    def __init__(self, *, beta: float = 0.25, restart_threshold: float = 0.0, **shared: Any) -> None:
+        super().__init__(restart_threshold=restart_threshold, **shared)
+        at_least_zero(beta=beta)
+        self.beta = beta
+        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
+        self.reset_parameters()
+
+    def choose(self, rows: Tensor) -> Chosen:
+        table = self.table()
+        codes = self.code_of(rows)
+        chosen = gather_codes(table, codes)
+        soft = self.affinity(rows, table).softmax(dim=1) @ table.detach()
+        vectors = chosen + (soft - soft.detach())
+        losses = {
+            "quantization": (1.0, mean_squared_error(vectors, rows)),
+            "commitment": (1.0, mean_squared_error(chosen.detach(), rows)),
+            "codebook": (self.beta, mean_squared_error(chosen, rows.detach())),
+        }
+        return Chosen(vectors=vectors, codes=codes, losses=losses | dict(self.entropy_losses(rows, table)))
+
+    def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
+        """z . e for every row and code, (N, K)."""
+        return rows @ table.t()
+
+    @torch.no_grad()
+    def code_of(self, rows: Tensor) -> Tensor:
+        return most_similar_codes(rows, self.table())

@@ -1,0 +1,70 @@
+"""What quantizers say to each other across the processes of one training run: sums, means and rows of the whole batch.
+
+Every function is a no-op in a single process, and every process must call the same ones in the same order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["all_reduce_sum", "mean_over_processes", "pick_rows"]
+
+
+def several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def all_reduce_sum(*tensors: Tensor) -> None:
+    """Sum each tensor over all processes, in place."""
+    if several_processes():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def mean_over_processes(rows: Tensor) -> Tensor:
+    """The mean of the rows of all processes, with the gradient that data parallel training needs.
+
+    Args:
+        rows: (N, M), this process's part; the parts may differ in length and may be empty.
+
+    Returns:
+        (M,): the mean over all rows of all processes; zeros where there are none. Towards this process's rows the
+        gradient is that of the mean times the number of processes, because data parallel training divides by it.
+    """
+    total = rows.sum(dim=0)
+    count = torch.full((), rows.shape[0], dtype=rows.dtype, device=rows.device)
+    whole, processes = total.detach().clone(), 1
+    if several_processes():
+        all_reduce_sum(whole, count)
+        processes = dist.get_world_size()
+    count = count.clamp(min=1)
+    return whole / count + (total - total.detach()) * (processes / count)
+
+
+def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
+    """The rows at relative places of the batch of all processes, the same on every process.
+
+    Args:
+        rows: (N, D), this process's part of the batch; the parts may differ in length and may be empty.
+        positions: (M,) in [0, 1); the positions of the first process count.
+
+    Returns:
+        (M, D): what one process that held the whole batch, parts in order of rank, would have picked.
+    """
+    if not several_processes():
+        return rows[(positions * rows.shape[0]).long()]
+    positions = positions.clone()
+    dist.broadcast(positions, 0)
+    lengths = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
+    lengths[dist.get_rank()] = rows.shape[0]
+    dist.all_reduce(lengths)
+    begin = lengths[: dist.get_rank()].sum()
+    index = (positions * lengths.sum()).long() - begin
+    picked = rows.new_zeros(len(positions), rows.shape[1])
+    if rows.shape[0] > 0:
+        mine = (index >= 0) & (index < rows.shape[0])
+        picked = torch.where(mine[:, None], rows[index.clamp(0, rows.shape[0] - 1)], picked)
+    dist.all_reduce(picked)
+    return picked
