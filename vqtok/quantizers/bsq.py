@@ -1,0 +1,80 @@
+"""Binary spherical quantization: signs of latents on the unit sphere. Zhao et al. 2024, arXiv:2406.07548.
+
+    u = z / ||z||        code = sign(u) / sqrt(D)        sign(0) = 1
+
+so that latents and codes have one length, and no latent is further from its code than sqrt(2 - 2 / sqrt(D)). The soft
+assignment and the entropy term are
+
+    q(c | u) = exp(tau c^T u) / sum_c exp(tau c^T u) = prod_d sigmoid(2 tau c_d u_d)
+    L = E[H(q(c | u))] - gamma sum_d H(E[q(c_d | u_d)])
+
+where the sum over the entropies of the mean bits stands for H(E[q(c | u)]) (the paper's equation 8). It is the entropy
+of the product of the marginals of E[q], so never below the exact one and equal to it where the bits are independent
+over the batch; it costs D numbers rather than K, so codes of any number of bits can be had.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vqtok.errors import ConfigurationError
+from vqtok.quantizers.bits import BitQuantizer, entropy
+
+__all__ = ["BinarySphericalQuantizer", "on_sphere"]
+
+
+def on_sphere(latents: Tensor) -> Tensor:
+    """Latents (B, D, h, w) at length 1 over D. Zeros stay zeros, and no length over- or underflows on the way."""
+    largest = latents.detach().abs().amax(dim=1, keepdim=True)
+    latents = latents / torch.where(largest == 0, 1.0, largest)  # its factor falls out of u, gradient and all
+    return latents * latents.square().sum(dim=1, keepdim=True).clamp(min=0.5).rsqrt()
+
+
+class BinarySphericalQuantizer(BitQuantizer):
+    """Codes in {-1, 1}^D / sqrt(D), the signs of the latents; the gradient goes through the projection on the sphere.
+
+    Args:
+        codebook_size: K, a power of two; D = log2 K.
+        beta: weight of the commitment, the mean squared distance ||u - c||^2 on the sphere; 0 as in the paper, whose
+            latents cannot leave their codes.
+        entropy_weight: weight of the entropy term in nats; 0.1 as in the paper's code.
+        diversity_gamma: gamma; 1 as in the paper.
+        inverse_temperature: tau; 2 as in the paper's code, which writes it as half of that.
+
+    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int = 512,
+        beta: float = 0.0,
+        entropy_weight: float = 0.1,
+        diversity_gamma: float = 1.0,
+        inverse_temperature: float = 2.0,
+    ) -> None:
+        super().__init__(
+            codebook_size=codebook_size, beta=beta, entropy_weight=entropy_weight, diversity_gamma=diversity_gamma
+        )
+        if not inverse_temperature > 0:
+            raise ConfigurationError(f"quantizer.inverse_temperature must be above 0, got {inverse_temperature}")
+        self.inverse_temperature = inverse_temperature
+        self.scale = 1 / math.sqrt(self.code_dim)
+
+    def place(self, latents: Tensor) -> Tensor:
+        return on_sphere(latents)
+
+    def commitment(self, differences: Tensor) -> Tensor:
+        return differences.square().sum()
+
+    def log_odds(self, placed: Tensor) -> Tensor:
+        return placed * (2 * self.inverse_temperature * self.scale)
+
+    def assignment_sums(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits).sum(dim=1)
+
+    def use_entropy(self, means: Tensor) -> Tensor:
+        return entropy(means) + entropy(1 - means)

@@ -1,0 +1,126 @@
+"""Finite scalar quantization: round each latent dimension to a few levels; the grid of levels is the codebook.
+
+Mentzer et al. 2023, arXiv:2309.15505, section 3.1 and appendix A.1. A dimension with L levels is bounded and rounded,
+
+    b(z) = tanh(z + s) h - o        h = (1 - 0.001) (L - 1) / 2        quantized = round(b(z)) / floor(L / 2)
+
+where an even L takes o = 1/2 and s = artanh(o / h), so that there are L integers within the bounds and b(0) = 0, and
+an odd L takes o = s = 0. The gradient passes the rounding as it is (straight-through) and b as it should.
+
+The listing in the appendix has tan where artanh was meant, as its author says (issue 94 of
+lucidrains/vector-quantize-pytorch); the two are within 0.001 of each other at L = 8. At L = 2 no shift takes b(0) to 0,
+the upper end of its levels: here s is 0 there, and the two levels meet at z = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vqtok.errors import ConfigurationError
+from vqtok.quantizers.base import Quantizer, QuantizerOutput, straight_through
+
+__all__ = ["FiniteScalarQuantizer"]
+
+MARGIN = 1e-3  # of the paper: keeps tanh from rounding past the last level
+MOST_LEVELS = 1000  # beyond, that margin is wider than half a level and the outermost ones are never reached
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Codes without a codebook to learn, so none can die; nothing to save and no loss.
+
+    Args:
+        levels: levels per dimension, each in [2, 1000]; their product is the codebook size K. The paper's choices
+            (appendix A.4.1): [8, 6, 5] for 2^8, [8, 8, 8] for 2^9, [8, 5, 5, 5] for 2^10, [7, 5, 5, 5, 5] for 2^12,
+            [8, 8, 8, 6, 5] for 2^14, [8, 8, 8, 5, 5, 5] for 2^16.
+
+    Shapes: latents (B, D, h, w) with D = len(levels); quantized in [-1, 1]; codes (B, h, w) in [0, K), the level of the
+    first dimension changing fastest.
+    """
+
+    def __init__(self, *, levels: Sequence[int] = [8, 8, 8]) -> None:
+        super().__init__()
+        if not levels or any(type(level) is not int or not 2 <= level <= MOST_LEVELS for level in levels):
+            raise ConfigurationError(
+                f"quantizer.levels must be a list of whole numbers from 2 to {MOST_LEVELS}, one for each dimension, "
+                f"such as [8, 8, 8], got {levels!r}"
+            )
+        self.levels = list(levels)
+        self.code_dim = len(self.levels)
+        self.codebook_size = math.prod(self.levels)
+
+    def reset_parameters(self) -> None:
+        """There are none."""
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor) -> Tensor:
+        return self.codes_of(self.round(self.bound(latents.float())))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        sizes, steps = self.per_channel(self.levels, codes), self.per_channel(self.steps, codes)
+        return self.value_of(codes.unsqueeze(1) // steps % sizes)
+
+    @torch.no_grad()
+    def distortion(self, latents: Tensor) -> Tensor:
+        """Squared distance of the bounded latents to their codes, both in [-1, 1]: float32 (B, h, w)."""
+        bounded = self.bound(latents.float())
+        return (self.scaled(bounded) - self.value_of(self.round(bounded))).square().sum(dim=1)
+
+    def forward(self, latents: Tensor) -> QuantizerOutput:
+        with torch.autocast(latents.device.type, enabled=False):
+            bounded = self.bound(latents.float())
+            levels = self.round(bounded.detach())
+            quantized = straight_through(self.scaled(bounded), self.value_of(levels))
+        return QuantizerOutput(
+            quantized=quantized, codes=self.codes_of(levels), loss=quantized.new_zeros(()), metrics={}
+        )
+
+    def bound(self, latents: Tensor) -> Tensor:
+        """b(z): in (-L/2 - 1/2, L/2 - 1/2) for even L, in (-L/2, L/2) for odd."""
+        halves = [(1 - MARGIN) * (level - 1) / 2 for level in self.levels]
+        offsets = [0.0 if level % 2 else 0.5 for level in self.levels]
+        shifts = [
+            math.atanh(offset / half) if level > 2 else 0.0
+            for level, half, offset in zip(self.levels, halves, offsets, strict=True)
+        ]
+        half, offset, shift = (self.per_channel(values, latents) for values in (halves, offsets, shifts))
+        return torch.tanh(latents + shift) * half - offset
+
+    def round(self, bounded: Tensor) -> Tensor:
+        """Number of the nearest level, counted from the lowest: whole numbers from 0 to L - 1, or nan, float32."""
+        return bounded.round() + self.per_channel(self.middles, bounded)
+
+    def scaled(self, bounded: Tensor) -> Tensor:
+        """b(z) -> where the codes are."""
+        return bounded / self.per_channel(self.middles, bounded)
+
+    def value_of(self, levels: Tensor) -> Tensor:
+        """Numbers of levels (B, D, h, w) -> quantized in [-1, 1]: the same from floats and integers to the last bit."""
+        middles = self.per_channel(self.middles, levels)
+        return (levels - middles).float() / middles.float()
+
+    def codes_of(self, levels: Tensor) -> Tensor:
+        """Numbers of levels (B, D, h, w) -> codes (B, h, w): sum_d level_d prod_(i < d) L_i."""
+        codes = (levels.long() * self.per_channel(self.steps, levels.long())).sum(dim=1)
+        return codes.clamp(0, self.codebook_size - 1)  # for latents that are not numbers
+
+    @property
+    def middles(self) -> list[int]:
+        """floor(L / 2) of each dimension: the number of the level that is 0."""
+        return [level // 2 for level in self.levels]
+
+    @property
+    def steps(self) -> list[int]:
+        """How far apart the codes of neighbouring levels are, by dimension."""
+        return [math.prod(self.levels[:dimension]) for dimension in range(self.code_dim)]
+
+    def per_channel(self, values: Sequence[float], like: Tensor) -> Tensor:
+        """One number for each dimension, (1, D, 1, 1), of the type of a tensor and on its device.
+
+        Made anew each time: a tensor kept on the module would be lost where transformers builds on the meta device.
+        A copy of so few numbers that nobody waits for does not stall an accelerator.
+        """
+        return torch.tensor(values, dtype=like.dtype).view(1, -1, 1, 1).to(like.device, non_blocking=True)
