@@ -83,6 +83,14 @@ def test_a_run_tells_its_state(left: Left, tmp_path: Path) -> None:
     assert rows["checkpoints"] == "step-000010"
 
 
+def test_a_run_tells_what_its_log_warned_of(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "split": "note", "note": "step 20: 3 of 16 codes in use"}\n')
+    rows = dict(describe(run).rows)
+    assert rows["warning"] == "step 20: 3 of 16 codes in use" and rows["test, step 20"].startswith("mse 0.125")
+
+
 def test_a_last_line_that_was_cut_off_is_left_out(left: Left, tmp_path: Path) -> None:
     run = shutil.copytree(left.root / "prior", tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as file:

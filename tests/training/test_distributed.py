@@ -70,6 +70,8 @@ def config(run: Path, **changes: Any) -> TokenizerTrainingConfig:
         "log_every": 2,
         "eval_every": 6,
         "checkpoint_every": 12,
+        "usage_window": 24,  # three steps, so that runs of twelve go around
+        "usage_warning": 1.0,
     }
     return TokenizerTrainingConfig(**(values | changes))
 

@@ -59,6 +59,7 @@ def make(run: Path, method: str = "ema", **changes: Any) -> TokenizerTrainingCon
         "log_every": 2,
         "eval_every": 4,
         "checkpoint_every": 4,
+        "usage_window": 12,  # three steps, so that runs of eight go around
     }
     return TokenizerTrainingConfig(**(values | changes))
 
@@ -116,6 +117,7 @@ def test_a_run_leaves_a_model_and_its_numbers(tmp_path: Path, sources: tuple[Ima
         "commitment",
         "perplexity",
         "usage",
+        "dead_codes",
         "learning_rate",
     }
     for row in train:
@@ -145,6 +147,29 @@ def test_held_out_numbers_are_those_of_the_saved_model(
 def test_what_can_be_learned_is_learned(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
     config = make(tmp_path / "run", steps=120, batch_size=16, eval_every=120, checkpoint_every=120, learning_rate=1e-2)
     assert train_tokenizer(config, *sources).metrics["mse_over_variance"] < 0.5
+
+
+def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
+    tmp_path: Path,
+    sources: tuple[ImageSource, ImageSource],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quantizer = {"type": "vq", "codebook_size": 128, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
+    train_tokenizer(make(tmp_path / "whole", quantizer=quantizer), *sources)
+    (note,) = rows(tmp_path / "whole", "note")
+    assert f"warning: {note['note']}\n" in capsys.readouterr().err
+    (row,) = [row for row in rows(tmp_path / "whole", "train") if row["step"] == note["step"]]
+    assert note["step"] == 4  # the first look at a full window
+    used = 128 - row["dead_codes"]
+    assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 pictures, ")
+    assert "Try quantizer.restart_threshold=0.05, quantizer.start=latents, " in note["note"]
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources)
+    train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources, resume=True)
+    assert rows(tmp_path / "part") == rows(tmp_path / "whole")
 
 
 def test_sheets_show_held_out_pictures_over_their_reconstructions(

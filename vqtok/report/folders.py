@@ -172,6 +172,7 @@ def run_rows(folder: Path) -> Rows:
         last = next((row for row in reversed(rows) if row.get("split") == split), None)
         if last:
             lines.append((f"{split}, step {last['step']}", numbers_text(last)))
+    lines += [("warning", str(row["note"])) for row in rows if row["split"] == "note" and "note" in row]
     lines.append(("checkpoints", ", ".join(checkpoints) or "none"))
     lines.append(("files", ", ".join(sorted(e.name + ("/" if e.is_dir() else "") for e in folder.iterdir()))))
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from signal import Signals
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
 from tqdm import tqdm
 
 from vqtok.data import (
@@ -23,10 +23,10 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
-from vqtok.quantizers import perplexity
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import TokenizerTrainingConfig, save_config
+from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use
 from vqtok.training.loop import (
     LossWindow,
     build_accelerator,
@@ -151,6 +151,15 @@ def train_tokenizer(
     model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
 
+    window = CodeUseWindow(
+        num_codebooks=accelerator.unwrap_model(model).num_codebooks,
+        codebook_size=accelerator.unwrap_model(model).codebook_size,
+        pictures=config.usage_window,
+        batch_size=config.batch_size,
+        accelerator=accelerator,
+    )
+    alarm = UsageAlarm(config)
+    accelerator.register_for_checkpointing(window, alarm)
     if newest:
         load_checkpoint(accelerator, newest)
     metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
@@ -162,7 +171,6 @@ def train_tokenizer(
 
     step, test_metrics = start, {}
     losses = LossWindow()
-    code_counts = torch.zeros(accelerator.unwrap_model(model).codebook_size, device=accelerator.device)
     pictures_seen, began = 0, time.perf_counter()
     progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
     model.train()
@@ -170,6 +178,7 @@ def train_tokenizer(
         while step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, config)
+            window.begin_step()
             for _ in range(config.gradient_accumulation_steps):
                 pixels = to_pixels(next(batches)["pixels"].to(accelerator.device, non_blocking=True))
                 with accelerator.accumulate(model):
@@ -180,7 +189,7 @@ def train_tokenizer(
                     optimizer.step()
                     optimizer.zero_grad()
                 losses.add({"loss": output.loss, **output.losses})
-                code_counts += torch.bincount(output.codes.flatten(), minlength=len(code_counts))
+                window.add(output.codes)
             step += 1
             pictures_seen += config.batch_size
             progress.update()
@@ -188,13 +197,16 @@ def train_tokenizer(
 
             saving = step % config.checkpoint_every == 0 or last or stopping
             if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
-                counts = accelerator.reduce(code_counts, reduction="sum")
+                counts = window.totals()
                 row = losses.close(accelerator, step) | code_use(counts)
                 row["learning_rate"] = learning_rate_at(step - 1, config)
                 row["pictures_per_second"] = pictures_seen / (time.perf_counter() - began)
                 log(step, "train", row)
                 progress.set_postfix_str(summary(row))
-                code_counts.zero_()
+                warning = alarm.look(window, counts, step, last=last)
+                if warning and metrics_file:
+                    tqdm.write(f"warning: {warning}", file=sys.stderr)
+                    metrics_file.add(step, "note", {"note": warning})
                 pictures_seen, began = 0, time.perf_counter()
 
             if step % config.eval_every == 0 or last:
@@ -225,11 +237,6 @@ def train_tokenizer(
     )
 
 
-def code_use(counts: Tensor) -> dict[str, float]:
-    """Perplexity, and the share of codes in use, of how often each code was used; counts (K,)."""
-    return {"perplexity": float(perplexity(counts)), "usage": float((counts > 0).float().mean())}
-
-
 def summary(row: dict[str, float]) -> str:
     """What the progress bar says of the last steps."""
     return (
@@ -248,7 +255,7 @@ def evaluate(
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
-    counts = torch.zeros(model.codebook_size, device=accelerator.device)
+    counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
     limit = min(len(pictures), config.eval_images or len(pictures))
     for index, batch in enumerate(ordered_batches(pictures, batch_size=128, num_workers=config.num_workers)):
         if index * 128 >= limit:
@@ -263,12 +270,12 @@ def evaluate(
         sums += torch.stack(
             [error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())]
         )
-        counts += torch.bincount(codes.flatten(), minlength=len(counts))
+        add_codes(counts, codes)
     squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
     mse = squared / elements
     variance = total_of_squares / elements - (total / elements) ** 2
     ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
-    return {"mse": mse, **ratio, **code_use(accelerator.reduce(counts, reduction="sum"))}
+    return {"mse": mse, **ratio, **code_use(accelerator.reduce(counts, reduction="sum").cpu())}
 
 
 @torch.no_grad()

@@ -1,0 +1,152 @@
+"""Whether the codebook is alive in training: the use of its codes over the last pictures, not over the last batch.
+
+A batch of 32 pictures of 64 positions holds 2,048 codes and cannot show that 8,192 are in use. So every batch's codes
+are counted on the device into the newest of a ring of buckets, each of which holds the counts of some steps; a new
+bucket takes the place of the oldest. Nothing there waits for the host, and processes meet only when somebody looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vqtok.quantizers import perplexity
+from vqtok.training.advice import remedies
+from vqtok.training.config import TokenizerTrainingConfig
+
+__all__ = ["CodeUseWindow", "UsageAlarm", "add_codes", "code_use"]
+
+BUCKETS = 16  # the window's end is known to one part in so many; each costs Q x K counts on the device
+
+
+def add_codes(counts: Tensor, codes: Tensor) -> None:
+    """Count codes in place without waiting for the device, which bincount would.
+
+    Args:
+        counts: int64 (Q, K), contiguous.
+        codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1; -1 stands for no code and is not counted.
+    """
+    num_codebooks, codebook_size = counts.shape
+    columns = codes.reshape(-1, num_codebooks)
+    first = codebook_size * torch.arange(num_codebooks, device=counts.device)
+    counts.view(-1).index_add_(0, (columns.clamp(min=0) + first).flatten(), (columns >= 0).flatten().to(counts.dtype))
+
+
+def code_use(counts: Tensor) -> dict[str, float]:
+    """What counts (Q, K) say: perplexity, the mean over codebooks; share of all codes in use; codes that are not."""
+    in_use = counts > 0
+    return {
+        "perplexity": float(torch.stack([perplexity(row.double()) for row in counts]).mean()),
+        "usage": float(in_use.double().mean()),
+        "dead_codes": int((~in_use).sum()),
+    }
+
+
+def attainable_usage(counts: Tensor) -> float:
+    """The share of codes in use that is expected of as many even draws, 1 - exp(-n / K): below 1 where K is large."""
+    return float(-torch.expm1(-counts.sum(dim=1).double() / counts.shape[1]).mean())
+
+
+class CodeUseWindow:
+    """How often each code was used over the last pictures of all processes.
+
+    A bucket holds the steps of a sixteenth of the window, at least one, and the window as many buckets as fit. So a full
+    window never holds more than `pictures`, or one batch where that is more, and less by under two buckets.
+
+    Args:
+        num_codebooks, codebook_size: Q and K.
+        pictures: N, the length of the window.
+        batch_size: pictures of a step, over all processes and accumulated parts.
+        accelerator: says where the counts lie and which processes to add.
+    """
+
+    def __init__(
+        self, *, num_codebooks: int, codebook_size: int, pictures: int, batch_size: int, accelerator: Accelerator
+    ) -> None:
+        self.accelerator = accelerator
+        self.batch_size = batch_size
+        self.steps_a_bucket = max(1, pictures // (BUCKETS * batch_size))
+        buckets = max(1, pictures // (self.steps_a_bucket * batch_size))
+        self.counts = torch.zeros(buckets, num_codebooks, codebook_size, dtype=torch.int64, device=accelerator.device)
+        self.steps = 0
+
+    def begin_step(self) -> None:
+        """A step begins; where it begins a bucket, what that held of the oldest steps is forgotten."""
+        if self.steps % self.steps_a_bucket == 0:
+            self.counts[self.steps // self.steps_a_bucket % len(self.counts)].zero_()
+        self.steps += 1
+
+    def add(self, codes: Tensor) -> None:
+        """Count this process's codes of a part of the step, (B, h, w) or (B, h, w, Q), negative ones left out."""
+        add_codes(self.counts[(self.steps - 1) // self.steps_a_bucket % len(self.counts)], codes)
+
+    @property
+    def full(self) -> bool:
+        """Whether the window has been filled once."""
+        return self.steps >= len(self.counts) * self.steps_a_bucket
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of all processes that are in the window now."""
+        in_newest = (self.steps - 1) % self.steps_a_bucket + 1
+        return min(self.steps, (len(self.counts) - 1) * self.steps_a_bucket + in_newest) * self.batch_size
+
+    def totals(self) -> Tensor:
+        """Counts (Q, K) over the window and all processes, on the host; every process must ask.
+
+        The sum of all processes is left with the first one and the others start from nothing. So the state of the
+        first, which is the one that a checkpoint keeps, is whole after each look.
+        """
+        if self.accelerator.num_processes > 1:
+            self.counts = self.accelerator.reduce(self.counts, reduction="sum")
+        totals = self.counts.sum(dim=0).cpu()
+        if not self.accelerator.is_main_process:
+            self.counts.zero_()
+        return totals
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": self.counts, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved window, or from an empty one where it was of another length."""
+        if state["counts"].shape == self.counts.shape:
+            self.steps = state["steps"]
+            self.counts.copy_(state["counts"] if self.accelerator.is_main_process else torch.zeros_like(self.counts))
+
+
+class UsageAlarm:
+    """Says when too few codes are in use, once until enough were in use again.
+
+    Too few are less than `usage_warning` times what even use of all codes would show over as many pictures. The window
+    has to be full, so that the codes that happened to come first are no alarm; at the end of a run it is looked at as
+    it is.
+    """
+
+    def __init__(self, config: TokenizerTrainingConfig) -> None:
+        self.config = config
+        self.fallen = False
+
+    def look(self, window: CodeUseWindow, counts: Tensor, step: int, *, last: bool) -> str | None:
+        """A line on counts (Q, K) of the window after a step, or None where there is nothing to say."""
+        usage, attainable = code_use(counts)["usage"], attainable_usage(counts)
+        low = usage < self.config.usage_warning * attainable
+        fell = low and not self.fallen
+        if window.full:
+            self.fallen = low
+        if not fell or not (window.full or last):
+            return None
+        of = f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({usage:.1%})"
+        even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
+        return (
+            f"step {step}: {of} over the last {window.pictures:,} pictures{even}, under usage_warning "
+            f"{self.config.usage_warning:g}. Try {', '.join(remedies(self.config))}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fallen": self.fallen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.fallen = bool(state["fallen"])
