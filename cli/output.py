@@ -21,7 +21,10 @@ def resolved(command: str, values: Mapping[str, object]) -> None:
 def plain(value: object) -> str:
     """A value as a person would write it: entries of a dictionary as `key value`, items of a list with commas."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items())
+        entries = (
+            (key, f"({plain(entry)})" if isinstance(entry, Mapping) else plain(entry)) for key, entry in value.items()
+        )
+        return ", ".join(f"{key} {entry}" for key, entry in entries)
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)

@@ -16,7 +16,10 @@ def train(
         typer.Option(help="mnist-mini, mnist, cifar10, a Hub id, a folder of pictures, or files that datasets reads."),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/<data set>]")] = None,
-    quantizer: Annotated[str | None, typer.Option(help="ema, vq or gumbel. [default: ema]")] = None,
+    quantizer: Annotated[
+        str | None,
+        typer.Option(help="bsq, ema, fsq, gumbel, ibq, lfq, product, residual, simvq or vq. [default: ema]"),
+    ] = None,
     codebook_size: Annotated[int | None, typer.Option(help="Number of codes. [default: 512]")] = None,
     code_dim: Annotated[int | None, typer.Option(help="Dimension of a code. [default: 64]")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side. [default: the pictures' own]")] = None,
