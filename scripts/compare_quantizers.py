@@ -1,0 +1,113 @@
+"""All quantizers on one data set, at equal steps, grid and, as near as each allows, bits a picture.
+
+    python scripts/compare_quantizers.py [--dataset cifar10] [--steps 2500] [--out runs/compare] [--only ema fsq]
+
+Every row is a run of `vqtok train` with its defaults but for the quantizer and the number of steps, measured like
+`vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes on where it was stopped. The
+table is printed as Markdown and written to OUT/table.md. Pictures a second are the median over the log rows of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from vqtok.data import ImageSource, open_splits
+from vqtok.evaluation import evaluate_tokenizer, write_metrics
+from vqtok.tokenizer import VQTokenizer
+from vqtok.training import TokenizerTrainingConfig, open_pictures, train_tokenizer
+
+# The 9 bits of K = 512 at every place; then more bits, where a method is made for more.
+RECIPES: dict[str, dict[str, Any]] = {
+    "ema": {"type": "ema"},
+    "vq": {"type": "vq"},
+    "gumbel": {"type": "gumbel", "temperature_steps": 2000},
+    "simvq": {"type": "simvq"},
+    "ibq": {"type": "ibq"},
+    "fsq": {"type": "fsq", "levels": [8, 8, 8]},
+    "lfq": {"type": "lfq", "codebook_size": 512},
+    "bsq": {"type": "bsq", "codebook_size": 512},
+    "product 3x8": {"type": "product", "num_codebooks": 3, "each": {"codebook_size": 8, "code_dim": 21}},
+    "residual 3x8": {"type": "residual", "num_codebooks": 3, "each": {"codebook_size": 8}},
+    "product 2x512": {"type": "product", "num_codebooks": 2, "each": {"codebook_size": 512, "code_dim": 32}},
+    "residual 2x512": {"type": "residual", "num_codebooks": 2, "each": {"codebook_size": 512}},
+    "simvq 16384": {"type": "simvq", "codebook_size": 16384},
+    "fsq 16384": {"type": "fsq", "levels": [8, 8, 8, 6, 5]},
+    "ibq 16384": {"type": "ibq", "codebook_size": 16384},
+}
+
+COLUMNS = (
+    "quantizer",
+    "bits a picture",
+    "MSE over variance",
+    "PSNR, dB",
+    "perplexity",
+    "codes in use",
+    "pictures a second",
+)
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def measure(name: str, quantizer: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate one row, or read what an earlier call of this script left."""
+    run = args.out / name.replace(" ", "-")
+    result = run / "row.json"
+    if result.is_file():
+        row: dict[str, Any] = json.loads(result.read_text())
+        return row
+    config = TokenizerTrainingConfig(
+        out=str(run),
+        dataset=args.dataset,
+        quantizer=quantizer,
+        steps=args.steps,
+        eval_every=args.steps,
+        checkpoint_every=500,
+    )
+    config, train, test = open_pictures(config)
+    train_tokenizer(config, train, test, resume=(run / "config.yaml").is_file())
+    row = evaluate(run, test) | {"name": name, "pictures_per_second": speed(run)}
+    write_metrics(row, result)
+    return row
+
+
+def evaluate(run: Path, test: ImageSource) -> dict[str, Any]:
+    model = VQTokenizer.from_pretrained(run / "model")
+    metrics = evaluate_tokenizer(model, test)
+    write_metrics(metrics, run / "model" / "metrics.json")
+    return metrics
+
+
+def speed(run: Path) -> float:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return statistics.median(row["pictures_per_second"] for row in rows if row["split"] == "train")
+
+
+def line(row: dict[str, Any]) -> str:
+    codes = row["num_codebooks"] * row["codebook_size"]
+    return (
+        f"| {row['name']} | {row['bits_per_image']:.0f} | {row['mse_over_variance']:.4f} | {row['psnr']:.2f} | "
+        f"{row['perplexity']:.4g} | {row['codes_in_use']:,} of {codes:,} | {row['pictures_per_second']:.0f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="NAME")
+    args = parser.parse_args()
+    open_splits(args.dataset)  # a name that does not exist is refused before anything is trained
+    lines = [HEADER]
+    for name in args.only:
+        lines.append(line(measure(name, RECIPES[name], args)))
+        print("\n".join([HEADER, lines[-1]]), flush=True)
+    (args.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
