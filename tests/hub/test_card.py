@@ -37,7 +37,7 @@ def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_picture(run: Path)
     for line in [
         "| pictures | 16x16 pixels, grey, resized by bicubic and cropped if needed |",
         "| grid | 4 x 4, 16 codes per picture |",
-        "| codebook | 16 codes of 4 dimensions |",
+        "| codebook | 16 codes, for latents of 4 dimensions |",
         "| size of a picture in codes | 64 bits |",
         'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
         'codes = tokenizer.tokenize(["picture.png"])  # int64 (1, 4, 4)',

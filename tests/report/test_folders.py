@@ -22,7 +22,7 @@ def test_a_tokenizer_tells_its_sizes(left: Left) -> None:
     assert rows["pictures"].startswith("16 x 16 pixels, grey")
     assert rows["grid"] == "4 x 4, 16 codes a picture"
     assert rows["size"] == "64 bits a picture, 0.25 a pixel: 1/32 of raw"
-    assert rows["codebook"] == "16 codes of 4 dimensions, 64 numbers"
+    assert rows["codebook"] == "16 codes, for latents of 4 dimensions"
     encoder = sum(math.prod(p.shape) for p in left.tokenizer.encoder.parameters())
     assert rows["encoder"] == f"{encoder:,} parameters"
     assert rows["fingerprint"] == left.tokenizer.fingerprint

@@ -16,11 +16,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from vqtok.hub.evidence import Evidence, find_evidence
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
+from vqtok.quantizers import build_quantizer
 
 __all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
 
@@ -116,16 +118,19 @@ def write_card(folder: str | Path) -> None:
 
 def tokenizer_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
     """Fill in the template of a tokenizer."""
-    network, quantizer = folder.config["network"], folder.config["quantizer"]
+    network = folder.config["network"]
+    with torch.device("meta"):  # its sizes, at no cost
+        quantizer = build_quantizer(folder.config["quantizer"])
     height, width = folder.config["image_size"]
-    factor, size, books = network["downsample_factor"], quantizer["codebook_size"], quantizer.get("num_codebooks", 1)
+    factor, size, books = network["downsample_factor"], quantizer.codebook_size, quantizer.num_codebooks
+    codebooks = f"{books} times {size} codes" if books > 1 else f"{size} codes"
     grid = [height // factor, width // factor, *([books] if books > 1 else [])]
     colours = CHANNELS.get(folder.config["num_channels"], f"{folder.config['num_channels']} channels")
     facts = {
         "pictures": f"{height}x{width} pixels, {colours}, resized by {folder.config['resample']} and cropped if needed",
         "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per picture",
-        "codebook": f"{size} codes of {quantizer['code_dim']} dimensions",
-        "quantizer": options(quantizer, without=("codebook_size", "code_dim")),
+        "codebook": f"{codebooks}, for latents of {quantizer.code_dim} dimensions",
+        "quantizer": options(folder.config["quantizer"], without=("codebook_size", "code_dim")),
         "network": options(network),
         "size of a picture in codes": f"{math.ceil(math.prod(grid) * math.log2(size))} bits",
     }
@@ -268,7 +273,12 @@ def rows(facts: Mapping[str, str]) -> str:
 
 
 def options(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    given = [f"{name} {value}" for name, value in section.items() if name not in ("type", *without)]
+    """`ema`, beta 0.25, ...; a section in it in parentheses."""
+    given = [
+        f"{name} ({options(value)})" if isinstance(value, Mapping) else f"{name} {value}"
+        for name, value in section.items()
+        if name not in ("type", *without)
+    ]
     return ", ".join([f"`{section['type']}`", *given])
 
 

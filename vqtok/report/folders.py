@@ -82,12 +82,12 @@ def tokenizer_rows(folder: Path) -> Rows:
     bits = tokenizer.codes_per_image * math.log2(tokenizer.codebook_size)
     raw = height * width * config.num_channels * 8
     channels = {1: "grey", 3: "RGB"}.get(config.num_channels, f"{config.num_channels} channels")
-    size = tokenizer.quantizer.code_dim
-    numbers = tokenizer.num_codebooks * tokenizer.codebook_size * size
+    times = f"{tokenizer.num_codebooks} times " if tokenizer.num_codebooks > 1 else ""
+    dimensions = tokenizer.quantizer.code_dim
     rows = [
         ("pictures", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
         ("grid", grid_text(tokenizer.grid, tokenizer.num_codebooks)),
-        ("codebook", f"{tokenizer.codebook_size:,} codes of {size} dimensions, {numbers:,} numbers"),
+        ("codebook", f"{times}{tokenizer.codebook_size:,} codes, for latents of {dimensions} dimensions"),
         ("size", f"{bits:,.5g} bits a picture, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
         ("network", options_text(config.network)),
         ("quantizer", options_text(config.quantizer, without=("codebook_size", "code_dim"))),
@@ -206,8 +206,12 @@ def grid_text(grid: tuple[int, int], num_codebooks: int) -> str:
 
 
 def options_text(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """conv: hidden_size 128, residual_size 32, ..."""
-    given = [f"{name} {value}" for name, value in section.items() if name not in ("type", *without)]
+    """conv: hidden_size 128, residual_size 32, ...; a section in it in parentheses."""
+    given = [
+        f"{name} ({options_text(value)})" if isinstance(value, Mapping) else f"{name} {value}"
+        for name, value in section.items()
+        if name not in ("type", *without)
+    ]
     return f"{section['type']}: {', '.join(given)}"
 
 
