@@ -17,14 +17,14 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, straight_through
 from vqtok.quantizers.codebook import at_least_zero
 from vqtok.quantizers.processes import mean_over_processes
+from vqtok.quantizers.soft_bits import bit_entropy
 
-__all__ = ["BitQuantizer", "assignments", "bit_entropy", "bits_of", "codes_of", "entropy", "mean_of_sums"]
+__all__ = ["BitQuantizer", "bits_of", "codes_of", "mean_of_sums"]
 
 
 def bits_of(codes: Tensor, number: int) -> Tensor:
@@ -37,28 +37,6 @@ def codes_of(bits: Tensor) -> Tensor:
     """The codes that bits stand for, the least significant first: bool (B, D, h, w) -> int64 (B, h, w)."""
     places = torch.arange(bits.shape[1], device=bits.device).view(1, -1, 1, 1)
     return (bits.long() << places).sum(dim=1)
-
-
-def bit_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of a bit with these log-odds, element by element; exact however far from 0 they are."""
-    return torch.sigmoid(logits) * softplus(-logits) + torch.sigmoid(-logits) * softplus(logits)
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Entropy in nats of one distribution, a scalar; its gradient is finite where a probability is 0."""
-    tiny = torch.finfo(probabilities.dtype).tiny
-    return -(probabilities * probabilities.clamp(min=tiny).log()).sum()
-
-
-def assignments(logits: Tensor) -> Tensor:
-    """p(c | z) of all codes: log-odds of the bits (d, N), the least significant first -> (2^d, N)."""
-    if logits.shape[0] == 0:
-        return logits.new_ones(1, logits.shape[1])
-    if logits.shape[0] == 1:
-        return torch.sigmoid(torch.cat([-logits, logits]))
-    half = logits.shape[0] // 2
-    low, high = assignments(logits[:half]), assignments(logits[half:])
-    return (high[:, None, :] * low[None, :, :]).flatten(0, 1)
 
 
 def mean_of_sums(sums: Tensor, rows: int, *, over_processes: bool) -> Tensor:

@@ -15,7 +15,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.bits import BitQuantizer, assignments, entropy
+from vqtok.quantizers.bits import BitQuantizer
+from vqtok.quantizers.soft_bits import entropy, sum_of_assignments
 
 __all__ = ["LookupFreeQuantizer"]
 
@@ -62,8 +63,7 @@ class LookupFreeQuantizer(BitQuantizer):
         return placed * (4 / self.temperature)
 
     def assignment_sums(self, logits: Tensor) -> Tensor:
-        half = self.code_dim // 2
-        return (assignments(logits[half:]) @ assignments(logits[:half]).t()).flatten()
+        return sum_of_assignments(logits)
 
     def use_entropy(self, means: Tensor) -> Tensor:
         return entropy(means)
