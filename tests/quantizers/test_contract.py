@@ -10,92 +10,92 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.quantizers.methods import METHODS, SMALL, VARIANTS, draws, numbers_of, options_of
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers import QUANTIZERS, Quantizer, build_quantizer, quantizer_options
 
-METHODS = sorted(QUANTIZERS)
-VARIANTS: list[dict[str, Any]] = [
-    {"type": "ema"},
-    {"type": "vq"},
-    {"type": "gumbel"},
-    {"type": "gumbel", "logits": "linear", "start": "normal", "restart_threshold": 0.0},
-]
-shapes = given(
-    batch=st.integers(1, 3),
-    dim=st.integers(1, 6),
-    height=st.integers(1, 4),
-    width=st.integers(1, 4),
-    size=st.integers(2, 40),
-    seed=st.integers(0, 2**16),
-)
-few = settings(max_examples=20, deadline=None)
+TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+few = settings(max_examples=25, deadline=None)
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+every_method = pytest.mark.parametrize("method", METHODS)
+every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["type"])
 
 
-def make(options: dict[str, Any], **more: Any) -> Quantizer:
-    return build_quantizer({"codebook_size": 16, "code_dim": 3} | options | more)
+def latents_for(quantizer: Quantizer, *shape: int, **options: Any) -> torch.Tensor:
+    batch, height, width = shape
+    return torch.randn(batch, quantizer.code_dim, height, width, **options)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+def test_no_method_is_left_out() -> None:
+    assert set(SMALL) == set(METHODS) == {options["type"] for options in VARIANTS}
+
+
+@every_method
 @few
-@shapes
+@given(data=st.data(), shape=shapes, dtype=st.sampled_from(TYPES), seed=st.integers(0, 2**16))
 def test_shapes_types_and_ranges(
-    options: dict[str, Any], batch: int, dim: int, height: int, width: int, size: int, seed: int
+    method: str, data: st.DataObject, shape: tuple[int, int, int], dtype: torch.dtype, seed: int
 ) -> None:
+    options = data.draw(options_of(method))
     torch.manual_seed(seed)
-    quantizer = make(options, codebook_size=size, code_dim=dim)
-    assert (quantizer.codebook_size, quantizer.code_dim, quantizer.num_codebooks) == (size, dim, 1)
+    quantizer = build_quantizer(options)
+    size, number, dim = numbers_of(options)
+    assert (quantizer.codebook_size, quantizer.num_codebooks, quantizer.code_dim) == (size, number, dim)
     for training in (True, False):
-        latents = torch.randn(batch, dim, height, width, requires_grad=True)
+        latents = latents_for(quantizer, *shape, dtype=dtype, requires_grad=True)
         output = quantizer.train(training)(latents)
         assert output.quantized.shape == latents.shape
-        assert output.quantized.dtype == torch.float32
-        assert output.codes.shape == (batch, height, width)
+        assert output.quantized.dtype == output.loss.dtype == torch.float32
+        assert output.codes.shape == (shape if number == 1 else (*shape, number))
         assert output.codes.dtype == torch.int64
-        assert 0 <= int(output.codes.min()) <= int(output.codes.max()) < size
+        lowest = -1 if training and options.get("stage_dropout") else 0
+        assert lowest <= int(output.codes.min()) <= int(output.codes.max()) < size
         assert output.loss.shape == () and output.loss.isfinite()
         assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
         (output.loss + output.quantized.sum()).backward()
         assert latents.grad is not None and latents.grad.isfinite().all()
+        distortion = quantizer.distortion(latents)
+        assert distortion.shape == shape and distortion.dtype == torch.float32
+        assert distortion.min() >= 0 and not distortion.requires_grad
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("options", VARIANTS)
+@every_method
 @few
-@shapes
+@given(data=st.data(), shape=shapes, dtype=st.sampled_from(TYPES), seed=st.integers(0, 2**16))
 def test_decode_of_encode_is_what_a_forward_pass_gives(
-    options: dict[str, Any], training: bool, batch: int, dim: int, height: int, width: int, size: int, seed: int
+    method: str, training: bool, data: st.DataObject, shape: tuple[int, int, int], dtype: torch.dtype, seed: int
 ) -> None:
     """Bit for bit from one state. A forward pass in training moves the state, so two copies start from it."""
+    options = data.draw(options_of(method))
     torch.manual_seed(seed)
-    quantizer = make(options, codebook_size=size, code_dim=dim, decay=0.5)
+    quantizer = build_quantizer(options)
     for _ in range(3):
-        quantizer(torch.randn(batch, dim, height, width))  # started, moved, perhaps restarted
-    latents = torch.randn(batch, dim, height, width)
+        quantizer(latents_for(quantizer, *shape))  # started, moved, perhaps restarted
+    latents = latents_for(quantizer, *shape, dtype=dtype)
     other = copy.deepcopy(quantizer)
     output = quantizer.train(training)(latents)
-    if training and options["type"] == "gumbel":
-        assert torch.equal(other.decode(output.codes), output.quantized)  # codes are drawn here
-    else:
+    assert torch.equal(other.decode(output.codes), output.quantized)
+    if not (training and draws(options)):
         assert torch.equal(other.encode(latents), output.codes)
-        assert torch.equal(other.decode(other.encode(latents)), output.quantized)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@every_variant
 def test_no_term_depends_on_the_batch_size(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    quantizer = make(options).eval()
-    latents = torch.randn(4, 3, 3, 5)
+    quantizer = build_quantizer(options).eval()
+    latents = latents_for(quantizer, 4, 3, 5)
     once, twice = quantizer(latents), quantizer(torch.cat([latents, latents]))
     torch.testing.assert_close(once.loss, twice.loss)
     for name, value in once.metrics.items():
         torch.testing.assert_close(value, twice.metrics[name])
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@every_variant
 def test_autocast_changes_nothing(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    quantizer = make(options, codebook_size=300)
-    latents = torch.randn(4, 3, 3, 5)
+    quantizer = build_quantizer(options)
+    latents = latents_for(quantizer, 4, 3, 5)
     same = copy.deepcopy(quantizer)
     torch.manual_seed(1)
     plain = quantizer(latents)
@@ -103,73 +103,137 @@ def test_autocast_changes_nothing(options: dict[str, Any]) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = same(latents)
         encoded = same.eval().encode(latents)
+        decoded, distortion = same.decode(encoded), same.distortion(latents)
     assert torch.equal(plain.quantized, cast.quantized)
     assert torch.equal(plain.codes, cast.codes)
     assert torch.equal(plain.loss, cast.loss)
     assert torch.equal(quantizer.eval().encode(latents), encoded)
+    assert torch.equal(quantizer.decode(encoded), decoded)
+    assert torch.equal(quantizer.distortion(latents), distortion)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@every_variant
 def test_channels_last_changes_nothing(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    quantizer = make(options).eval()
-    latents = torch.randn(2, 3, 4, 5)
+    quantizer = build_quantizer(options).eval()
+    latents = latents_for(quantizer, 2, 4, 5)
     last = latents.to(memory_format=torch.channels_last)
     assert torch.equal(quantizer(latents).quantized, quantizer(last).quantized)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
-def test_state_survives_saving_and_a_reset_fills_everything(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@every_variant
+def test_one_that_was_cast_to_another_type_still_works_in_float32(options: dict[str, Any], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    quantizer = make(options)
-    quantizer(torch.randn(2, 3, 4, 4))
-    other = make(options)
+    quantizer = build_quantizer(options).eval().to(dtype)
+    latents = latents_for(quantizer, 2, 4, 5, dtype=dtype)
+    output = quantizer(latents)
+    decoded = quantizer.decode(quantizer.encode(latents))
+    assert decoded.dtype == torch.float32
+    assert torch.equal(decoded, output.quantized)
+
+
+@every_variant
+def test_state_survives_saving_and_a_reset_begins_anew(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer(options)
+    quantizer(latents_for(quantizer, 2, 4, 4))
+    other = build_quantizer(options)
     other.load_state_dict(quantizer.state_dict())
-    latents = torch.randn(2, 3, 4, 4)
+    latents = latents_for(quantizer, 2, 4, 4)
     torch.manual_seed(1)
     output = quantizer(latents)
     torch.manual_seed(1)
     assert torch.equal(other(latents).quantized, output.quantized)
-    assert set(quantizer.training_state) | {"codebook"} <= set(quantizer.state_dict())
+    assert {name.rsplit(".", 1)[-1] for name in quantizer.state_dict()} >= set(quantizer.training_state)
+
     for tensor in [*other.parameters(), *other.buffers()]:
         tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 9)
+    fresh = build_quantizer(options)
+    for each in (other, fresh):
+        torch.manual_seed(2)
+        each.reset_parameters()
+        output = each(latents)
+    torch.manual_seed(2)
     other.reset_parameters()
-    assert all(tensor.isfinite().all() for tensor in other.state_dict().values())
-    assert not bool(other.started)
+    assert torch.equal(other(latents).quantized, output.quantized)
+    for name, tensor in fresh.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 def test_the_registry_is_the_classes_by_name() -> None:
-    assert METHODS == ["ema", "gumbel", "vq"]
+    assert list(QUANTIZERS) == METHODS  # sorted
     for method, kind in QUANTIZERS.items():
-        options = quantizer_options(method)
-        assert options["codebook_size"] == 512 and options["code_dim"] == 64
-        assert type(build_quantizer({"type": method, "codebook_size": 4, "code_dim": 2})) is kind
+        assert set(SMALL[method]) <= set(quantizer_options(method))
+        assert type(build_quantizer({"type": method, **SMALL[method]})) is kind
+
+
+def test_options_of_a_method_can_be_changed_without_changing_its_defaults() -> None:
+    quantizer_options("product")["each"]["type"] = "vq"
+    quantizer_options("fsq")["levels"].append(9)
+    assert quantizer_options("product")["each"] == {"type": "ema"}
+    assert quantizer_options("fsq")["levels"] == [8, 8, 8]
 
 
 def test_a_method_that_does_not_exist_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match=r"one of ema, gumbel, vq, got 'gumble'. Did you mean 'gumbel'\?"):
+    with pytest.raises(ConfigurationError, match=r"one of bsq, ema, .*, vq, got 'gumble'. Did you mean 'gumbel'\?"):
         quantizer_options("gumble")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "ema", "codebook_size": 1}, "codebook_size must be at least 2, got 1"),
-        ({"type": "vq", "code_dim": 0}, "code_dim must be at least 1, got 0"),
-        ({"type": "vq", "beta": -0.1}, "beta must be at least 0, got -0.1"),
-        ({"type": "ema", "beta": -0.1}, "beta must be at least 0, got -0.1"),
+        ({"type": "ema", "codebook_size": 1}, "quantizer.codebook_size must be at least 2, got 1"),
+        ({"type": "vq", "code_dim": 0}, "quantizer.code_dim must be at least 1, got 0"),
+        (
+            {"type": "vq", "code_dim": 3, "projection_dim": 4},
+            "between 1 and quantizer.code_dim 3, or 0 .* got 4",
+        ),
+        ({"type": "vq", "projection_dim": -1}, "projection_dim must be between 1 .* got -1"),
+        ({"type": "vq", "beta": -0.1}, "beta must be at least 0 and finite, got -0.1"),
+        ({"type": "simvq", "beta": float("nan")}, "beta must be at least 0 and finite, got nan"),
+        ({"type": "ibq", "beta": float("inf")}, "beta must be at least 0 and finite, got inf"),
+        ({"type": "vq", "metric": "cosin"}, r"metric must be one of cosine, euclidean, .* Did you mean 'cosine'\?"),
+        ({"type": "vq", "gradient": "rotate"}, r"one of rotation, straight-through, .* Did you mean 'rotation'\?"),
+        ({"type": "ema", "start": "zeros"}, "start must be one of kmeans, latents, normal, got 'zeros'"),
+        ({"type": "ibq", "entropy_weight": -1.0}, "entropy_weight must be at least 0 and finite, got -1.0"),
+        ({"type": "ibq", "entropy_temperature": 0.0}, "entropy_temperature must be above 0, got 0.0"),
         ({"type": "ema", "decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
         ({"type": "ema", "epsilon": 0.0}, "epsilon must be above 0, got 0.0"),
-        ({"type": "ema", "start": "zeros"}, "start must be 'latents' or 'normal', got 'zeros'"),
         ({"type": "vq", "restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
-        ({"type": "gumbel", "logits": "cosine"}, "logits must be 'distance' or 'linear', got 'cosine'"),
+        ({"type": "gumbel", "logits": "cosine"}, "logits must be one of distance, linear, got 'cosine'"),
         ({"type": "gumbel", "logits": "linear"}, "set quantizer.start=normal and quantizer.restart_threshold=0"),
-        ({"type": "gumbel", "kl_weight": -1.0}, "kl_weight must be at least 0, got -1.0"),
+        (
+            {"type": "gumbel", "logits": "linear", "start": "normal", "restart_threshold": 0.0, "metric": "cosine"},
+            "leave out quantizer.metric and quantizer.entropy_weight, or set quantizer.logits=distance",
+        ),
+        ({"type": "gumbel", "kl_weight": -1.0}, "kl_weight must be at least 0 and finite, got -1.0"),
         ({"type": "gumbel", "temperature_end": 2.0}, "both above 0, got 1.0 and 2.0"),
         ({"type": "gumbel", "temperature_end": 0.0}, "both above 0, got 1.0 and 0.0"),
         ({"type": "gumbel", "temperature_steps": 0}, "temperature_steps must be at least 1, got 0"),
+        ({"type": "product", "num_codebooks": 1}, "quantizer.num_codebooks must be at least 2, got 1"),
+        ({"type": "product", "each": {"type": "product"}}, "each must be a method with one codebook, got 'product'"),
+        ({"type": "product", "each": {"type": "residual"}}, "each must be a method with one codebook, got 'residual'"),
+        (
+            {"type": "product", "each": {"type": "vq", "codebook_size": 1}},
+            "quantizer.each.codebook_size must be at least 2, got 1",
+        ),
+        ({"type": "residual", "num_codebooks": 0}, "quantizer.num_codebooks must be at least 2, got 0"),
+        ({"type": "residual", "stage_dropout": 1.0}, r"quantizer.stage_dropout must be in \[0, 1\), got 1.0"),
+        ({"type": "residual", "gradient": "none"}, "quantizer.gradient must be one of rotation, straight-through"),
+        ({"type": "residual", "each": {"type": "fsq"}}, "each.type must be one of ema, simvq, vq .* got 'fsq'"),
+        ({"type": "residual", "each": {"type": "gumbel"}}, "each.type must be one of ema, simvq, vq .* got 'gumbel'"),
+        ({"type": "residual", "each": {"type": "ibq"}}, "each.type must be one of ema, simvq, vq .* got 'ibq'"),
+        ({"type": "residual", "each": {"type": "vq", "metric": "cosine"}}, "each.metric cannot be 'cosine' .* leave"),
+        ({"type": "residual", "each": {"type": "vq", "projection_dim": 2}}, "each.projection_dim cannot be 2"),
+        (
+            {"type": "residual", "each": {"type": "vq", "gradient": "rotation"}},
+            "each.gradient cannot be 'rotation' .* set quantizer.gradient",
+        ),
+        ({"type": "residual", "each": {"type": "ema", "decay": 2.0}}, r"quantizer.each.decay must be in \[0, 1\)"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        make(options)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        build_quantizer(options)
+    assert "\n" not in str(caught.value)

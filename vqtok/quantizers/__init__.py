@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError
+from vqtok.errors import nearest as nearest_name  # `nearest` is a file of this package
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, perplexity
 from vqtok.quantizers.bsq import BinarySphericalQuantizer
 from vqtok.quantizers.ema import EMAQuantizer
@@ -63,7 +64,7 @@ def quantizer_options(method: str) -> dict[str, Any]:
     if not isinstance(method, str) or method not in QUANTIZERS:
         allowed = ", ".join(sorted(QUANTIZERS))
         raise ConfigurationError(
-            f"quantizer.type must be one of {allowed}, got {method!r}.{nearest(str(method), QUANTIZERS)}"
+            f"quantizer.type must be one of {allowed}, got {method!r}.{nearest_name(str(method), QUANTIZERS)}"
         )
     options: dict[str, Any] = {}
     for kind in reversed(
@@ -79,3 +80,11 @@ def build_quantizer(options: Mapping[str, Any]) -> Quantizer:
     """A quantizer from its configuration: `{"type": "ema", "codebook_size": 512, ...}`, what is left out by default."""
     given = {name: value for name, value in options.items() if name != "type"}
     return QUANTIZERS[options["type"]](**given)
+
+
+def build_each(options: Mapping[str, Any]) -> Quantizer:
+    """A quantizer that is a part of another, from the section `each`; what is refused is named as it was given."""
+    try:
+        return build_quantizer(options)
+    except ConfigurationError as error:
+        raise ConfigurationError(str(error).replace("quantizer.", "quantizer.each.")) from None

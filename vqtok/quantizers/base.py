@@ -20,6 +20,7 @@ __all__ = [
     "GRADIENTS",
     "Quantizer",
     "QuantizerOutput",
+    "entropy",
     "from_rows",
     "mean_squared_error",
     "perplexity",
@@ -114,7 +115,8 @@ def rotation_trick(latents: Tensor, quantized: Tensor) -> Tensor:
     with torch.no_grad():
         z, e = normalize(latents, dim=1), normalize(quantized, dim=1)
         middle = normalize(z + e, dim=1)
-        scale = quantized.norm(dim=1, keepdim=True) / latents.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        length = latents.norm(dim=1, keepdim=True)
+        scale = torch.where(length > 0, quantized.norm(dim=1, keepdim=True) / length.clamp(min=1e-12), 0.0)
     along = (latents * middle).sum(dim=1, keepdim=True)
     turned: Tensor = scale * (latents - 2 * along * middle + 2 * (latents * z).sum(dim=1, keepdim=True) * e)
     return quantized.detach() + (turned - turned.detach())
@@ -133,7 +135,12 @@ def mean_squared_error(first: Tensor, second: Tensor) -> Tensor:
     return error
 
 
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy in nats of one distribution, a scalar; its gradient is finite where a probability is 0."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    return -(probabilities * probabilities.clamp(min=tiny).log()).sum()
+
+
 def perplexity(counts: Tensor) -> Tensor:
     """exp of the entropy of how often each code was used; counts (K,), K when all are used alike, 1 when one is."""
-    shares = counts / counts.sum().clamp(min=1)
-    return torch.exp(torch.special.entr(shares).sum())
+    return entropy(counts / counts.sum().clamp(min=1)).exp()

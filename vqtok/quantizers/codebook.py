@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from vqtok.errors import ConfigurationError, nearest
-from vqtok.quantizers.base import Quantizer, QuantizerOutput, from_rows, to_rows
+from vqtok.quantizers.base import Quantizer, QuantizerOutput, entropy, from_rows, to_rows
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
-from vqtok.quantizers.processes import mean_over_processes, pick_rows
+from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows
 
 __all__ = ["Chosen", "CodebookQuantizer", "at_least_zero", "one_of"]
 
@@ -139,6 +139,7 @@ class CodebookQuantizer(Quantizer):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.codebook, std=1 / math.sqrt(self.vector_dim))
         nn.init.zeros_(self.started)
+        self._known_started = False
         if self._projects:
             for projection in (self.project_in, self.project_out):
                 nn.init.xavier_uniform_(projection.weight)
@@ -202,11 +203,11 @@ class CodebookQuantizer(Quantizer):
         return normalize(vectors, dim=1) if self.metric == "cosine" else vectors
 
     def table(self) -> Tensor:
-        """The vectors of all codes, (K, d), with the gradient to what they are learned by.
+        """The vectors of all codes, float32 (K, d), with the gradient to what they are learned by.
 
         In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
         """
-        return self.compared(self.codebook.clone() if self.training else self.codebook)
+        return self.compared(self.codebook.clone() if self.training else self.codebook.float())
 
     @torch.no_grad()
     def code_of(self, rows: Tensor) -> Tensor:
@@ -219,10 +220,12 @@ class CodebookQuantizer(Quantizer):
 
     @torch.no_grad()
     def start_once(self, rows: Tensor) -> None:
-        """On the first training batch, put the codes where `start` says; rows (N, d)."""
+        """On the first training batch that has rows, put the codes where `start` says; rows (N, d)."""
         if self._known_started:
             return
         if not bool(self.started):  # the one look from the host; remembered from then on
+            if int(count_rows(rows).sum()) == 0:
+                return
             vectors = self.codebook
             if self.start != "normal":
                 strata = torch.arange(self.codebook_size, device=rows.device, dtype=torch.float64)
@@ -251,6 +254,6 @@ class CodebookQuantizer(Quantizer):
         stride = max(1, -(-rows.shape[0] * self.codebook_size // ASSIGNMENTS))
         log_p = (self.affinity(rows[::stride], table) / self.entropy_temperature).log_softmax(dim=1)
         entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
-        use = mean_over_processes(log_p.exp())
-        yield "code_entropy", (self.entropy_weight, mean_over_processes(entropies)[0])
-        yield "use_entropy", (-self.entropy_weight, torch.special.entr(use).sum())
+        use = mean_over_processes(log_p.exp(), together=self.training)
+        yield "code_entropy", (self.entropy_weight, mean_over_processes(entropies, together=self.training)[0])
+        yield "use_entropy", (-self.entropy_weight, entropy(use))

@@ -60,7 +60,8 @@ class EMAQuantizer(NearestCodeQuantizer, RestartingQuantizer):
         self.code_sums.lerp_(sums, 1 - self.decay)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
-        self.codebook.copy_(self.code_sums / smoothed[:, None])
+        moved = self.code_sums / smoothed[:, None]
+        self.codebook.copy_(torch.where(total > 0, moved, self.codebook))  # without decay an empty batch leaves 0 / 0
         self.restart_dead(rows, counts.sum())
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "mean_over_processes", "pick_rows"]
+__all__ = ["all_reduce_sum", "count_rows", "mean_over_processes", "pick_rows"]
 
 
 def several_processes() -> bool:
@@ -23,11 +23,13 @@ def all_reduce_sum(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
-def mean_over_processes(rows: Tensor) -> Tensor:
+def mean_over_processes(rows: Tensor, *, together: bool = True) -> Tensor:
     """The mean of the rows of all processes, with the gradient that data parallel training needs.
 
     Args:
         rows: (N, M), this process's part; the parts may differ in length and may be empty.
+        together: False takes the mean of this process's rows alone, as outside of training, where the others may be
+            doing something else.
 
     Returns:
         (M,): the mean over all rows of all processes; zeros where there are none. Towards this process's rows the
@@ -36,11 +38,21 @@ def mean_over_processes(rows: Tensor) -> Tensor:
     total = rows.sum(dim=0)
     count = torch.full((), rows.shape[0], dtype=rows.dtype, device=rows.device)
     whole, processes = total.detach().clone(), 1
-    if several_processes():
+    if together and several_processes():
         all_reduce_sum(whole, count)
         processes = dist.get_world_size()
     count = count.clamp(min=1)
     return whole / count + (total - total.detach()) * (processes / count)
+
+
+def count_rows(rows: Tensor) -> Tensor:
+    """How many rows each process has: int64 (P,)."""
+    if not several_processes():
+        return torch.full((1,), rows.shape[0], device=rows.device)
+    counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
+    counts[dist.get_rank()] = rows.shape[0]
+    dist.all_reduce(counts)
+    return counts
 
 
 def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
@@ -51,17 +63,16 @@ def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
         positions: (M,) in [0, 1); the positions of the first process count.
 
     Returns:
-        (M, D): what one process that held the whole batch, parts in order of rank, would have picked.
+        (M, D): what one process that held the whole batch, parts in order of rank, would have picked; zeros where no
+        process has any row.
     """
     if not several_processes():
-        return rows[(positions * rows.shape[0]).long()]
+        return rows[(positions * rows.shape[0]).long()] if len(rows) else rows.new_zeros(len(positions), rows.shape[1])
     positions = positions.clone()
     dist.broadcast(positions, 0)
-    lengths = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
-    lengths[dist.get_rank()] = rows.shape[0]
-    dist.all_reduce(lengths)
-    begin = lengths[: dist.get_rank()].sum()
-    index = (positions * lengths.sum()).long() - begin
+    counts = count_rows(rows)
+    begin = counts[: dist.get_rank()].sum()
+    index = (positions * counts.sum()).long() - begin
     picked = rows.new_zeros(len(positions), rows.shape[1])
     if rows.shape[0] > 0:
         mine = (index >= 0) & (index < rows.shape[0])

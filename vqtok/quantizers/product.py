@@ -30,12 +30,12 @@ class ProductQuantizer(Quantizer):
 
     def __init__(self, *, num_codebooks: int = 2, each: dict[str, Any] = EACH) -> None:
         super().__init__()
-        from vqtok.quantizers import build_quantizer  # which knows this class
+        from vqtok.quantizers import build_each  # which knows this class
 
         if num_codebooks < 2:
             raise ConfigurationError(f"quantizer.num_codebooks must be at least 2, got {num_codebooks}")
         self.num_codebooks = num_codebooks
-        self.parts = nn.ModuleList(build_quantizer(each) for _ in range(num_codebooks))
+        self.parts = nn.ModuleList(build_each(each) for _ in range(num_codebooks))
         first = self.part(0)
         if first.num_codebooks > 1:
             raise ConfigurationError(f"quantizer.each must be a method with one codebook, got {each['type']!r}")

@@ -53,7 +53,7 @@ class ResidualQuantizer(Quantizer):
         gradient: str = "straight-through",
     ) -> None:
         super().__init__()
-        from vqtok.quantizers import build_quantizer  # which knows this class
+        from vqtok.quantizers import build_each  # which knows this class
 
         if num_codebooks < 2:
             raise ConfigurationError(f"quantizer.num_codebooks must be at least 2, got {num_codebooks}")
@@ -64,7 +64,7 @@ class ResidualQuantizer(Quantizer):
         self.shared = shared
         self.stage_dropout = stage_dropout
         self.gradient = gradient
-        self.stages = nn.ModuleList(build_quantizer(each) for _ in range(1 if shared else num_codebooks))
+        self.stages = nn.ModuleList(build_each(each) for _ in range(1 if shared else num_codebooks))
         check_stage(self.stages[0], each)
         first = self.stage(0)
         self.code_dim = first.code_dim
@@ -81,6 +81,7 @@ class ResidualQuantizer(Quantizer):
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.batches_seen)
+        self._batches = None
         for index in range(len(self.stages)):
             self.stage(index).reset_parameters()
 
@@ -150,7 +151,7 @@ class ResidualQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         grid = (codes.shape[0], codes.shape[1], codes.shape[2])
-        total = self.stage(0).codebook.new_zeros(codes[..., 0].numel(), self.code_dim)
+        total = torch.zeros(codes[..., 0].numel(), self.code_dim, device=codes.device)
         for index, chosen in enumerate(codes.flatten(end_dim=-2).unbind(dim=-1)):
             vectors = self.stage(index).rows_of(chosen.clamp(min=0))
             total = total + torch.where(chosen[:, None] < 0, 0.0, vectors)

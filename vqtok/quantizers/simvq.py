@@ -42,7 +42,7 @@ class SimVQuantizer(NearestCodeQuantizer):
         nn.init.eye_(self.codebook_map)
 
     def table(self) -> Tensor:
-        return self.compared(self.codebook @ self.codebook_map.float())
+        return self.compared(self.codebook.float() @ self.codebook_map.float())
 
     def distances(self, rows: Tensor, vectors: Tensor) -> dict[str, tuple[float, Tensor]]:
         return {

@@ -149,25 +149,26 @@ def fill_options(
     """
     given = {"type": given} if isinstance(given, str) else given
     kind = given.get("type", default_type)
-    options = options_of(kind)
-    sections = {name: default for name, default in options.items() if isinstance(default, dict)}
+    try:
+        options = options_of(kind)
+    except ConfigurationError as error:  # which knows the outermost section alone
+        raise ConfigurationError(str(error).replace(section.partition(".")[0], section, 1)) from None
+    sections = [name for name, default in options.items() if isinstance(default, dict)]
+    for name in sections:
+        value = given.get(name, options[name])
+        if not isinstance(value, Mapping | str):
+            raise ConfigurationError(f"{section}.{name} must be a type or key: value entries, got {value!r}")
+        options[name] = fill_options(f"{section}.{name}", value, options[name]["type"], options_of)
     for name, value in given.items():
-        if name == "type":
-            continue
-        if name not in options:
-            inner = [key for key, default in sections.items() if name in options_of(default["type"])]
-            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else nearest(name, options)
+        if name not in ("type", *sections, *options):
+            inner = [key for key in sections if name in options[key]]
+            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else nearest(str(name), options)
             raise ConfigurationError(
                 f"{section}.{name} is not an option of {section}.type {kind!r}, "
                 f"which has {', '.join(sorted(options))}.{meant}"
             )
-        if name not in sections:
+        if name not in ("type", *sections):
             options[name] = as_type_of(f"{section}.{name}", value, options[name])
-    for name, default in sections.items():
-        value = given.get(name, default)
-        if not isinstance(value, Mapping | str):
-            raise ConfigurationError(f"{section}.{name} must be a type or key: value entries, got {value!r}")
-        options[name] = fill_options(f"{section}.{name}", value, default["type"], options_of)
     return {"type": kind, **options}
 
 

@@ -257,6 +257,8 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
 
 def put_entry(section: dict[str, Any], path: list[str], name: str, value: Any) -> None:
     """Set what a path leads to in a section; no path at all chooses its type."""
+    if len(path) == 1 and isinstance(value, str) and isinstance(section.get(path[0]), dict):
+        path = [*path, "type"]  # quantizer.each=vq is short for quantizer.each.type=vq
     if len(path) > 1:
         inner = section.get(path[0], {})
         section[path[0]] = {"type": inner} if isinstance(inner, str) else inner
