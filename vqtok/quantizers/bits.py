@@ -61,8 +61,8 @@ class BitQuantizer(Quantizer):
         codebook_size: K, a power of two, at least 2; D = log2 K.
         beta: weight of the commitment of the encoder to its codes.
         entropy_weight: weight of the entropy term, E[H(p(c | z))] - diversity_gamma H(E[p(c | z)]), in nats.
-        diversity_gamma: how much more the second part of that weighs, which spreads the batch over the codes, than
-            the first, which makes each choice a sure one.
+        diversity_gamma: weight of the second part of that, which spreads a batch over the codes, against the first,
+            which makes each choice a sure one.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """

@@ -39,8 +39,8 @@ class BinarySphericalQuantizer(BitQuantizer):
 
     Args:
         codebook_size: K, a power of two; D = log2 K.
-        beta: weight of the commitment, the mean squared distance ||u - c||^2 on the sphere; 0 as in the paper, whose
-            latents cannot leave their codes.
+        beta: weight of the commitment, the mean squared distance ||u - c||^2 on the sphere; 0 as in the paper's code,
+            since no latent can get far from its code.
         entropy_weight: weight of the entropy term in nats; 0.1 as in the paper's code.
         diversity_gamma: gamma; 1 as in the paper.
         inverse_temperature: tau; 2 as in the paper's code, which writes it as half of that.
