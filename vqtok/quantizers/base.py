@@ -94,7 +94,7 @@ def to_rows(latents: Tensor) -> Tensor:
 
 def from_rows(rows: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """(N, D) -> (B, D, h, w), where `grid` is (B, h, w)."""
-    return rows.view(*grid, -1).permute(0, 3, 1, 2)
+    return rows.view(*grid, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
