@@ -113,8 +113,8 @@ class ResidualQuantizer(Quantizer):
     @torch.no_grad()
     def learn(self, residuals: list[Tensor], codes: list[Tensor]) -> None:
         """Moving averages and restarts, after all stages are chosen: a shared codebook must not move in between."""
-        if self.shared:
-            self.stage(0).learn(torch.cat(residuals), torch.cat(codes))
+        if self.shared:  # row by row, so that the parts of several processes follow each other as the whole does
+            self.stage(0).learn(torch.stack(residuals, dim=1).flatten(0, 1), torch.stack(codes, dim=1).flatten())
             return
         for index, (residual, found) in enumerate(zip(residuals, codes, strict=True)):
             self.stage(index).learn(residual, found)
