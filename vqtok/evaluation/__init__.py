@@ -1,8 +1,9 @@
-"""How good a tokenizer is: reconstruction error and code use on named pictures, written as one metrics.json."""
+"""How good a tokenizer is on named pictures: reconstruction error and use of codes, and the health of its codebook."""
 
 from __future__ import annotations
 
 from vqtok.evaluation.codebook import CodeUse, count_codes
+from vqtok.evaluation.health import CodebookHealth, measure_health
 from vqtok.evaluation.reconstruction import evaluate_tokenizer, write_metrics
 
-__all__ = ["CodeUse", "count_codes", "evaluate_tokenizer", "write_metrics"]
+__all__ = ["CodeUse", "CodebookHealth", "count_codes", "evaluate_tokenizer", "measure_health", "write_metrics"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from vqtok.errors import DataError
 
-__all__ = ["CodeUse", "count_codes"]
+__all__ = ["CodeUse", "count_codes", "top_share"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +59,14 @@ def count_codes(codes: npt.NDArray[Any], *, codebook_size: int, num_codebooks: i
     if columns.size and not 0 <= int(columns.min()) <= int(columns.max()) < codebook_size:
         raise DataError(f"codes must lie in [0, {codebook_size}), got {int(columns.min())} to {int(columns.max())}")
     return np.stack([np.bincount(column, minlength=codebook_size) for column in columns.T])
+
+
+def top_share(counts: npt.NDArray[np.int64], part: float = 0.01) -> float:
+    """The share of all positions that a part of the codes takes, the most used ones: the mean over codebooks.
+
+    Args:
+        counts: (Q, K).
+        part: of K, rounded up to a code; 0.01 is what even use of K = 100 codes and more would give.
+    """
+    most = -np.sort(-counts, axis=1)[:, : math.ceil(part * counts.shape[1])]
+    return float((most.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)).mean())

@@ -53,8 +53,8 @@ def attainable_usage(counts: Tensor) -> float:
 class CodeUseWindow:
     """How often each code was used over the last pictures of all processes.
 
-    A bucket holds the steps of a sixteenth of the window, at least one, and the window as many buckets as fit. So a full
-    window never holds more than `pictures`, or one batch where that is more, and less by under two buckets.
+    A bucket holds the steps of a sixteenth of the window, at least one, and the window as many buckets as fit. So a
+    full window never holds more than `pictures`, or one batch where that is more, and less by under two buckets.
 
     Args:
         num_codebooks, codebook_size: Q and K.

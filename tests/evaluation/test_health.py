@@ -1,0 +1,104 @@
+"""The health of a tiny tokenizer, against its codes looked at one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vqtok.data import ImageSource, Pictures, open_images, to_pixels
+from vqtok.errors import ConfigurationError
+from vqtok.evaluation import CodeUse, count_codes, measure_health
+from vqtok.evaluation.codebook import top_share
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+
+@pytest.fixture
+def source(pictures_folder: Path) -> ImageSource:
+    return open_images(str(pictures_folder), split="train", test_share=0.2)
+
+
+def make(quantizer: dict[str, Any], **changes: Any) -> VQTokenizer:
+    torch.manual_seed(0)
+    network = {"type": "conv", "hidden_size": 8, "residual_size": 4, "num_residual_blocks": 1}
+    values: dict[str, Any] = {"image_size": 16, "num_channels": 1, "network": network, "quantizer": quantizer}
+    return VQTokenizer(VQTokenizerConfig(**(values | changes))).eval()
+
+
+PRODUCT = {"type": "product", "num_codebooks": 2, "each": {"type": "ema", "codebook_size": 8, "code_dim": 2}}
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [{"type": "ema", "codebook_size": 16, "code_dim": 4}, {"type": "fsq", "levels": [3, 5]}, PRODUCT],
+    ids=lambda quantizer: quantizer["type"],
+)
+def test_numbers_are_those_of_the_codes(quantizer: dict[str, Any], source: ImageSource) -> None:
+    tokenizer = make(quantizer)
+    pixels = Pictures(source, image_size=(16, 16), num_channels=1).__getitems__(range(7))["pixels"]
+    codes = tokenizer.encode(to_pixels(pixels)).numpy()
+    size, codebooks = tokenizer.codebook_size, tokenizer.num_codebooks
+    health = measure_health(tokenizer, source, num_images=7, batch_size=3)
+    np.testing.assert_array_equal(health.counts, count_codes(codes, codebook_size=size, num_codebooks=codebooks))
+    use, numbers = CodeUse.from_counts(health.counts), health.numbers()
+    assert numbers["perplexity"] == use.perplexity
+    assert numbers["codes_in_use"] + numbers["dead_codes"] == codebooks * size
+    columns = codes.reshape(7, 4, 4, codebooks)
+    for q in range(codebooks):
+        for row, column in np.ndindex(4, 4):
+            assert health.codes_at_place[q, row, column] == len(set(columns[:, row, column, q]))
+    assert health.about["num_images"] == 7 and health.about["split"] == "train"
+    assert len(health.distances) == codebooks
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 128])
+def test_patches_are_the_nearest_of_all(batch_size: int, tiny_tokenizer: VQTokenizer, source: ImageSource) -> None:
+    pixels = Pictures(source, image_size=(16, 16), num_channels=1).__getitems__(range(len(source)))["pixels"]
+    with torch.no_grad():
+        latents = tiny_tokenizer.encoder(to_pixels(pixels))
+    codes, away = tiny_tokenizer.quantizer.encode(latents), tiny_tokenizer.quantizer.distortion(latents)
+    health = measure_health(tiny_tokenizer, source, batch_size=batch_size)
+    used = [int((codes == each.code).sum()) for each in health.examples]
+    assert used == sorted(used, reverse=True) and used[0] == health.counts.max()
+    for each in health.examples:
+        assert each.share == pytest.approx(int((codes == each.code).sum()) / codes.numel())
+        nearest = torch.where(codes == each.code, away, torch.inf).flatten(1).min(dim=1)
+        order = nearest.values.argsort()[: len(each.patches)]
+        assert len(each.patches) == min(8, int(nearest.values.isfinite().sum()))
+        for patch, picture in zip(each.patches, order.tolist(), strict=True):
+            row, column = divmod(int(nearest.indices[picture]), 4)
+            place = pixels[picture, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            np.testing.assert_array_equal(patch[0, 4:8, 4:8], place.numpy())
+
+
+def test_what_is_painted_is_the_middle_of_that_code_everywhere(
+    tiny_tokenizer: VQTokenizer, source: ImageSource
+) -> None:
+    example = measure_health(tiny_tokenizer, source, num_images=3).examples[0]
+    (whole,) = tiny_tokenizer.detokenize(torch.full((1, 4, 4), example.code))
+    np.testing.assert_allclose(example.painted[0], np.asarray(whole)[4:16, 4:16], atol=1)
+
+
+def test_colour_two_codes_and_a_grid_of_one_place(source: ImageSource) -> None:
+    tokenizer = make({"type": "vq", "codebook_size": 2, "code_dim": 1}, num_channels=3, image_size=4)
+    health = measure_health(tokenizer, source)
+    assert health.place_perplexity.shape == (1, 1, 1) and health.counts.sum() == len(source)
+    assert health.examples[0].patches.shape[1:] == (4, 12, 12)
+
+
+def test_the_share_of_the_most_used_codes() -> None:
+    counts = np.zeros((2, 150), dtype=np.int64)
+    counts[0, :4] = [5, 1, 3, 1]  # of 150 codes the top percent are two
+    counts[1] = 2
+    assert top_share(counts) == pytest.approx((0.8 + 2 / 150) / 2)
+
+
+@pytest.mark.parametrize("wrong", [{"num_images": 0}, {"batch_size": 0}])
+def test_what_makes_no_sense_is_refused(
+    wrong: dict[str, int], tiny_tokenizer: VQTokenizer, source: ImageSource
+) -> None:
+    with pytest.raises(ConfigurationError, match="must be at least 1, got 0"):
+        measure_health(tiny_tokenizer, source, **wrong)
