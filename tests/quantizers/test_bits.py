@@ -160,7 +160,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, dict[str
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=240)
     assert [process.exitcode for process in processes] == [0, 0]
     return [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
 
