@@ -14,6 +14,12 @@ For each size, rows x dimension / codes, in turn so that the noise of the machin
 Latents are as a convolution in channels_last leaves them, so that (B, D, h, w) is rows without a copy; the library gets
 the same numbers as (B, h*w, D). The goals are those of issue 3. With a CUDA device everything but faiss runs there,
 and the Triton kernel and the plain search are timed apart.
+
+What was tried for few dimensions and many codes, milliseconds at 16384x8/16384 on two cores: addmm and argmax whole 710
+to 840; the same compiled by inductor 650, the sum over dimensions fused with argmin 570, and with a bare minimum 530;
+least scores by blocks of codes, which every machine has, 125 to 130, of which the product takes 47 and `amin` 28;
+faiss, where it is installed, 33 to 53. At 8192x256/8192 the product alone is a fifth to a sixth of the time of the
+library, so that no search which makes it in float32 is eight times as fast.
 """
 
 from __future__ import annotations

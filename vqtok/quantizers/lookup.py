@@ -118,7 +118,7 @@ def least_by_blocks(rows: Tensor, scaled: Tensor, offsets: Tensor) -> Tensor:
         block = least[:count].argmin(dim=1)
         inside = by_block.gather(2, block[:, None, None].expand(-1, size, 1)).argmin(dim=1).squeeze(1)
         torch.add(inside, block, alpha=size, out=out)
-    return codes.clamp_(max=codebook_size - 1)
+    return codes.clamp_(max=codebook_size - 1)  # should a product round a copy downwards
 
 
 def least_by_rows(rows: Tensor, scaled: Tensor, offsets: Tensor) -> Tensor:
