@@ -2,36 +2,44 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from vector_quantize_pytorch import VectorQuantize
 
-from vqtok.quantizers import EMAQuantizer, GumbelQuantizer, VectorQuantizer
+from tests.quantizers.methods import rows_of
+from vqtok.quantizers import (
+    EMAQuantizer,
+    GumbelQuantizer,
+    IndexBackpropagationQuantizer,
+    SimVQuantizer,
+    VectorQuantizer,
+)
 from vqtok.quantizers.base import to_rows
-from vqtok.quantizers.codebook import CodebookQuantizer, pick_rows
+from vqtok.quantizers.codebook import CodebookQuantizer
 
-METHODS = [EMAQuantizer, VectorQuantizer, GumbelQuantizer]
+METHODS = [EMAQuantizer, GumbelQuantizer, IndexBackpropagationQuantizer, SimVQuantizer, VectorQuantizer]
 
 
 def make(method: type[CodebookQuantizer], **options: Any) -> CodebookQuantizer:
     torch.manual_seed(0)
-    return method(**({"codebook_size": 8, "code_dim": 3, "decay": 0.5} | options))
+    return method(**({"codebook_size": 8, "code_dim": 3} | options))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_codes_start_on_latents_of_the_first_batch_one_from_each_part_of_it(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="latents", restart_threshold=0.0)
+    quantizer = make(method, start="latents")
     latents = torch.randn(4, 3, 4, 4)
     rows = to_rows(latents)
     quantizer.start_once(rows)
     places = [int((rows == code).all(dim=1).nonzero()) for code in quantizer.codebook.detach()]
     assert [place // 8 for place in places] == list(range(8))  # 64 rows, 8 codes: code k from the k-th eighth
     assert bool(quantizer.started)
-    assert torch.equal(quantizer.cluster_size, torch.ones(8))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_first_training_batch_starts_the_codes(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="latents", restart_threshold=0.0).eval()
+    quantizer = make(method, start="latents").eval()
     at_first = quantizer.codebook.detach().clone()
     quantizer(torch.randn(4, 3, 4, 4))
     assert torch.equal(quantizer.codebook, at_first)
@@ -41,7 +49,7 @@ def test_only_the_first_training_batch_starts_the_codes(method: type[CodebookQua
     assert not torch.equal(started, at_first)
     quantizer.start_once(torch.randn(64, 3))
     assert torch.equal(quantizer.codebook, started)
-    loaded = make(method, start="latents", restart_threshold=0.0)
+    loaded = make(method, start="latents")
     loaded.load_state_dict(quantizer.state_dict())
     loaded.start_once(torch.randn(64, 3))
     assert torch.equal(loaded.codebook, started)
@@ -56,44 +64,100 @@ def test_a_normal_start_stays_where_it_was() -> None:
     assert torch.equal(quantizer.code_sums, at_first)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_dead_codes_and_no_others_are_put_on_latents_of_the_batch(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="normal", restart_threshold=0.25)
-    rows = torch.randn(64, 3)
-    quantizer.cluster_size.copy_(torch.tensor([0.0, 1.9, 2.0, 2.1, 8, 8, 8, 8]))  # the threshold is 0.25 * 64 / 8 = 2
-    before = quantizer.codebook.detach().clone()
-    torch.manual_seed(7)
-    expected = rows[(torch.rand(8, dtype=torch.float64) * 64).long()]
-    torch.manual_seed(7)
-    quantizer.restart_dead(rows, torch.tensor(64.0))
-    assert torch.equal(quantizer.codebook[:2], expected[:2])
-    assert torch.equal(quantizer.codebook[2:], before[2:])
-    assert quantizer.cluster_size.tolist() == pytest.approx([4.0, 4.0, 2.0, 2.1, 8, 8, 8, 8])
-    if isinstance(quantizer, EMAQuantizer):
-        torch.testing.assert_close(quantizer.code_sums[:2], 4 * expected[:2])
+def test_cosine_codes_are_the_librarys_over_several_steps() -> None:
+    """Moving averages of unit vectors, values, codes, commitment and the gradient through the normalisation."""
+    quantizer = make(EMAQuantizer, metric="cosine", start="normal", beta=1.0, decay=0.5, restart_threshold=0.0)
+    library = VectorQuantize(dim=3, codebook_size=8, decay=0.5, use_cosine_sim=True, rotation_trick=False).train()
+    assert isinstance(quantizer, EMAQuantizer)
+    quantizer.codebook.copy_(torch.nn.functional.normalize(quantizer.codebook, dim=1))
+    library._codebook.embed.data.copy_(quantizer.codebook[None])
+    library._codebook.embed_avg.copy_(quantizer.codebook[None])
+    for _ in range(4):
+        latents, weights = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
+        output = quantizer(latents)
+        rows, codes, loss = library(to_rows(latents)[None])
+        assert torch.equal(output.codes.flatten(), codes[0])
+        torch.testing.assert_close(to_rows(output.quantized), rows[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(output.loss, loss.sum(), rtol=1e-5, atol=1e-5)
+        (ours,) = torch.autograd.grad(output.loss + (weights * output.quantized).sum(), latents)
+        (theirs,) = torch.autograd.grad(loss.sum() + (to_rows(weights) * rows[0]).sum(), latents)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(quantizer.table(), library._codebook.embed[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_restart_leaves_no_code_unused(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="normal", restart_threshold=0.2, codebook_size=32)
-    alone = make(method, start="normal", restart_threshold=0.0, codebook_size=32)
-    latents = 3 + 0.01 * torch.randn(64, 3, 4, 4)  # far from any code
-    for _ in range(30):
-        for each in (quantizer, alone):
-            each(latents)
-    assert len(alone.encode(latents).unique()) < 8
-    assert len(quantizer.encode(latents).unique()) >= 30
+def test_cosine_codes_do_not_see_lengths(method: type[CodebookQuantizer]) -> None:
+    quantizer = make(method, metric="cosine").eval()
+    latents = torch.randn(2, 3, 4, 4)
+    lengths = torch.rand(2, 1, 4, 4) + 0.1
+    assert torch.equal(quantizer.encode(latents), quantizer.encode(lengths * latents))
+    norms = quantizer(latents).quantized.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+    directions = torch.nn.functional.normalize(quantizer.table(), dim=1).detach().double().numpy()
+    closest = (rows_of(latents) @ directions.T).argmax(axis=1)
+    np.testing.assert_array_equal(quantizer.encode(latents).flatten().numpy(), closest)
 
 
-def test_a_threshold_of_zero_never_restarts_and_draws_nothing() -> None:
-    quantizer = make(EMAQuantizer, start="normal", restart_threshold=0.0)
-    state = torch.get_rng_state()
-    quantizer(torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert quantizer.cluster_size.min().item() == 0.5
+@pytest.mark.parametrize("method", METHODS)
+def test_a_projection_compares_in_fewer_dimensions_and_comes_back(method: type[CodebookQuantizer]) -> None:
+    quantizer = make(method, projection_dim=2).eval()
+    latents = torch.randn(2, 3, 4, 4, requires_grad=True)
+    z = rows_of(latents) @ quantizer.project_in.weight.detach().double().numpy().T
+    e = quantizer.table().detach().double().numpy()
+    assert e.shape == (8, 2)
+    codes = quantizer.encode(latents).flatten().numpy()
+    scores = z @ e.T if method is IndexBackpropagationQuantizer else -((z[:, None] - e[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(codes, scores.argmax(axis=1))
+    output = quantizer(latents)
+    expected = e[codes] @ quantizer.project_out.weight.detach().double().numpy().T
+    np.testing.assert_allclose(rows_of(output.quantized), expected, rtol=1e-5, atol=1e-6)
+    distortion = ((z - e[codes]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(quantizer.distortion(latents).flatten().numpy(), distortion, rtol=1e-4, atol=1e-6)
+    (output.loss + output.quantized.square().sum()).backward()
+    for parameter in (quantizer.project_out.weight, quantizer.project_out.bias):
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0
 
 
-def test_rows_are_picked_by_their_relative_place() -> None:
-    rows = torch.arange(10.0)[:, None]
-    places = torch.tensor([0.0, 0.099, 0.1, 0.55, 0.999], dtype=torch.float64)
-    assert pick_rows(rows, places).flatten().tolist() == [0, 0, 1, 5, 9]
+def test_a_projection_learns_to_hold_codes_and_latents_together() -> None:
+    """The gradient of commitment and decoder through the projection, by autograd over the equations."""
+    quantizer = make(VectorQuantizer, projection_dim=2, start="normal")
+    latents, weights = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
+    output = quantizer(latents)
+    wanted = [latents, *quantizer.parameters()]
+    ours = torch.autograd.grad(output.loss + (weights * output.quantized).sum(), wanted)
+    z = quantizer.project_in(to_rows(latents))
+    e = quantizer.codebook[output.codes.flatten()]
+    through = quantizer.project_out(z + (e - z).detach())
+    loss = (z.detach() - e).square().mean() + 0.25 * (z - e.detach()).square().mean()
+    theirs = torch.autograd.grad(loss + (to_rows(weights) * through).sum(), wanted)
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [EMAQuantizer, GumbelQuantizer, SimVQuantizer, VectorQuantizer])
+def test_the_entropy_term_by_hand(method: type[CodebookQuantizer]) -> None:
+    """E[H(p)] - H(E[p]) with p = softmax(-|z - e|^2 / temperature), in nats; and what it adds to the gradient."""
+    quantizer = make(method, entropy_weight=0.5, entropy_temperature=2.0).eval()
+    plain = make(method).eval()
+    latents = torch.randn(2, 3, 4, 4, requires_grad=True)
+    output = quantizer(latents)
+    z = to_rows(latents).double()
+    p = torch.softmax(-(z[:, None] - quantizer.table().double()[None]).square().sum(dim=2) / 2.0, dim=1)
+    code_entropy, use = -(p * p.log()).sum(dim=1).mean(), p.mean(dim=0)
+    term = code_entropy + (use * use.log()).sum()
+    assert output.metrics["code_entropy"].item() == pytest.approx(code_entropy.item(), rel=1e-4)
+    assert output.metrics["use_entropy"].item() == pytest.approx(-(use * use.log()).sum().item(), rel=1e-4)
+    added = output.loss - plain(latents).loss
+    assert added.item() == pytest.approx(0.5 * term.item(), rel=1e-3, abs=1e-6)
+    ours, theirs = (torch.autograd.grad(value, latents)[0] for value in (added, 0.5 * term))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    assert "code_entropy" not in plain(latents).metrics
+
+
+def test_the_entropy_term_looks_at_no_more_rows_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer = make(VectorQuantizer, entropy_weight=1.0).eval()
+    latents = torch.randn(1, 3, 4, 4)
+    monkeypatch.setattr("vqtok.quantizers.codebook.ASSIGNMENTS", 8 * 4)
+    some = quantizer(latents).metrics["use_entropy"]
+    monkeypatch.undo()
+    torch.testing.assert_close(some, quantizer(latents[:, :, :, :1]).metrics["use_entropy"])  # every fourth row

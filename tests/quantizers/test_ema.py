@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vector_quantize_pytorch import VectorQuantize
 
 from vqtok.quantizers import EMAQuantizer
+from vqtok.quantizers.base import to_rows
 
 BATCH, DIM, HEIGHT, WIDTH, SIZE = 4, 3, 3, 2, 6
 
@@ -54,6 +56,29 @@ def test_counts_sums_and_codes_follow_equations_6_to_8(decay: float, epsilon: fl
         np.testing.assert_allclose(quantizer.cluster_size.numpy(), reference.counts, rtol=1e-5)
         np.testing.assert_allclose(quantizer.code_sums.numpy(), reference.sums, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(quantizer.codebook.numpy(), reference.e, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["rotation", "straight-through"])
+def test_against_the_library(gradient: str) -> None:
+    """Codebook, values and gradients over several steps."""
+    quantizer = make(decay=0.5, beta=0.25, gradient=gradient)
+    library = VectorQuantize(
+        dim=DIM, codebook_size=SIZE, decay=0.5, commitment_weight=0.25, rotation_trick=gradient == "rotation"
+    ).train()
+    library._codebook.embed.data.copy_(quantizer.codebook[None])
+    library._codebook.embed_avg.copy_(quantizer.codebook[None])
+    for _ in range(4):
+        latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
+        weights = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
+        output = quantizer(latents)
+        rows, codes, loss = library(to_rows(latents)[None])
+        assert torch.equal(output.codes.flatten(), codes[0])
+        torch.testing.assert_close(to_rows(output.quantized), rows[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(output.loss, loss.sum(), rtol=1e-5, atol=1e-5)
+        (ours,) = torch.autograd.grad(output.loss + (weights * output.quantized).sum(), latents)
+        (theirs,) = torch.autograd.grad(loss.sum() + (to_rows(weights) * rows[0]).sum(), latents)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(quantizer.codebook, library._codebook.embed[0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_gradient_is_the_commitment_alone_and_straight_through() -> None:

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.quantizers.methods import rows_of
 from vqtok.quantizers import GumbelQuantizer
 
 BATCH, DIM, HEIGHT, WIDTH, SIZE = 2, 3, 2, 3, 5
 ROWS = BATCH * HEIGHT * WIDTH
-
-
-def rows_of(latents: torch.Tensor) -> np.ndarray:
-    return latents.detach().double().permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).numpy()
 
 
 def make(**options: Any) -> GumbelQuantizer:

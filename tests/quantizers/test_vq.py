@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.quantizers.methods import rows_of
 from vqtok.quantizers import VectorQuantizer
 
 BATCH, DIM, HEIGHT, WIDTH, SIZE = 3, 4, 2, 5, 6
-
-
-def rows_of(latents: torch.Tensor) -> np.ndarray:
-    return latents.detach().double().permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).numpy()
 
 
 def make(beta: float = 0.25) -> VectorQuantizer:

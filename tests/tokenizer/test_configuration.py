@@ -8,7 +8,9 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
+from tests.quantizers.methods import VARIANTS
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers import quantizer_options
 from vqtok.tokenizer import VQTokenizerConfig
 from vqtok.tokenizer.configuration import check_divisible
 
@@ -28,11 +30,29 @@ def test_what_is_left_out_is_filled_in() -> None:
         "type": "vq",
         "codebook_size": 512,
         "code_dim": 64,
-        "beta": 1.0,
+        "projection_dim": 0,
+        "metric": "euclidean",
         "start": "latents",
+        "entropy_weight": 0.0,
+        "entropy_temperature": 1.0,
         "restart_threshold": 0.05,
         "decay": 0.99,
+        "beta": 1.0,
+        "gradient": "straight-through",
     }
+
+
+def test_a_section_in_a_section_is_filled_in_alike() -> None:
+    """A word stands for its type, what is left out gets the defaults of that type."""
+    config = VQTokenizerConfig(quantizer={"type": "product", "num_codebooks": 3, "each": "fsq"})
+    assert config.quantizer == {"type": "product", "num_codebooks": 3, "each": {"type": "fsq", "levels": [8, 8, 8]}}
+    config = VQTokenizerConfig(quantizer={"type": "residual", "each": {"beta": 1, "type": "vq"}})
+    assert config.quantizer is not None
+    assert config.quantizer["each"] == {"type": "vq", **quantizer_options("vq"), "beta": 1.0}
+    assert type(config.quantizer["each"]["beta"]) is float
+    config = VQTokenizerConfig(quantizer={"type": "product", "each": {"code_dim": 8}})
+    assert config.quantizer is not None
+    assert config.quantizer["each"] == {"type": "ema", **quantizer_options("ema"), "code_dim": 8}
 
 
 def test_no_two_configurations_share_their_defaults() -> None:
@@ -72,6 +92,18 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert saved["quantizer"] == config.quantizer
 
 
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["type"])
+def test_every_method_is_saved_and_loaded_the_same(options: dict[str, Any], tmp_path: Path) -> None:
+    config = VQTokenizerConfig(quantizer=options)
+    config.save_pretrained(tmp_path)
+    assert VQTokenizerConfig.from_pretrained(tmp_path).quantizer == config.quantizer
+    assert VQTokenizerConfig(quantizer=config.quantizer).quantizer == config.quantizer
+
+
+def each(**options: Any) -> dict[str, Any]:
+    return {"quantizer": {"type": "product", "each": options}}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -88,11 +120,51 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         ({"network": {"hidden_size": "8"}}, "network.hidden_size must be int, such as 128, got '8'"),
         ({"network": {"downsample_factor": 4.0}}, "network.downsample_factor must be int, such as 4, got 4.0"),
         ({"network": {"downsample_factor": 0}}, "network.downsample_factor must be a power of two, got 0"),
-        ({"quantizer": {"type": "emma"}}, r"quantizer.type must be one of ema, gumbel, vq, .* Did you mean 'ema'\?"),
-        ({"quantizer": {"type": {}}}, "quantizer.type must be one of ema, gumbel, vq, got {}"),
+        ({"quantizer": {"type": "emma"}}, r"quantizer.type must be one of bsq, ema, .* Did you mean 'ema'\?"),
+        ({"quantizer": {"type": {}}}, "quantizer.type must be one of .*, vq, got {}"),
         ({"quantizer": {"temperature": 1.0}}, "quantizer.temperature is not an option of quantizer.type 'ema'"),
         ({"quantizer": {"codebook_size": True}}, "quantizer.codebook_size must be int, such as 512, got True"),
         ({"quantizer": {"beta": "high"}}, "quantizer.beta must be float, such as 0.25, got 'high'"),
+        (
+            {"quantizer": {"type": "simvq", "restart_threshold": 0.1}},
+            "restart_threshold is not an option of quantizer.type 'simvq'",
+        ),
+        ({"quantizer": {"type": "gumbel", "gradient": "rotation"}}, "quantizer.gradient is not an option"),
+        ({"quantizer": {"type": "fsq", "codebook_size": 8}}, "quantizer.codebook_size is not an option .* levels"),
+        (
+            {"quantizer": {"type": "fsq", "levels": 8}},
+            r"quantizer.levels must be list of int, such as \[8, 8, 8\], got 8",
+        ),
+        ({"quantizer": {"type": "fsq", "levels": [8, "5"]}}, r"quantizer.levels must be list of int.* got \[8, '5'\]"),
+        ({"quantizer": {"type": "fsq", "levels": [8, 5.0]}}, r"quantizer.levels must be list of int.* got \[8, 5.0\]"),
+        (
+            {"quantizer": {"type": "fsq", "levels": [True, 5]}},
+            r"quantizer.levels must be list of int.* got \[True, 5\]",
+        ),
+        (
+            {"quantizer": {"type": "product", "codebook_size": 8}},
+            r"quantizer.codebook_size is not an option .* Did you mean 'quantizer.each.codebook_size'\?",
+        ),
+        (
+            {"quantizer": {"type": "residual", "each": "simvq", "codebook_size": 8}},
+            r"Did you mean 'quantizer.each.codebook_size'\?",
+        ),
+        (
+            {"quantizer": {"type": "product", "each": "fsq", "levels": [5, 5]}},
+            r"quantizer.levels is not an option .* Did you mean 'quantizer.each.levels'\?",
+        ),
+        (
+            {"quantizer": {"type": "product", "num_codebook": 2}},
+            r"quantizer.num_codebook is not .* Did you mean 'num_codebooks'\?",
+        ),
+        ({"quantizer": {"type": "product", "each": 3}}, "quantizer.each must be a type or key: value entries, got 3"),
+        (each(type="emma"), r"^quantizer.each.type must be one of bsq, .* got 'emma'. Did you mean 'ema'\?"),
+        (
+            each(type="vq", codebok_size=3),
+            r"each.codebok_size is not an option of quantizer.each.type 'vq', .* Did you mean 'codebook_size'\?",
+        ),
+        (each(codebook_size="3"), "quantizer.each.codebook_size must be int, such as 512, got '3'"),
+        (each(type="fsq", levels=[8, None]), r"quantizer.each.levels must be list of int.* got \[8, None\]"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(given: dict[str, Any], message: str) -> None:

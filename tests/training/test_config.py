@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.quantizers.methods import SMALL, VARIANTS
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers import QUANTIZERS, quantizer_options
 from vqtok.training.config import (
     CHANGEABLE,
     TokenizerTrainingConfig,
@@ -48,13 +51,10 @@ def test_entries_of_quantizer_and_network_are_set_one_by_one(tmp_path: Path) -> 
     )
     assert config.quantizer == {
         "type": "ema",
+        **quantizer_options("ema"),
         "codebook_size": 128,
-        "code_dim": 64,
         "beta": 1.0,
         "decay": 0.9,
-        "epsilon": 1e-5,
-        "start": "latents",
-        "restart_threshold": 0.05,
     }
     assert config.network == {
         "type": "conv",
@@ -84,6 +84,59 @@ def test_another_type_drops_what_the_file_said_of_the_old_one_and_no_option(
     assert config.quantizer["hard"] is True
     assert config.quantizer["code_dim"] == 64
     assert "epsilon" not in config.quantizer
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["quantizer=product"], {"type": "ema"}),
+        (["quantizer=product", "quantizer.each=vq"], {"type": "vq"}),
+        (["quantizer.each.codebook_size=256", "quantizer.each=vq", "quantizer=product"], {"codebook_size": 256}),
+        (["quantizer.each.levels=[8,5,5]", "quantizer.each.type=fsq", "quantizer=product"], {"levels": [8, 5, 5]}),
+        (["quantizer={type: product, each: fsq}", "quantizer.each.levels=[8,5]"], {"type": "fsq", "levels": [8, 5]}),
+        (["quantizer={type: product, each: {type: lfq, codebook_size: 16}}"], {"type": "lfq", "codebook_size": 16}),
+        (["quantizer=residual", "quantizer.each.beta=1"], {"type": "ema", "beta": 1.0}),
+        (["quantizer=residual", "quantizer.each={}"], {"type": "ema"}),
+    ],
+)
+def test_a_section_in_a_section_is_set_in_any_order(assignments: list[str], expected: dict[str, Any]) -> None:
+    each = resolve(assignments=assignments).quantizer["each"]
+    kind = each["type"]
+    assert each == {"type": kind, **quantizer_options(kind), **expected}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["quantizer.each.codebook_size=32"], {"type": "vq", "codebook_size": 32, "beta": 0.5}),
+        (["quantizer.each=vq"], {"type": "vq", "codebook_size": 64, "beta": 0.5}),
+        (["quantizer.each.type=vq"], {"type": "vq", "codebook_size": 64, "beta": 0.5}),
+        (["quantizer={each: {codebook_size: 32}}"], {"type": "vq", "codebook_size": 32, "beta": 0.5}),
+        (["quantizer=product"], {"type": "vq", "codebook_size": 64, "beta": 0.5}),
+        (["quantizer.each=ema"], {"type": "ema", "codebook_size": 512, "beta": 0.25}),
+        (["quantizer.each.type=ema"], {"type": "ema", "codebook_size": 512, "beta": 0.25}),
+        (["quantizer=residual"], {"type": "ema", "codebook_size": 512, "beta": 0.25}),
+    ],
+)
+def test_another_type_drops_what_was_said_of_the_old_one_in_its_own_section(
+    assignments: list[str], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    file = {"quantizer": {"type": "product", "num_codebooks": 4, "each": {"type": "vq", "codebook_size": 64}}}
+    file["quantizer"]["each"]["beta"] = 0.5  # type: ignore[index]
+    config = resolve(file, tmp_path, assignments=assignments)
+    assert expected.items() <= config.quantizer["each"].items()
+    assert config.quantizer["num_codebooks"] == (2 if config.quantizer["type"] == "residual" else 4)
+
+
+@pytest.mark.parametrize("method", sorted(QUANTIZERS))
+def test_every_option_of_every_method_can_be_set(method: str) -> None:
+    for name, value in (quantizer_options(method) | SMALL[method]).items():
+        assignments = [f"quantizer={method}", f"quantizer.{name}={json.dumps(value)}"]
+        found = resolve(assignments=assignments).quantizer[name]
+        if isinstance(value, dict):
+            assert value.items() <= found.items()
+        else:
+            assert (found, type(found)) == (value, type(value))
 
 
 def test_set_wins_over_an_option_even_as_a_mapping() -> None:
@@ -141,10 +194,22 @@ def test_values_are_read_as_yaml(assignment: str, name: str, value: Any) -> None
         ("num_channels=0", r"num_channels must be 1 \(grey\) or 3 \(RGB\), got 0"),
         ("resample=cubic", r"resample must be one of .* Did you mean 'bicubic'\?"),
         ("quantizer=5", "quantizer must be a type or key: value entries, got 5"),
-        ("quantizer.type=[vq]", r"quantizer.type must be one of ema, gumbel, vq, got \['vq'\]"),
+        ("quantizer.type=[vq]", r"quantizer.type must be one of bsq, .*, vq, got \['vq'\]"),
         ("quantizer=emma", r"Did you mean 'ema'\?"),
         ("quantizer.codebook_size=1", "quantizer.codebook_size must be at least 2, got 1"),
-        ("quantizer.beta=nan", "quantizer.beta must be at least 0, got nan"),
+        ("quantizer.beta=nan", "quantizer.beta must be at least 0 and finite, got nan"),
+        ("quantizer.each=vq", "quantizer.each is not an option of quantizer.type 'ema'"),
+        ("quantizer.beta.x=1", "quantizer.beta must be float, such as 0.25, got {'x': 1}"),
+        ("quantizer={type: product, each: 3}", "quantizer.each must be a type or key: value entries, got 3"),
+        ("quantizer={type: product, each: null}", "quantizer.each must be a type or key: value entries, got None"),
+        ("quantizer={type: product, each: emma}", r"quantizer.each.type must be one of .* Did you mean 'ema'\?"),
+        ("quantizer={type: product, each: {levels: [5]}}", "quantizer.each.levels is not an option of .* 'ema'"),
+        ("quantizer={type: product, levels: [5], each: fsq}", r"Did you mean 'quantizer.each.levels'\?"),
+        ("quantizer={type: product, codebook_size: 5}", r"Did you mean 'quantizer.each.codebook_size'\?"),
+        ("quantizer={type: product, each: {codebook_size: 1}}", "quantizer.each.codebook_size must be at least 2"),
+        ("quantizer={type: product, each: product}", "each must be a method with one codebook, got 'product'"),
+        ("quantizer={type: residual, each: fsq}", "each.type must be one of ema, simvq, vq .* got 'fsq'"),
+        ("quantizer={type: fsq, levels: [5, a]}", r"quantizer.levels must be list of int.* got \[5, 'a'\]"),
         ("network.downsample_factor=0", "network.downsample_factor must be a power of two, got 0"),
         ("network.hidden_size=-3", "network.hidden_size must be at least 2, got -3"),
     ],
@@ -190,6 +255,15 @@ def test_what_was_saved_with_a_run_is_the_same_run(tmp_path: Path) -> None:
     save_config(config, tmp_path / "config.yaml")
     assert load_config(TokenizerTrainingConfig, tmp_path / "config.yaml") == config
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["type"])
+def test_a_run_of_every_method_is_saved_and_read_the_same(options: dict[str, Any], tmp_path: Path) -> None:
+    config = resolve({"quantizer": options}, tmp_path)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(TokenizerTrainingConfig, tmp_path / "config.yaml") == config
+    assert json.loads(json.dumps(config.quantizer)) == config.quantizer
+    assert resume_config(TokenizerTrainingConfig, tmp_path).quantizer == config.quantizer
 
 
 def test_a_full_disk_does_not_cost_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

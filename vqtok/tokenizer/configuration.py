@@ -180,5 +180,6 @@ def as_type_of(name: str, value: Any, default: Any) -> Any:
     if fits and isinstance(value, list):
         fits = all(type(item) is type(default[0]) for item in value)
     if not fits:
-        raise ConfigurationError(f"{name} must be {type(default).__name__}, such as {default!r}, got {value!r}")
+        wanted = f"list of {type(default[0]).__name__}" if isinstance(default, list) else type(default).__name__
+        raise ConfigurationError(f"{name} must be {wanted}, such as {default!r}, got {value!r}")
     return value
