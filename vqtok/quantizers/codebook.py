@@ -13,6 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_row
 
 __all__ = ["Chosen", "CodebookQuantizer", "at_least_zero", "one_of"]
 
-METRICS = ("cosine", "euclidean")
 STARTS = ("kmeans", "latents", "normal")
 
 # Soft assignments that the entropy term looks at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
@@ -92,6 +92,7 @@ class CodebookQuantizer(Quantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
+    metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean")
     codebook: Tensor
     started: Tensor
     training_state: tuple[str, ...] = ("started",)
@@ -117,7 +118,7 @@ class CodebookQuantizer(Quantizer):
                 f"quantizer.projection_dim must be between 1 and quantizer.code_dim {code_dim}, or 0 for none, "
                 f"got {projection_dim}"
             )
-        one_of("metric", metric, METRICS)
+        one_of("metric", metric, self.metrics)
         one_of("start", start, STARTS)
         at_least_zero(entropy_weight=entropy_weight)
         if not entropy_temperature > 0:
@@ -224,13 +225,16 @@ class CodebookQuantizer(Quantizer):
         if self._known_started:
             return
         if not bool(self.started):  # the one look from the host; remembered from then on
-            if int(count_rows(rows).sum()) == 0:
+            rows_in_batch = int(count_rows(rows).sum())
+            if rows_in_batch == 0:
                 return
             vectors = self.codebook
             if self.start != "normal":
                 strata = torch.arange(self.codebook_size, device=rows.device, dtype=torch.float64)
                 jitter = torch.rand(self.codebook_size, device=rows.device, dtype=torch.float64)
                 vectors = pick_rows(rows, (strata + jitter) / self.codebook_size)
+                if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
+                    vectors = vectors.lerp(pick_rows(rows, torch.rand_like(jitter)), 0.25)
             if self.start == "kmeans":
                 vectors = kmeans(rows, vectors, self.compared)
             self.place(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))

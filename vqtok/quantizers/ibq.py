@@ -1,9 +1,9 @@
 """Index back-propagation: Shi et al. 2024, arXiv:2412.02692, section 3.2.
 
-    p = softmax(z C^T)        index = onehot(argmax p) + p - sg[p]        z_q = index C
+    p = softmax(affinity(z, C))        index = onehot(argmax p) + p - sg[p]        z_q = index C
 
 The choice is hard and its gradient is that of the soft assignment, so that every code gets one, not only the chosen.
-The double quantization loss, with e = C[argmax p],
+The paper's affinity is the inner product z C^T. The double quantization loss, with e = C[argmax p],
 
     ||z_q - z||^2 + ||sg[e] - z||^2 + beta ||e - sg[z]||^2
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqtok.errors import ConfigurationError
 from vqtok.quantizers.base import mean_squared_error
 from vqtok.quantizers.codebook import Chosen, at_least_zero
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
@@ -26,22 +27,38 @@ __all__ = ["IndexBackpropagationQuantizer"]
 
 
 class IndexBackpropagationQuantizer(RestartingQuantizer):
-    """The code of the largest inner product, with a gradient to all codes.
+    """The code of the greatest affinity, with a gradient to all codes.
 
     Training holds N x K soft assignments; encoding does not.
 
     Args:
         beta: weight of the pull of the chosen codes to their latents.
+        temperature: affinities are divided by it in p.
+        metric: the affinity: "dot" is the inner product, as in the paper, "cosine" that of unit vectors, "euclidean"
+            the negative squared distance.
         restart_threshold: 0, for the method keeps its codes alive itself.
-        shared: see RestartingQuantizer and CodebookQuantizer; the entropy term is over softmax(z C^T / temperature).
+        shared: see RestartingQuantizer and CodebookQuantizer.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
-    def __init__(self, *, beta: float = 0.25, restart_threshold: float = 0.0, **shared: Any) -> None:
-        super().__init__(restart_threshold=restart_threshold, **shared)
+    metrics = ("cosine", "dot", "euclidean")
+
+    def __init__(
+        self,
+        *,
+        beta: float = 0.25,
+        temperature: float = 1.0,
+        metric: str = "dot",
+        restart_threshold: float = 0.0,
+        **shared: Any,
+    ) -> None:
+        super().__init__(metric=metric, restart_threshold=restart_threshold, **shared)
         at_least_zero(beta=beta)
+        if not temperature > 0:
+            raise ConfigurationError(f"quantizer.temperature must be above 0, got {temperature}")
         self.beta = beta
+        self.temperature = temperature
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
         self.reset_parameters()
 
@@ -49,7 +66,7 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
         table = self.table()
         codes = self.code_of(rows)
         chosen = gather_codes(table, codes)
-        soft = self.affinity(rows, table).softmax(dim=1) @ table.detach()
+        soft = (self.affinity(rows, table) / self.temperature).softmax(dim=1) @ table.detach()
         vectors = chosen + (soft - soft.detach())
         losses = {
             "quantization": (1.0, mean_squared_error(vectors, rows)),
@@ -59,9 +76,8 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
         return Chosen(vectors=vectors, codes=codes, losses=losses | dict(self.entropy_losses(rows, table)))
 
     def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
-        """z . e for every row and code, (N, K)."""
-        return rows @ table.t()
+        return super().affinity(rows, table) if self.metric == "euclidean" else rows @ table.t()
 
     @torch.no_grad()
     def code_of(self, rows: Tensor) -> Tensor:
-        return most_similar_codes(rows, self.table())
+        return most_similar_codes(rows, self.table()) if self.metric == "dot" else super().code_of(rows)
