@@ -47,7 +47,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of weights, order and samples.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of an earlier demo.")] = False,
 ) -> None:
-    """Go the whole way on digits, in a few minutes. Train, evaluate, tokenize, learn a prior, sample, draw a page."""
+    """Go the whole way on digits, in a few minutes. Train, evaluate, inspect, tokenize, learn a prior, sample, draw."""
     run_demo(out, seed=seed, overwrite=overwrite)
 
 
@@ -91,6 +91,10 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
     return [
         ("train a tokenizer", ["train", "--dataset", settings.dataset, "--out", tokenizer, *settings.train, *seeded]),
         ("measure it on held-out pictures", ["evaluate", "--tokenizer", model, "--dataset", settings.dataset]),
+        (
+            "look at the health of its codebook",
+            ["inspect", tokenizer, "--dataset", settings.dataset, "--out", f"{out}/health"],
+        ),
         ("turn the pictures into codes", ["tokenize", settings.dataset, "--tokenizer", model, "--out", codes]),
         (
             "train a prior on the codes",
@@ -149,6 +153,7 @@ def draw_page(out: Path, settings: Settings) -> Path:
         title=f"{settings.dataset}: pictures to codes and back",
         tokenizer_run=out / "tokenizer",
         codes=out / "codes",
+        health=out / "health",
         prior_run=out / "prior",
         samples=out / "samples.png",
         stages=out / RECORD,

@@ -36,23 +36,25 @@ def test_the_whole_way_ends_in_a_page(
     page = run_demo(Path("shown"), seed=3, settings=tiny_settings(pictures_folder))
     assert page == Path("shown/index.html") and "<h2>Samples</h2>" in page.read_text()
     assert sorted(entry.name for entry in Path("shown").iterdir()) == [
-        *("codes", "demo.json", "index.html", "prior", "samples.png", "tokenizer"),
+        *("codes", "demo.json", "health", "index.html", "prior", "samples.png", "tokenizer"),
     ]
     assert "mse" in json.loads(Path("shown/tokenizer/model/metrics.json").read_text())
     record = json.loads(Path("shown/demo.json").read_text())["stages"]
     commands = [shlex.split(row["command"])[:2] for row in record]
-    assert commands == [["vqtok", name] for name in ("train", "evaluate", "tokenize", "train-prior", "sample")]
+    names = ("train", "evaluate", "inspect", "tokenize", "train-prior", "sample")
+    assert commands == [["vqtok", name] for name in names] and "Health of the codebook" in page.read_text()
     assert all("--seed 3" in row["command"] for row in record if "train" in row["command"].split()[1])
     output = capsys.readouterr().out
     assert "the page is shown/index.html" in output and all(f"$ {row['command']}" in output for row in record)
-    assert output.count("took ") == 5
+    assert output.count("took ") == 6
 
 
 def test_every_stage_reads_what_the_one_before_wrote() -> None:
-    train, evaluate, tokenize, prior, sample = [arguments for _, arguments in stages(Path("d"), 0, Settings())]
+    train, evaluate, inspect, tokenize, prior, sample = [arguments for _, arguments in stages(Path("d"), 0, Settings())]
     assert train[:5] == ["train", "--dataset", "mnist-mini", "--out", "d/tokenizer"]
     for arguments in (evaluate, tokenize, prior, sample):
         assert arguments[arguments.index("--tokenizer") + 1] == "d/tokenizer/model"
+    assert inspect[1] == train[4] and inspect[inspect.index("--out") + 1] == "d/health"
     assert tokenize[tokenize.index("--out") + 1] == prior[1] == "d/codes"
     assert prior[prior.index("--out") + 1] == sample[sample.index("--prior") + 1] == "d/prior"
 

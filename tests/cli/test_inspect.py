@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import vqtok.hub
+from tests.cli.conftest import Said
 from vqtok.errors import DataError, HubError
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.main import app
@@ -45,3 +49,67 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(
     result = CliRunner().invoke(app, ["inspect", path])
     assert isinstance(result.exception, DataError) and not isinstance(result.exception, HubError)
     assert f"{path} does not exist" in str(result.exception)
+
+
+def test_the_codebook_is_drawn_on_pictures(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, pictures_folder: Path, tmp_path: Path
+) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    status, printed, _ = vqtok(
+        *("inspect", tmp_path / "model", "--dataset", pictures_folder, "--split", "train", "--num-images", 5),
+        *("--out", "drawn", "--device", "cpu", "--batch-size", 2),
+    )
+    assert status == 0
+    names = ["frequencies.png", "distances.png", "places.png", "examples.png", "health.json"]
+    assert sorted(path.name for path in Path("drawn").iterdir()) == sorted(names)
+    for name in names[:4]:
+        with Image.open(Path("drawn") / name) as drawing:
+            assert drawing.format == "PNG"
+    numbers = json.loads(Path("drawn/health.json").read_text())
+    assert numbers["num_images"] == 5 and numbers["fingerprint"] == tiny_tokenizer.fingerprint
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert f"codes in use {numbers['codes_in_use']} of 16" in lines
+    assert f"perplexity {numbers['perplexity']:.4g}" in lines
+    assert lines[-1] == f"drawn in drawn: {', '.join(names)}"
+
+
+def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, pictures_folder: Path
+) -> None:
+    tiny_tokenizer.save_pretrained("run/model")
+    for expected in ("health", "run/health"):
+        assert vqtok("inspect", "run/model", "--dataset", pictures_folder)[0] == 0
+        assert (Path(expected) / "health.json").is_file()
+        Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {pictures_folder}\n")
+    assert vqtok("inspect", "run", "--dataset", pictures_folder, "--out", "third")[0] == 0
+    assert Path("third/places.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("model", "--dataset", "pictures", "--split", "valid"), "has no split valid"),
+        (("model", "--dataset", "nowhere"), "nowhere"),
+        (("model", "--dataset", "pictures", "--num-images", "0"), "num_images must be at least 1, got 0"),
+        (("model", "--dataset", "pictures", "--device", "warp"), "there is no device 'warp' here"),
+        (("model", "--out", "drawn"), "name the pictures with --dataset"),
+        (("run", "--dataset", "pictures"), "run is a run without a finished tokenizer"),
+        (("codes", "--dataset", "pictures"), "codes is codes: name a tokenizer"),
+    ],
+)
+def test_what_has_no_codebook_or_no_pictures_is_one_line(
+    arguments: tuple[str, ...],
+    message: str,
+    vqtok: Callable[..., Said],
+    tiny_tokenizer: VQTokenizer,
+    pictures_folder: Path,
+) -> None:
+    tiny_tokenizer.save_pretrained("model")
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("out: run\nsteps: 3\n")
+    if arguments[0] == "codes":
+        assert vqtok("tokenize", "pictures", "--tokenizer", "model", "--out", "codes")[0] == 0
+    status, printed, complained = vqtok("inspect", *arguments)
+    errors = [line for line in complained.splitlines() if line.startswith("vqtok: error: ")]
+    assert status == 2 and len(errors) == 1 and message in errors[0] and "Traceback" not in complained
+    assert printed == "" and not Path("drawn").exists() and not Path("health").exists()

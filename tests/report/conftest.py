@@ -17,7 +17,10 @@ import yaml
 from PIL import Image
 
 from vqtok.codes import CodesSpec, SplitWriter, new_folder, write_sidecar, write_splits
+from vqtok.data import open_images
+from vqtok.evaluation import measure_health
 from vqtok.priors import PriorBinding, build_prior
+from vqtok.report.health import draw_health
 from vqtok.tokenizer import VQTokenizer
 
 
@@ -86,6 +89,12 @@ def left(tiny_tokenizer_once: VQTokenizer, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(0)
     small = {"type": "transformer", "hidden_size": 16, "num_layers": 1, "num_heads": 2}
     build_prior(binding, small).save_pretrained(root / "prior" / "model")
+    for number in range(6):
+        path = root / "pictures" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    source = open_images(str(root / "pictures"), split="train")
+    draw_health(measure_health(tiny_tokenizer_once, source), root / "health")
     Image.new("L", (64, 32), 3).save(root / "samples.png")
     stages = [{"command": "vqtok train --out a&b", "seconds": 61.4}]
     (root / "stages.json").write_text(json.dumps({"stages": stages}))

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.report.conftest import Left
-from vqtok.errors import DataError, MismatchError
+from vqtok.errors import CheckpointError, DataError, MismatchError
 from vqtok.report import write_report
 from vqtok.tokenizer import VQTokenizer
 
@@ -28,6 +28,7 @@ def page(left: Left, tmp_path_factory: pytest.TempPathFactory) -> str:
         title="digits & codes",
         tokenizer_run=left.root / "tokenizer",
         codes=left.root / "codes",
+        health=left.root / "health",
         prior_run=left.root / "prior",
         samples=left.root / "samples.png",
         stages=left.root / "stages.json",
@@ -68,6 +69,7 @@ def test_the_page_is_whole_and_closed(page: str) -> None:
         "Reconstructions",
         "Training the tokenizer",
         "Use of the codes",
+        "Health of the codebook",
         "Pictures as codes",
         "Training the prior",
         "Samples",
@@ -96,10 +98,42 @@ def test_numbers_come_from_the_files(page: str, left: Left) -> None:
 
 
 def test_the_newest_sheet_the_grids_and_the_samples_are_shown(page: str, left: Left) -> None:
-    reconstructions, grids, samples = pictures(page)
+    reconstructions, *health, grids, samples = pictures(page)
     assert reconstructions.getpixel((0, 0)) == 2  # the sheet of step 20, not of step 10
     assert grids.size == (3 * 83 + 3, 2 * 83 + 3)  # the three pictures of the test split over their grids
     assert samples.getpixel((0, 0)) == 3
+    for shown, name in zip(health, ("frequencies", "distances", "places", "examples"), strict=True):
+        with Image.open(left.root / "health" / f"{name}.png") as drawing:
+            assert shown.convert("RGB").tobytes() == drawing.convert("RGB").tobytes()
+
+
+def test_health_is_told_in_numbers_and_words(page: str, left: Left) -> None:
+    numbers = json.loads((left.root / "health" / "health.json").read_text())
+    assert f"{numbers['codes_in_use']} of 16 codes in use, {numbers['dead_codes']} dead" in page
+    assert page.count("<figcaption>") == 4 and "codes in use, %" in page
+
+
+def test_the_health_of_another_tokenizer_is_refused(left: Left, tmp_path: Path) -> None:
+    health = shutil.copytree(left.root / "health", tmp_path / "health")
+    numbers = json.loads((health / "health.json").read_text())
+    (health / "health.json").write_text(json.dumps(numbers | {"fingerprint": "f" * 64}))
+    run = left.root / "tokenizer"
+    with pytest.raises(MismatchError, match="holds the health of tokenizer ffffffffffff, and the page is about"):
+        write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=health)
+    with pytest.raises(CheckpointError, match=r"health\.json cannot be read"):
+        write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=tmp_path / "none")
+    (health / "health.json").write_text(json.dumps(numbers))
+    (health / "places.png").unlink()
+    with pytest.raises(DataError, match=r"places\.png cannot be read as a picture"):
+        write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=health)
+
+
+def test_what_the_log_warned_of_is_on_the_page(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "split": "note", "note": "3 of 16 codes <in use>"}\n')
+    text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=left.root / "health").read_text()
+    assert "3 of 16 codes &lt;in use&gt;" in text
 
 
 def test_what_people_wrote_is_escaped(page: str) -> None:

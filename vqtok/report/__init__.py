@@ -1,6 +1,6 @@
 """What a run left behind, told in words and drawn: summaries of folders, and one HTML page with the whole way on it.
 
-matplotlib is imported in `charts` alone, and only once a page is written.
+matplotlib is imported only once something is drawn.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqtok.report.folders import Summary, describe
+    from vqtok.report.health import draw_health
     from vqtok.report.page import write_report
 
-__all__ = ["Summary", "describe", "write_report"]
+__all__ = ["Summary", "describe", "draw_health", "write_report"]
 
-_HOMES = {"Summary": "folders", "describe": "folders", "write_report": "page"}
+_HOMES = {"Summary": "folders", "describe": "folders", "draw_health": "health", "write_report": "page"}
 
 
 def __getattr__(name: str) -> Any:

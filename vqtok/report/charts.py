@@ -1,7 +1,6 @@
 """Charts as SVG text that goes into a page as it is: fonts and the colour of ink are the page's own.
 
-The only file that imports matplotlib. Figures are made without pyplot, so that no window system and no global state is
-touched.
+Figures are made without pyplot, here and in `health`, so that no window system and no global state is touched.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ def line_chart(
     x_label: str,
     y_label: str,
     log: bool = False,
+    floor: float | None = None,
     levels: Mapping[str, float] | None = None,
 ) -> str:
     """Lines over one axis.
@@ -69,6 +69,7 @@ def line_chart(
         lines: at most as many as there are COLOURS. One with few points shows them.
         x_label, y_label: with units.
         log: logarithmic y axis.
+        floor: where the y axis starts; as the lines have it where not given.
         levels: names and heights of dashed lines across, to compare with.
 
     Returns:
@@ -82,6 +83,8 @@ def line_chart(
         draw_levels(axes, levels or {})
         if log:
             axes.set_yscale("log")
+        if floor is not None:
+            axes.set_ylim(bottom=floor)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.02)

@@ -18,8 +18,16 @@ def section(heading: str, text: str, body: str) -> str:
     return f"<section>\n<h2>{heading}</h2>\n<p>{text}</p>\n{body}\n</section>"
 
 
-def image(path: Path, alternative: str, names: Sequence[str] = (), *, narrow: bool = False) -> str:
-    """A picture file as a figure, its rows named on the left.
+def image(
+    path: Path,
+    alternative: str,
+    names: Sequence[str] = (),
+    *,
+    narrow: bool = False,
+    caption: str = "",
+    drawing: bool = False,
+) -> str:
+    """A picture file as a figure, its rows named on the left; pixels stay sharp unless it is a drawing.
 
     Raises:
         DataError: the file is missing or no picture.
@@ -27,17 +35,27 @@ def image(path: Path, alternative: str, names: Sequence[str] = (), *, narrow: bo
     try:
         with Image.open(path) as opened:
             opened.load()
-            return figure(opened, alternative, names, narrow=narrow)
+            return figure(opened, alternative, names, narrow=narrow, caption=caption, drawing=drawing)
     except OSError as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error
 
 
-def figure(picture: Image.Image, alternative: str, names: Sequence[str] = (), *, narrow: bool = False) -> str:
+def figure(
+    picture: Image.Image,
+    alternative: str,
+    names: Sequence[str] = (),
+    *,
+    narrow: bool = False,
+    caption: str = "",
+    drawing: bool = False,
+) -> str:
     labels = "".join(f"<span>{escape(name)}</span>" for name in names)
     side = f'<div class="classes">{labels}</div>' if names else ""
+    told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    kinds = "narrow" if narrow else "wide", "sheet drawing" if drawing else "sheet"
     return (
-        f'<figure class="{"narrow" if narrow else "wide"}"><div class="sheet">{side}'
-        f'<img alt="{escape(alternative)}" src="{data_uri(picture)}"></div></figure>'
+        f'<figure class="{kinds[0]}"><div class="{kinds[1]}">{side}'
+        f'<img alt="{escape(alternative)}" src="{data_uri(picture)}"></div>{told}</figure>'
     )
 
 

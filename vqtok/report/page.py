@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from vqtok.codes import codes_array, load_codes
+from vqtok.report.codebook import codebook_health
 from vqtok.report.files import read_json, read_metric_rows, read_yaml
 from vqtok.report.markup import number, section
 from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
@@ -32,6 +33,7 @@ def write_report(
     title: str,
     tokenizer_run: str | Path,
     codes: str | Path | None = None,
+    health: str | Path | None = None,
     prior_run: str | Path | None = None,
     samples: str | Path | None = None,
     stages: str | Path | None = None,
@@ -43,6 +45,7 @@ def write_report(
         title: of the page.
         tokenizer_run: a finished run folder, evaluated or not.
         codes: a codes folder of that tokenizer.
+        health: the folder that `vqtok inspect --dataset` or `draw_health` wrote for that tokenizer.
         prior_run: a finished run folder of a prior over those codes.
         samples: a sheet that `vqtok sample` painted, one row a class where the prior has classes.
         stages: a JSON file {"stages": [{"command": ..., "seconds": ...}, ...]}.
@@ -56,7 +59,11 @@ def write_report(
     sections += [reconstructions(run), training(run, tokenizer)]
     if codes:
         grids = all_grids(Path(codes), tokenizer)
-        sections += [code_use(grids, tokenizer), code_grids(grids, tokenizer)]
+        sections.append(code_use(grids, tokenizer))
+    if health:
+        sections.append(codebook_health(Path(health), run, tokenizer))
+    if codes:
+        sections.append(code_grids(grids, tokenizer))
     if prior_run:
         sections.append(prior_training(Path(prior_run), tokenizer))
     if samples:

@@ -1,0 +1,131 @@
+"""Drawings of a codebook's health: four pictures to look at and the numbers beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vqtok.data import open_images
+from vqtok.evaluation import CodebookHealth, measure_health
+from vqtok.report import draw_health
+from vqtok.report.examples import draw_examples, in_colour
+from vqtok.report.health import draw_distances, draw_frequencies, draw_places
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+NAMES = ["frequencies.png", "distances.png", "places.png", "examples.png", "health.json"]
+QUANTIZERS: dict[str, dict[str, Any]] = {
+    "one": {"type": "ema", "codebook_size": 16, "code_dim": 4},
+    "smallest": {"type": "vq", "codebook_size": 2, "code_dim": 1},
+    "several": {"type": "residual", "num_codebooks": 5, "each": {"type": "ema", "codebook_size": 8, "code_dim": 2}},
+    "large": {"type": "lfq", "codebook_size": 8192},
+}
+
+
+def health_of(pictures: Path, quantizer: str, num_channels: int = 1) -> CodebookHealth:
+    torch.manual_seed(0)
+    tokenizer = VQTokenizer(
+        VQTokenizerConfig(
+            image_size=16,
+            num_channels=num_channels,
+            network={"type": "conv", "hidden_size": 8, "residual_size": 4, "num_residual_blocks": 1},
+            quantizer=QUANTIZERS[quantizer],
+        )
+    )
+    return measure_health(tokenizer, open_images(str(pictures), split="train"))
+
+
+def words(figure: Figure) -> str:
+    """Everything that is written on a figure."""
+    figure.draw_without_rendering()
+    return "\n".join(text.get_text() for text in figure.findobj(lambda one: hasattr(one, "get_text")))
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_four_drawings_and_the_numbers(
+    quantizer: str, num_channels: int, pictures_folder: Path, tmp_path: Path
+) -> None:
+    if num_channels == 3 and quantizer != "one":
+        return
+    health = health_of(pictures_folder, quantizer, num_channels)
+    files = draw_health(health, tmp_path / "health")
+    assert [path.name for path in files] == NAMES
+    assert sorted(path.name for path in (tmp_path / "health").iterdir()) == sorted(NAMES)
+    for path in files[:4]:
+        with Image.open(path) as drawing:
+            pixels = np.asarray(drawing.convert("RGB"))
+        assert min(pixels.shape[:2]) > 200 and (pixels[[0, -1]] == 255).all()  # on white
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    numbers = json.loads(files[4].read_text())
+    assert numbers == {**health.about, **health.numbers()}
+    assert numbers["codes_in_use"] == int((health.counts > 0).sum())
+
+
+def test_an_earlier_drawing_is_replaced_and_nothing_else(pictures_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "places.png").write_text("old")
+    draw_health(health_of(pictures_folder, "smallest"), tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "places.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 7  # with the folder of the pictures
+
+
+def test_dead_codes_and_even_use_are_told(pictures_folder: Path) -> None:
+    health = health_of(pictures_folder, "one")
+    counts = np.array([[40] * 5 + [0] * 11])
+    text = words(draw_frequencies(replace(health, counts=counts)))
+    assert "5 of 16 codes in use, 11 never used (shaded)" in text and "even use: 6.25%" in text
+    assert "never used" in words(draw_distances(replace(health, counts=counts)))
+    alive = words(draw_frequencies(replace(health, counts=np.ones((1, 16), dtype=np.int64))))
+    assert "16 of 16 codes in use" in alive and "never used" not in alive
+
+
+def test_bars_are_the_shares_in_order(pictures_folder: Path) -> None:
+    counts = np.array([[2, 0, 5, 3] + [0] * 12])
+    axes = draw_frequencies(replace(health_of(pictures_folder, "one"), counts=counts)).axes[0]
+    (bars,) = axes.patches[:1]
+    assert bars.get_data().values.tolist() == [50, 30, 20]
+    assert axes.get_yscale() == "log" and axes.get_ylim()[0] < 6.25
+
+
+def test_a_sample_of_codes_is_said_to_be_one(pictures_folder: Path) -> None:
+    text = words(draw_distances(health_of(pictures_folder, "large")))
+    assert "all pairs of a sample of 1,024 codes" in text
+
+
+def test_several_codebooks_have_rows_of_their_own(pictures_folder: Path) -> None:
+    health = health_of(pictures_folder, "several")
+    for draw in (draw_frequencies, draw_distances, draw_places):
+        text = words(draw(health))
+        assert [f"codebook {number} of 5" in text for number in range(1, 6)] == [True] * 4 + [False]
+    assert {each.codebook for each in health.examples} == {0, 1, 2, 3}
+
+
+def test_examples_are_named_and_framed(pictures_folder: Path) -> None:
+    health = health_of(pictures_folder, "one")
+    figure = draw_examples(health)
+    text = words(figure)
+    assert all(f"code {each.code}\n{100 * each.share:.2g}%" in text for each in health.examples)
+    tiles = sum(1 + len(each.patches) for each in health.examples)
+    assert len(figure.axes[0].images) == tiles and len(figure.axes[0].patches) == 2 * tiles
+
+
+def test_squares_of_places_are_said_to_be_so(pictures_folder: Path) -> None:
+    health = health_of(pictures_folder, "one")
+    assert "squares of 3 x 3 places as one" in words(draw_places(replace(health, block=3)))
+    assert "squares" not in words(draw_places(health))
+
+
+def test_grey_and_colour_keep_their_edges() -> None:
+    grey = np.stack([np.full((2, 2), 7, np.uint8), np.array([[255, 0], [255, 255]], np.uint8)])
+    assert in_colour(grey)[0, 0].tolist() == [7, 7, 7, 255] and in_colour(grey)[0, 1, 3] == 0
+    colour = np.arange(16, dtype=np.uint8).reshape(4, 2, 2)
+    assert in_colour(colour)[1, 0].tolist() == [2, 6, 10, 14]

@@ -1,0 +1,215 @@
+"""The health of a codebook as four drawings and a JSON file: how often its codes are used, how far apart they lie,
+where they are used, and what they stand for.
+
+PNG files, dark on white, to be looked at alone, in a page or in a model card.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vqtok.evaluation import CodebookHealth
+from vqtok.report.charts import COLOURS
+from vqtok.report.examples import draw_examples
+
+__all__ = ["DRAWINGS", "HEALTH", "draw_health"]
+
+HEALTH = "health.json"
+DOTS = 150  # per inch
+INK = "#1b1f24"  # the page's own in daylight
+LARGE = 4096  # codes, from which on ranks are on a logarithmic axis
+USED, DEAD = COLOURS[0], COLOURS[1]
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "savefig.facecolor": "white",
+    "figure.titlesize": 11,
+}
+
+
+def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
+    """Write `frequencies.png`, `distances.png`, `places.png`, `examples.png` and `health.json`, each replacing its own.
+
+    Returns:
+        The files in this order.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, draw in DRAWINGS.items():
+        with matplotlib.rc_context(STYLE):
+            figure = draw(health)
+            FigureCanvasAgg(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=DOTS)
+        written.append(replace_bytes(folder / f"{name}.png", buffer.getvalue()))
+    text = json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n"
+    return [*written, replace_bytes(folder / HEALTH, text.encode())]
+
+
+def replace_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def draw_frequencies(health: CodebookHealth) -> Figure:
+    """Share of each code, the most used first, with the level of even use and the codes that are never used."""
+    figure, panels = rows_of_panels(health, columns=1, height=2.6)
+    for codebook, (axes,) in enumerate(panels):
+        counts = np.sort(health.counts[codebook])[::-1]
+        size, used = len(counts), int((counts > 0).sum())
+        even, shares = 100 / size, 100 * counts[:used] / counts.sum()
+        floor = min(even, shares.min()) / 3
+        axes.stairs(shares, np.arange(used + 1) + 0.5, fill=True, color=USED, baseline=floor)
+        axes.axhline(even, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"even use: {even:.3g}%",
+            (0.995, even),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+        )
+        if used < size:
+            axes.axvspan(used + 0.5, size + 0.5, color=DEAD, alpha=0.3, linewidth=0)
+        axes.set_yscale("log")
+        axes.set_ylim(floor, max(shares.max(), even) * 2)
+        if size >= LARGE:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, size + 0.5)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+        dead = f", {size - used:,} never used (shaded)" if used < size else ""
+        axes.set_title(panel_title(health, codebook, f"{used:,} of {size:,} codes in use{dead}"))
+        axes.set_ylabel("share of all positions")
+    panels[-1][0].set_xlabel("rank of a code, the most used first")
+    positions = int(health.counts[0].sum())
+    figure.suptitle(f"How often each code is used, {where(health)}: {positions:,} positions", x=0.01, ha="left")
+    return figure
+
+
+def draw_distances(health: CodebookHealth) -> Figure:
+    """Histogram of the distance of each code to the nearest other, and the distances of all pairs as a map."""
+    figure, panels = rows_of_panels(health, columns=2, height=3.6)
+    for codebook, (left, right) in enumerate(panels):
+        found = health.distances[codebook]
+        dead = health.counts[codebook][found.codes] == 0
+        top = max(float(found.nearest.max()), 1e-12)
+        bins = np.linspace(0, top * 1.02, 41).tolist()
+        left.hist(
+            [found.nearest[~dead], found.nearest[dead]],
+            bins,
+            stacked=True,
+            color=[USED, DEAD],
+            label=["in use", "never used"],
+        )
+        if dead.any():
+            left.legend(frameon=False)
+        left.set_xlim(0, top * 1.04)
+        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
+        left.yaxis.set_major_locator(MaxNLocator(integer=True))
+        sampled = len(found.codes) < health.counts.shape[1]
+        left.set_xlabel("distance to the nearest other code")
+        left.set_ylabel(f"codes, of a sample of {len(found.codes):,}" if sampled else "codes")
+        left.set_title(panel_title(health, codebook, f"nearest code: {found.nearest.mean():.3g} away on average"))
+
+        drawn = right.imshow(found.pairs, cmap="viridis", interpolation="auto")
+        sampled = len(found.mapped) < health.counts.shape[1]
+        right.set_title(f"all pairs of a sample of {len(found.mapped):,} codes" if sampled else "all pairs")
+        right.set_xlabel("codes, similar ones side by side")
+        bare(right)
+        figure.colorbar(drawn, ax=right, label="distance", fraction=0.05)
+    figure.suptitle("How far apart the vectors of the codes are", x=0.01, ha="left")
+    return figure
+
+
+def draw_places(health: CodebookHealth) -> Figure:
+    """Perplexity and number of codes at each place of the grid."""
+    figure, panels = rows_of_panels(health, columns=2, height=3.4)
+    for codebook, row in enumerate(panels):
+        measured = (("perplexity", health.place_perplexity), ("codes in use", health.codes_at_place))
+        for axes, (name, values) in zip(row, measured, strict=True):
+            draw_map(axes, values[codebook])
+            axes.set_title(panel_title(health, codebook, f"{name} at each place"))
+            figure.colorbar(axes.images[0], ax=axes, fraction=0.05)
+    blocks = f", squares of {health.block} x {health.block} places as one" if health.block > 1 else ""
+    figure.suptitle(f"Where on the grid codes are used, {where(health)}{blocks}", x=0.01, ha="left")
+    return figure
+
+
+def draw_map(axes: Axes, values: Any) -> None:
+    """A map of the grid, with the numbers written in where there is room."""
+    axes.imshow(values, cmap="viridis", vmin=0, interpolation="nearest")
+    bare(axes)
+    if max(values.shape) > 9:
+        return
+    for (row, column), value in np.ndenumerate(values):
+        dark = value < 0.6 * values.max()
+        number = axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7.5)
+        number.set_color("white" if dark else INK)
+        number.set_in_layout(False)  # to measure each takes longer than to draw it
+
+
+def bare(axes: Axes) -> None:
+    """No ticks and no edges around what is a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def rows_of_panels(health: CodebookHealth, *, columns: int, height: float) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with one row a shown codebook."""
+    rows = len(health.distances)
+    figure = Figure(figsize=(8.4, 0.45 + height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in grid]
+
+
+def panel_title(health: CodebookHealth, codebook: int, text: str) -> str:
+    total = health.counts.shape[0]
+    return f"codebook {codebook + 1} of {total}: {text}" if total > 1 else text
+
+
+def where(health: CodebookHealth) -> str:
+    about = health.about
+    return f"{about['num_images']:,} pictures of {about['dataset']}, {about['split']}"
+
+
+DRAWINGS: dict[str, Callable[[CodebookHealth], Figure]] = {
+    "frequencies": draw_frequencies,
+    "distances": draw_distances,
+    "places": draw_places,
+    "examples": draw_examples,
+}
