@@ -48,13 +48,10 @@ def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(lambda one: hasattr(one, "get_text")))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize(("quantizer", "num_channels"), [*((name, 1) for name in QUANTIZERS), ("one", 3)])
 def test_four_drawings_and_the_numbers(
     quantizer: str, num_channels: int, pictures_folder: Path, tmp_path: Path
 ) -> None:
-    if num_channels == 3 and quantizer != "one":
-        return
     health = health_of(pictures_folder, quantizer, num_channels)
     files = draw_health(health, tmp_path / "health")
     assert [path.name for path in files] == NAMES
@@ -62,8 +59,9 @@ def test_four_drawings_and_the_numbers(
     for path in files[:4]:
         with Image.open(path) as drawing:
             pixels = np.asarray(drawing.convert("RGB"))
+            colours = drawing.convert("RGB").getcolors(maxcolors=2**24)
         assert min(pixels.shape[:2]) > 200 and (pixels[[0, -1]] == 255).all()  # on white
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+        assert len(colours) > 20
     numbers = json.loads(files[4].read_text())
     assert numbers == {**health.about, **health.numbers()}
     assert numbers["codes_in_use"] == int((health.counts > 0).sum())

@@ -149,6 +149,22 @@ def test_what_can_be_learned_is_learned(tmp_path: Path, sources: tuple[ImageSour
     assert train_tokenizer(config, *sources).metrics["mse_over_variance"] < 0.5
 
 
+def test_several_codebooks_are_counted_apart(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
+    """Also where a training batch leaves some of them out, which is no use of any code."""
+    each = {"type": "ema", "codebook_size": 8, "code_dim": 4}
+    quantizer = {"type": "residual", "num_codebooks": 3, "stage_dropout": 0.9, "each": each}
+    result = train_tokenizer(make(tmp_path / "run", quantizer=quantizer, steps=4), *sources)
+    for row in rows(tmp_path / "run", "train"):
+        assert row["usage"] == pytest.approx(1 - row["dead_codes"] / 24) and 1 <= row["perplexity"] <= 8
+    assert result.model is not None
+    pixels = to_pixels(Pictures(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"])
+    columns = VQTokenizer.from_pretrained(result.model).encode(pixels).reshape(-1, 3).T.numpy()
+    shares = np.stack([np.bincount(column, minlength=8) for column in columns]) / columns.shape[1]
+    entropies = [-sum(share * math.log(share) for share in row if share) for row in shares]
+    assert result.metrics["perplexity"] == pytest.approx(np.exp(entropies).mean(), rel=1e-5)
+    assert result.metrics["dead_codes"] == (shares == 0).sum()
+
+
 def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
     tmp_path: Path,
     sources: tuple[ImageSource, ImageSource],

@@ -55,8 +55,8 @@ def code_distances(vectors: Tensor, *, seed: int = 0) -> CodeDistances:
     mapped = np.arange(size) if size <= SAMPLE_PAIRS else np.sort(order[:SAMPLE_PAIRS])
     chosen = vectors[torch.from_numpy(mapped).to(vectors.device)].double().cpu().numpy()
     sorted_by_similarity = similarity_order(chosen)
-    chosen = chosen[sorted_by_similarity]
-    pairs = torch.cdist(*[torch.from_numpy(chosen)] * 2, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+    rows = torch.from_numpy(chosen[sorted_by_similarity])
+    pairs = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     return CodeDistances(
         codes=codes,
         nearest=nearest_others(vectors, torch.from_numpy(codes).to(vectors.device)).double().cpu().numpy(),

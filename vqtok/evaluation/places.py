@@ -46,7 +46,8 @@ class PlaceCounts:
 
     def totals(self) -> npt.NDArray[np.int64]:
         """Counts over all places, int64 (Q, K)."""
-        return self.counts.sum(axis=(1, 2), dtype=np.int64)
+        totals: npt.NDArray[np.int64] = self.counts.sum(axis=(1, 2), dtype=np.int64)
+        return totals
 
     def by_place(self, codebook: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Perplexity and number of codes of one codebook at each place or square of places, both (h, w)."""
