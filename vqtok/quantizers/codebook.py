@@ -244,7 +244,7 @@ class CodebookQuantizer(Quantizer):
     @torch.no_grad()
     def place(self, vectors: Tensor, chosen: Tensor) -> None:
         """Put the chosen codes, bool (K,), on `vectors` (K, d). Methods with further statistics keep them in step."""
-        self.codebook.copy_(torch.where(chosen[:, None], vectors, self.codebook))
+        torch.where(chosen[:, None], vectors, self.codebook, out=self.codebook)
 
     def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
         """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""

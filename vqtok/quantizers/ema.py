@@ -57,15 +57,16 @@ class EMAQuantizer(NearestCodeQuantizer, RestartingQuantizer):
         counts = self.count_use(codes)
         sums = torch.zeros_like(self.code_sums).index_add_(0, codes, rows)
         all_reduce_sum(sums)
-        self.code_sums.lerp_(sums, 1 - self.decay)
+        self.code_sums.lerp_(sums, self.step(counts))
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
         moved = self.code_sums / smoothed[:, None]
-        self.codebook.copy_(torch.where(total > 0, moved, self.codebook))  # without decay an empty batch leaves 0 / 0
+        # A batch without rows may come before the codes have started, when all sums are 0.
+        torch.where(counts.sum() > 0, moved, self.codebook, out=self.codebook)
         self.restart_dead(rows, counts.sum())
 
     @torch.no_grad()
     def place(self, vectors: Tensor, chosen: Tensor) -> None:
         super().place(vectors, chosen)
         sums = self.cluster_size[:, None] * vectors
-        self.code_sums.copy_(torch.where(chosen[:, None], sums, self.code_sums))
+        torch.where(chosen[:, None], sums, self.code_sums, out=self.code_sums)

@@ -57,8 +57,12 @@ class RestartingQuantizer(CodebookQuantizer):
         ones = torch.ones_like(codes, dtype=torch.float32)
         counts = torch.zeros_like(self.cluster_size).index_add_(0, codes, ones)  # bincount would wait for the device
         all_reduce_sum(counts)
-        self.cluster_size.lerp_(counts, 1 - self.decay)
+        self.cluster_size.lerp_(counts, self.step(counts))
         return counts
+
+    def step(self, counts: Tensor) -> Tensor:
+        """How far moving averages go towards this batch, a scalar: 1 - decay, and nowhere for a batch without rows."""
+        return (1 - self.decay) * (counts.sum() > 0)
 
     @torch.no_grad()
     def restart_dead(self, rows: Tensor, rows_in_batch: Tensor) -> None:

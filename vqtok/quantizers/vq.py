@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vqtok.quantizers.base import mean_squared_error
 from vqtok.quantizers.nearest import NearestCodeQuantizer
 from vqtok.quantizers.restart import RestartingQuantizer
 
@@ -29,13 +28,9 @@ class VectorQuantizer(NearestCodeQuantizer, RestartingQuantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
+    learned_by_gradient = True
+
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
         self.reset_parameters()
-
-    def distances(self, rows: Tensor, vectors: Tensor) -> dict[str, tuple[float, Tensor]]:
-        return {
-            "codebook": (1.0, mean_squared_error(vectors, rows.detach())),
-            **super().distances(rows, vectors),
-        }
