@@ -161,3 +161,12 @@ def test_the_entropy_term_looks_at_no_more_rows_than_fit(monkeypatch: pytest.Mon
     some = quantizer(latents).metrics["use_entropy"]
     monkeypatch.undo()
     torch.testing.assert_close(some, quantizer(latents[:, :, :, :1]).metrics["use_entropy"])  # every fourth row
+
+
+@pytest.mark.parametrize("start", ["latents", "kmeans"])
+def test_codes_that_outnumber_the_latents_start_apart(start: str) -> None:
+    """Copies would never be told apart again where codes move together, as those of simvq do."""
+    quantizer = SimVQuantizer(codebook_size=64, code_dim=5, start=start)
+    torch.manual_seed(0)
+    quantizer(torch.randn(1, 5, 4, 4))
+    assert len(quantizer.codebook.round(decimals=3).unique(dim=0)) == 64

@@ -128,7 +128,7 @@ def worker(rank: int, folder: Path) -> None:
         "uneven codebook": train(SAME["ema"], uneven, seed=100 + rank, learning_rate=0.0),
         "empty codebook": train(SAME["ema"], sometimes_none, seed=100 + rank, learning_rate=0.0),
         "empty": {method: train(small(method), sometimes_none, seed=100 + rank) for method in METHODS},
-        "picked": [pick_rows(part, PLACES if rank == 0 else 1 - PLACES) for part in parts],
+        "picked": [pick_rows(part, PLACES) for part in parts],
         "picked of none": pick_rows(rows[:0], PLACES),
         "counted": [count_rows(part).tolist() for part in parts],
         "means": [],

@@ -15,7 +15,7 @@ SHAPE, SIZE = (3, 4, 2, 5), 6
 
 def make(**options: Any) -> SimVQuantizer:
     torch.manual_seed(0)
-    quantizer = SimVQuantizer(codebook_size=SIZE, code_dim=SHAPE[1], **options)
+    quantizer = SimVQuantizer(codebook_size=SIZE, code_dim=SHAPE[1], start="normal", **options)
     with torch.no_grad():
         quantizer.codebook_map += 0.3 * torch.randn_like(quantizer.codebook_map)
     return quantizer

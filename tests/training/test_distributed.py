@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,9 @@ from safetensors.torch import load_file
 
 from vqtok.data import open_splits, to_pixels
 from vqtok.errors import TrainingError
-from vqtok.quantizers import build_quantizer
-from vqtok.quantizers.codebook import all_reduce_sum, pick_rows
 from vqtok.training import tokenizer as loop
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.tokenizer import train_tokenizer
-
-STEPS, BATCH = 5, 8
-SPLITS = [(0, 10), (10, 0), (3, 7), (9, 1)]  # rows of the first and of the second process
-PLACES = torch.tensor([0.0, 0.29, 0.3, 0.31, 0.5, 0.899, 0.9, 0.999], dtype=torch.float64)
-METHODS = ["ema", "vq"]
-
-State = dict[str, torch.Tensor]
-
-
-def quantize(method: str, share: Callable[[torch.Tensor], torch.Tensor], seed: int) -> State:
-    """Some training steps of a quantizer that starts on latents and restarts often; its state and what it did."""
-    torch.manual_seed(0)
-    options = {"type": method, "codebook_size": 24, "code_dim": 3, "restart_threshold": 0.6, "decay": 0.5}
-    quantizer = build_quantizer(options)
-    latents = torch.randn(STEPS, BATCH, 3, 4, 4)
-    latents += torch.linspace(0, 4, STEPS).view(STEPS, 1, 1, 1, 1)  # they drift, so that codes die
-    torch.manual_seed(seed)
-    restarts = 0
-    for step in range(STEPS):
-        output = quantizer(share(latents[step]))
-        restarted = 2 * 0.6 * BATCH * 16 / 24  # what cluster_size is set to
-        restarts += int((quantizer.cluster_size - restarted).abs().lt(1e-4).sum())
-        output.loss.backward() if method == "vq" else None
-        for parameter in quantizer.parameters():  # as data parallel training does
-            assert parameter.grad is not None
-            all_reduce_sum(parameter.grad)
-            parameter.grad /= dist.get_world_size() if dist.is_initialized() else 1
-            with torch.no_grad():
-                parameter -= 0.5 * parameter.grad
-            parameter.grad = None
-    return {**quantizer.state_dict(), "restarts": torch.tensor(restarts), "codes": output.codes}
 
 
 def config(run: Path, **changes: Any) -> TokenizerTrainingConfig:
@@ -90,14 +56,6 @@ def worker(rank: int, folder: Path) -> None:
     def connect(name: str) -> None:
         meeting = (folder / f"meet-{name}").as_uri()
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-
-    connect("quantizers")
-    for method in METHODS:
-        results[method] = quantize(method, lambda batch: batch.chunk(2)[rank], seed=100 + rank)
-    results["uneven"] = quantize("ema", lambda batch: batch.split([BATCH - 3, 3])[rank], seed=100 + rank)
-    rows = torch.arange(10.0)[:, None]
-    results["picked"] = [pick_rows(rows.split(split)[rank], PLACES if rank == 0 else 1 - PLACES) for split in SPLITS]
-    dist.destroy_process_group()
 
     pictures = folder / "pictures"
     connect("whole")
@@ -150,25 +108,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", [*METHODS, "uneven"])
-def test_the_codebook_is_that_of_one_process(name: str, results: list[dict[str, Any]]) -> None:
-    alone = quantize("ema" if name == "uneven" else name, lambda batch: batch, seed=100)
-    assert alone["restarts"] >= 10  # and not only on the way where nothing dies
-    codes = torch.cat([result[name].pop("codes") for result in results])
-    assert torch.equal(codes, alone.pop("codes"))
-    for key, tensor in alone.items():
-        first, second = (result[name][key] for result in results)
-        assert torch.equal(first, second), f"{key} differs between the processes"
-        torch.testing.assert_close(first, tensor, rtol=1e-6, atol=1e-6, msg=key)
-
-
-def test_rows_are_picked_from_the_batch_of_all(results: list[dict[str, Any]]) -> None:
-    """Also where one process has none of them, and whatever places the second process drew."""
-    for index in range(len(SPLITS)):
-        for result in results:
-            assert result["picked"][index].flatten().tolist() == [0, 2, 3, 3, 5, 8, 9, 9]
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from vqtok.errors import ConfigurationError, nearest
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, entropy, from_rows, to_rows
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
-from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows
+from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows, random_numbers
 
 __all__ = ["Chosen", "CodebookQuantizer", "at_least_zero", "one_of"]
 
@@ -230,11 +230,13 @@ class CodebookQuantizer(Quantizer):
                 return
             vectors = self.codebook
             if self.start != "normal":
-                strata = torch.arange(self.codebook_size, device=rows.device, dtype=torch.float64)
-                jitter = torch.rand(self.codebook_size, device=rows.device, dtype=torch.float64)
-                vectors = pick_rows(rows, (strata + jitter) / self.codebook_size)
+                noise = random_numbers(3 * self.codebook_size, rows.device).view(3, -1)
+                strata = torch.arange(self.codebook_size, device=rows.device)
+                places = (strata + noise[0]) / self.codebook_size
+                vectors = pick_rows(rows, places)
                 if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
-                    vectors = vectors.lerp(pick_rows(rows, torch.rand_like(jitter)), 0.25)
+                    others = (places + (1 + noise[1] * (rows_in_batch - 2)) / rows_in_batch) % 1
+                    vectors = vectors.lerp(pick_rows(rows, others), noise[2, :, None].float() / 2)
             if self.start == "kmeans":
                 vectors = kmeans(rows, vectors, self.compared)
             self.place(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))

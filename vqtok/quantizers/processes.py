@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "count_rows", "mean_over_processes", "pick_rows"]
+__all__ = ["all_reduce_sum", "count_rows", "mean_over_processes", "pick_rows", "random_numbers"]
 
 
 def several_processes() -> bool:
@@ -55,12 +55,20 @@ def count_rows(rows: Tensor) -> Tensor:
     return counts
 
 
+def random_numbers(count: int, device: torch.device) -> Tensor:
+    """Uniform in [0, 1), the same on every process: float64 (count,)."""
+    numbers = torch.rand(count, device=device, dtype=torch.float64)
+    if several_processes():
+        dist.broadcast(numbers, 0)
+    return numbers
+
+
 def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
     """The rows at relative places of the batch of all processes, the same on every process.
 
     Args:
         rows: (N, D), this process's part of the batch; the parts may differ in length and may be empty.
-        positions: (M,) in [0, 1); the positions of the first process count.
+        positions: (M,) in [0, 1), the same on every process, see `random_numbers`.
 
     Returns:
         (M, D): what one process that held the whole batch, parts in order of rank, would have picked; zeros where no
@@ -68,8 +76,6 @@ def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
     """
     if not several_processes():
         return rows[(positions * rows.shape[0]).long()] if len(rows) else rows.new_zeros(len(positions), rows.shape[1])
-    positions = positions.clone()
-    dist.broadcast(positions, 0)
     counts = count_rows(rows)
     begin = counts[: dist.get_rank()].sum()
     index = (positions * counts.sum()).long() - begin

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers.codebook import CodebookQuantizer
-from vqtok.quantizers.processes import all_reduce_sum, pick_rows
+from vqtok.quantizers.processes import all_reduce_sum, pick_rows, random_numbers
 
 __all__ = ["RestartingQuantizer"]
 
@@ -74,8 +74,7 @@ class RestartingQuantizer(CodebookQuantizer):
             return
         threshold = self.restart_threshold * rows_in_batch / self.codebook_size
         dead = self.cluster_size < threshold
-        positions = torch.rand(self.codebook_size, device=rows.device, dtype=torch.float64)
-        picked = pick_rows(rows, positions)
+        picked = pick_rows(rows, random_numbers(self.codebook_size, rows.device))
         # Twice the threshold: long enough for the code to find its latents before it counts as dead again.
         self.cluster_size.copy_(torch.where(dead, 2 * threshold, self.cluster_size))
         self.place(picked, dead)
