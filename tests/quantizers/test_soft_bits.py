@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqtok.quantizers.soft_bits import bit_entropy, entropy, sum_of_assignments
+from vqtok.quantizers.base import entropy
+from vqtok.quantizers.soft_bits import bit_entropy, sum_of_assignments
 
 
 def by_hand(logits: torch.Tensor) -> torch.Tensor:

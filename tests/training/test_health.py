@@ -177,7 +177,7 @@ def test_every_advice_is_a_setting_that_is_taken(method: str) -> None:
     known = {name: value for name, value in unhealthy.items() if name in quantizer_options(method)}
     config = make({"type": method} | known, warmup_steps=0)
     advice = remedies(config)
-    assert {"learning_rate=0.001", "warmup_steps=500"} < set(advice)
+    assert {"learning_rate=0.001", "warmup_steps=500"} <= set(advice)
     for assignment in advice:
         changed = resolve_config(TokenizerTrainingConfig, base=vars(config), assignments=[assignment])
         assert changed != config

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers.base import entropy
 from vqtok.quantizers.bits import BitQuantizer
-from vqtok.quantizers.soft_bits import entropy
 
 __all__ = ["BinarySphericalQuantizer", "on_sphere"]
 

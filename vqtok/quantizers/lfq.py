@@ -15,8 +15,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers.base import entropy
 from vqtok.quantizers.bits import BitQuantizer
-from vqtok.quantizers.soft_bits import entropy, sum_of_assignments
+from vqtok.quantizers.soft_bits import sum_of_assignments
 
 __all__ = ["LookupFreeQuantizer"]
 

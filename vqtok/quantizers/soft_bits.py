@@ -20,16 +20,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import threshold
 
-__all__ = ["assignments", "bit_entropy", "entropy", "sum_of_assignments"]
+__all__ = ["assignments", "bit_entropy", "sum_of_assignments"]
 
 NOTHING = 2e-19  # about the smallest number whose square is still normal in float32; less than it counts as 0
 SURE = 80.0  # log-odds beyond which the other side is nothing at all
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Entropy in nats of one distribution, a scalar; its gradient is finite where a probability is 0."""
-    tiny = torch.finfo(probabilities.dtype).tiny
-    return -(probabilities * probabilities.clamp(min=tiny).log()).sum()
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
