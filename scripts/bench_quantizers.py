@@ -12,7 +12,7 @@ For each size, rows x dimension / codes, in turn so that the noise of the machin
     faiss      the exact flat search of faiss-cpu, index filled beforehand
 
 Latents are as a convolution in channels_last leaves them, so that (B, D, h, w) is rows without a copy; the library gets
-the same numbers as (B, h*w, D). The goals are those of issue 3. With a CUDA device everything but faiss runs there,
+the same numbers as (B, h*w, D). With a CUDA device everything but faiss runs there,
 and the Triton kernel and the plain search are timed apart.
 
 What was tried for few dimensions and many codes, milliseconds at 16384x8/16384 on two cores: addmm and argmax whole 710
@@ -47,7 +47,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Size:
-    """A problem and what issue 3 asks of it: times faster than the library, times as long as the best search."""
+    """A problem and what is asked of it: times faster than the library, times as long as the best search."""
 
     rows: int
     dim: int
@@ -240,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=size_of, nargs="*", default=GOALS, help="rows x dimension / codes")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", action="store_true", help="also measure memory, at the last size of the issue")
+    parser.add_argument("--memory", action="store_true", help="also measure memory, at 16384x8/16384")
     parser.add_argument("--weigh", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.weigh:
