@@ -91,7 +91,7 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     """
     from vqtok.errors import ConfigurationError
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok.training.config import load_config
+    from vqtok.training.resolution import load_config
 
     saved = tokenizer.resolve().parent / "config.yaml"
     run = load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None

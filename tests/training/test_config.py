@@ -11,14 +11,8 @@ import yaml
 from tests.quantizers.methods import SMALL, VARIANTS
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers import QUANTIZERS, quantizer_options
-from vqtok.training.config import (
-    CHANGEABLE,
-    TokenizerTrainingConfig,
-    load_config,
-    resolve_config,
-    resume_config,
-    save_config,
-)
+from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.resolution import CHANGEABLE, load_config, resolve_config, resume_config, save_config
 
 
 def resolve(file: dict[str, Any] | None = None, folder: Path | None = None, **parts: Any) -> TokenizerTrainingConfig:

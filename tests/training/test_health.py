@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from vqtok.quantizers import QUANTIZERS, quantizer_options
 from vqtok.training.advice import remedies
-from vqtok.training.config import TokenizerTrainingConfig, resolve_config
+from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, attainable_usage, code_use
+from vqtok.training.resolution import resolve_config
 
 ALONE: Any = types.SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)
 

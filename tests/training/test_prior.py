@@ -20,10 +20,10 @@ from PIL import Image
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
 from vqtok.training import prior as loop
-from vqtok.training.config import resolve_config
 from vqtok.training.grids import CodeGrids
 from vqtok.training.prior import train_prior
 from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok.training.resolution import resolve_config
 
 BINDING = PriorBinding(fingerprint="f" * 64, grid=(2, 3), codebook_size=8, label_names=("low", "high"))
 SMALL = {

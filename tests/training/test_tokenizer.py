@@ -21,7 +21,8 @@ from vqtok.data import ImageSource, Pictures, open_splits, to_pixels
 from vqtok.errors import ConfigurationError, DataError, TrainingError
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import tokenizer as loop
-from vqtok.training.config import TokenizerTrainingConfig, load_config
+from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.resolution import load_config
 from vqtok.training.tokenizer import open_pictures, train_tokenizer
 
 TIMING = "pictures_per_second"

@@ -114,7 +114,8 @@ class GumbelQuantizer(RestartingQuantizer):
 
     @torch.no_grad()
     def learn(self, rows: Tensor, codes: Tensor) -> None:
-        super().learn(rows, codes)
+        if self.restart_threshold > 0:  # noise draws codes that evaluation never takes: those count as dead
+            super().learn(rows, self.code_of(rows))
         self.batches_seen += 1
 
     def logits_of(self, rows: Tensor, table: Tensor) -> Tensor:

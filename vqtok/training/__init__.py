@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vqtok.training.config import TokenizerTrainingConfig, resolve_config, resume_config
+from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.resolution import resolve_config, resume_config
 from vqtok.training.tokenizer import TrainingResult, open_pictures, train_tokenizer
 
 __all__ = [

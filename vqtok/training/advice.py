@@ -14,7 +14,8 @@ from typing import Any
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers import QUANTIZERS
-from vqtok.training.config import TokenizerTrainingConfig, resolve_config
+from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.resolution import resolve_config
 
 __all__ = ["remedies"]
 

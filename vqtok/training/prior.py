@@ -26,7 +26,6 @@ from vqtok.priors import (
     training_loss,
 )
 from vqtok.training.checkpoint import load_checkpoint, newest_checkpoint, replace_folder, save_checkpoint
-from vqtok.training.config import save_config
 from vqtok.training.grids import CodeGrids, unigram_bits_per_code
 from vqtok.training.loop import (
     LossWindow,
@@ -37,6 +36,7 @@ from vqtok.training.loop import (
     stop_on_signals,
 )
 from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok.training.resolution import save_config
 from vqtok.training.runs import MetricsFile, prepare_run
 from vqtok.training.tokenizer import TrainingResult
 

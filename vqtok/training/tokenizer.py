@@ -25,7 +25,7 @@ from vqtok.data import (
 )
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
-from vqtok.training.config import TokenizerTrainingConfig, save_config
+from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use
 from vqtok.training.loop import (
     LossWindow,
@@ -35,6 +35,7 @@ from vqtok.training.loop import (
     start_tracker,
     stop_on_signals,
 )
+from vqtok.training.resolution import save_config
 from vqtok.training.runs import MetricsFile, prepare_run
 
 __all__ = ["TrainingResult", "open_pictures", "train_tokenizer"]
