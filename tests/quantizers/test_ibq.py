@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 from tests.quantizers.methods import rows_of
 from vqtok.quantizers import IndexBackpropagationQuantizer
@@ -16,20 +16,27 @@ SHAPE, SIZE = (2, 3, 2, 4), 5
 
 def make(**options: Any) -> IndexBackpropagationQuantizer:
     torch.manual_seed(0)
-    return IndexBackpropagationQuantizer(codebook_size=SIZE, code_dim=SHAPE[1], start="normal", **options)
+    paper = {"metric": "dot", "temperature": 1.0, "start": "normal", "restart_threshold": 0.0}
+    return IndexBackpropagationQuantizer(**({"codebook_size": SIZE, "code_dim": SHAPE[1]} | paper | options))
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.25, 2.0])
-def test_against_the_equations_with_whole_matrices(beta: float) -> None:
+def affinity(z: torch.Tensor, c: torch.Tensor, metric: str) -> torch.Tensor:
+    return -(z[:, None] - c[None]).square().sum(dim=2) if metric == "euclidean" else z @ c.t()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize(("beta", "temperature"), [(0.0, 1.0), (0.25, 1.0), (2.0, 0.3)])
+def test_against_the_equations_with_whole_matrices(metric: str, beta: float, temperature: float) -> None:
     """index = onehot + p - sg[p], z_q = index C and the three terms of the loss, differentiated by autograd."""
-    quantizer = make(beta=beta)
+    quantizer = make(metric=metric, beta=beta, temperature=temperature)
     latents, weights = torch.randn(SHAPE, requires_grad=True), torch.randn(SHAPE)
     output = quantizer(latents)
     (output.loss + (weights * output.quantized).sum()).backward()
 
-    z = to_rows(latents).detach().double().requires_grad_()
-    c = quantizer.codebook.detach().double().requires_grad_()
-    p = torch.softmax(z @ c.t(), dim=1)
+    leaf = to_rows(latents).detach().double().requires_grad_()
+    codebook = quantizer.codebook.detach().double().requires_grad_()
+    z, c = (normalize(leaf), normalize(codebook)) if metric == "cosine" else (leaf, codebook)
+    p = torch.softmax(affinity(z, c, metric) / temperature, dim=1)
     chosen = one_hot(p.argmax(dim=1), SIZE).double()
     index = chosen + p - p.detach()
     z_q, e = index @ c, chosen @ c
@@ -45,8 +52,8 @@ def test_against_the_equations_with_whole_matrices(beta: float) -> None:
     assert output.loss.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, term in terms.items():
         assert output.metrics[name].item() == pytest.approx(term.item(), rel=1e-5)
-    np.testing.assert_allclose(rows_of(latents.grad), z.grad.numpy(), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(quantizer.codebook.grad.numpy(), c.grad.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rows_of(latents.grad), leaf.grad.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(quantizer.codebook.grad.numpy(), codebook.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_every_code_gets_a_gradient_and_not_only_the_chosen() -> None:

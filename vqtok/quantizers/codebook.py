@@ -5,6 +5,19 @@
 A method says how codes are chosen (`choose`) and how the codebook learns (`learn`, or a loss). The rest is here: a
 lower dimension to compare in and cosine codes (both Yu et al. 2021, arXiv:2110.04627, section 3.2), where the codes
 start, and an entropy term over soft assignments (Yu et al. 2023, arXiv:2310.05737, equation 5).
+
+The defaults are what measured best or as good: test MSE over variance with one option changed, 512 codes of dimension
+64, 1,000 steps of `vqtok train` at batch 32 with 200 of warm-up, CIFAR-10 (hidden_size 128) and MNIST (64), first 2,500
+test pictures, one run each:
+
+                              ema, CIFAR-10     ema, MNIST        vq, CIFAR-10      vq, MNIST
+    defaults                  0.0648            0.0443            0.0682            0.0546
+    start=kmeans              0.0653            0.0435            0.0684
+    projection_dim=8          0.0660
+    metric=cosine             0.0833            0.0595            0.0862
+    gradient=rotation         0.0896            0.0699            0.0768
+    restart_threshold=0       0.0874, 121 codes 0.0492, 263 codes 0.0837, 221 codes
+    entropy_weight=0.1        0.1173
 """
 
 from __future__ import annotations

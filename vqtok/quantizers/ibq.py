@@ -8,6 +8,15 @@ The paper's affinity is the inner product z C^T. The double quantization loss, w
     ||z_q - z||^2 + ||sg[e] - z||^2 + beta ||e - sg[z]||^2
 
 holds latents and codes together on both ways. The entropy term of the paper is `entropy_weight`.
+
+The defaults are not the paper's (metric=dot, temperature=1, no restart), whose codebook collapsed on CIFAR-10. Test MSE
+over variance and codes in use of 512 there, batch 32 at the loop's defaults, first 2,500 test pictures, one run each:
+
+    1,000 steps     metric=dot, temperature=1, restart_threshold=0              0.1891       9
+    400 steps       metric=cosine, temperature=0.1, restart_threshold=0         0.1685      38
+                    metric=cosine, temperature=0.02, restart_threshold=0        0.1240      66
+                    the defaults: cosine, 0.02, and restarts at 0.05            0.1032     453
+                    metric=cosine, temperature=0.01                             0.1092     430
 """
 
 from __future__ import annotations
@@ -33,10 +42,9 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
 
     Args:
         beta: weight of the pull of the chosen codes to their latents.
-        temperature: affinities are divided by it in p.
+        temperature: affinities are divided by it in p. Where p is all but sure, no gradient passes.
         metric: the affinity: "dot" is the inner product, as in the paper, "cosine" that of unit vectors, "euclidean"
             the negative squared distance.
-        restart_threshold: 0, for the method keeps its codes alive itself.
         shared: see RestartingQuantizer and CodebookQuantizer.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
@@ -48,12 +56,11 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
         self,
         *,
         beta: float = 0.25,
-        temperature: float = 1.0,
-        metric: str = "dot",
-        restart_threshold: float = 0.0,
+        temperature: float = 0.02,
+        metric: str = "cosine",
         **shared: Any,
     ) -> None:
-        super().__init__(metric=metric, restart_threshold=restart_threshold, **shared)
+        super().__init__(metric=metric, **shared)
         at_least_zero(beta=beta)
         if not temperature > 0:
             raise ConfigurationError(f"quantizer.temperature must be above 0, got {temperature}")
