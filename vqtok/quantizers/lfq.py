@@ -30,8 +30,10 @@ class LookupFreeQuantizer(BitQuantizer):
         beta: weight of the commitment, the mean over all elements of (z - c)^2.
         entropy_weight: weight of the entropy term in nats; 0.1 as in MaskGIT, which the paper follows.
         diversity_gamma: weight of H(E[p]) within that term; 1 as in the paper.
-        temperature: of the soft assignment p; 0.01 as in MaskGIT. Latents beyond the size of it are sure already and
-            feel nothing of the first entropy.
+        temperature: of the soft assignment p. Latents beyond the size of it are sure already and feel nothing of the
+            first entropy. MaskGIT has 0.01; CIFAR-10, 400 steps, MSE over variance and codes in use of 512: 0.2075 and
+            512 with 0.01, 0.1844 and 512 with 1, 0.1876 and 22 with 8, and 0.1879 and 45 with 1 and a tenth of the
+            weight.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
@@ -45,7 +47,7 @@ class LookupFreeQuantizer(BitQuantizer):
         beta: float = 0.25,
         entropy_weight: float = 0.1,
         diversity_gamma: float = 1.0,
-        temperature: float = 0.01,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(
             codebook_size=codebook_size, beta=beta, entropy_weight=entropy_weight, diversity_gamma=diversity_gamma
