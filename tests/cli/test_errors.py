@@ -55,12 +55,14 @@ Refused = Callable[..., str]
         (
             ["--set", "quantizer.codebok_size=3"],
             "quantizer.codebok_size is not an option of quantizer.type 'ema', which has beta, code_dim, codebook_size, "
-            "decay, epsilon, restart_threshold, start. Did you mean 'codebook_size'?",
+            "decay, entropy_temperature, entropy_weight, epsilon, gradient, metric, projection_dim, restart_threshold, "
+            "start. Did you mean 'codebook_size'?",
         ),
         (["--set", "steps"], "--set takes key=value, such as quantizer.codebook_size=1024, got 'steps'"),
         (
             ["--quantizer", "gumble"],
-            "quantizer.type must be one of ema, gumbel, vq, got 'gumble'. Did you mean 'gumbel'?",
+            "quantizer.type must be one of bsq, ema, fsq, gumbel, ibq, lfq, product, residual, simvq, vq, "
+            "got 'gumble'. Did you mean 'gumbel'?",
         ),
         (["--codebook-size", "1"], "quantizer.codebook_size must be at least 2, got 1"),
         (["--downsample-factor", "0"], "network.downsample_factor must be a power of two, got 0"),

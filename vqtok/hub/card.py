@@ -151,6 +151,7 @@ def tokenizer_text(folder: ModelFolder, evidence: Evidence, repository: str) -> 
             evidence, "Reconstructions", PICTURES["tokenizer"], "Held-out pictures over their reconstructions"
         ),
         recipe=recipe_section(evidence),
+        paper=quantizer.paper,
     )
 
 

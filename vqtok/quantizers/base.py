@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int
     num_codebooks: int = 1
     code_dim: int
+
+    paper: ClassVar[str] = "van den Oord et al. 2017, arXiv:1711.00937"
+    """Where the method comes from."""
 
     training_state: tuple[str, ...] = ()
     """Names of tensors that training keeps and that decide no code, such as moving averages."""

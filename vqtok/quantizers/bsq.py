@@ -48,6 +48,8 @@ class BinarySphericalQuantizer(BitQuantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
 
+    paper = "Zhao et al. 2024, arXiv:2406.07548"
+
     def __init__(
         self,
         *,

@@ -41,6 +41,8 @@ class FiniteScalarQuantizer(Quantizer):
     first dimension changing fastest.
     """
 
+    paper = "Mentzer et al. 2023, arXiv:2309.15505"
+
     def __init__(self, *, levels: Sequence[int] = [8, 8, 8]) -> None:
         super().__init__()
         if not levels or any(type(level) is not int or not 2 <= level <= MOST_LEVELS for level in levels):

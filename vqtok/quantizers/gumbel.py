@@ -47,6 +47,8 @@ class GumbelQuantizer(RestartingQuantizer):
     `decode(output.codes)` equals `output.quantized` there, and `encode` may give others.
     """
 
+    paper = "Jang et al. 2017, arXiv:1611.01144"
+
     batches_seen: Tensor
     training_state = ("batches_seen", "cluster_size", "started")
 

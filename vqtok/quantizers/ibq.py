@@ -50,6 +50,8 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
+    paper = "Shi et al. 2024, arXiv:2412.02692"
+
     metrics = ("cosine", "dot", "euclidean")
 
     def __init__(

@@ -38,6 +38,8 @@ class LookupFreeQuantizer(BitQuantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
 
+    paper = "Yu et al. 2023, arXiv:2310.05737"
+
     scale = 1.0
 
     def __init__(

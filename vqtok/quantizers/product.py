@@ -28,6 +28,8 @@ class ProductQuantizer(Quantizer):
     loss and every metric are means over the codebooks.
     """
 
+    paper = "Jegou et al. 2011, doi:10.1109/TPAMI.2010.57"
+
     def __init__(self, *, num_codebooks: int = 2, each: dict[str, Any] = EACH) -> None:
         super().__init__()
         from vqtok.quantizers import build_each  # which knows this class

@@ -41,6 +41,8 @@ class ResidualQuantizer(Quantizer):
     over the stages that were used.
     """
 
+    paper = "Zeghidour et al. 2021, arXiv:2107.03312"
+
     batches_seen: Tensor
 
     def __init__(

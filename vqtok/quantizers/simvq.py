@@ -30,6 +30,8 @@ class SimVQuantizer(NearestCodeQuantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
+    paper = "Zhu et al. 2024, arXiv:2411.02038"
+
     learned_by_gradient = True
 
     def __init__(self, **shared: Any) -> None:
