@@ -124,7 +124,7 @@ def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> N
     assert "| pictures | 16x32 pixels, RGB," in text
     assert "| grid | 2 x 4, 8 codes per picture |" in text
     assert "| size of a picture in codes | 54 bits |" in text  # 8 log2(100) = 53.15
-    assert "| quantizer | `vq`, code_dim" not in text and "beta 0.25" in text
+    assert "| quantizer | `vq`, beta 0.25" in text
 
 
 def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
     text = tokenizer_card(tmp_path / "several")
     assert "| grid | 4 x 4 x 3, 48 codes per picture |" in text
     assert "| codebook | 3 times 25 codes, for latents of 6 dimensions |" in text
-    assert "| quantizer | `product`, num_codebooks 3, each (`fsq`, levels [5, 5]) |" in text
+    assert "| quantizer | `product`, " in text and "each (`fsq`, levels [5, 5])" in text
     assert "Its quantizer: Jegou et al. 2011" in text
 
 
