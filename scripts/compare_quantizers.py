@@ -1,10 +1,11 @@
 """All quantizers on one data set, at equal steps, grid and, as near as each allows, bits a picture.
 
-    python scripts/compare_quantizers.py [--dataset cifar10] [--steps 2500] [--out runs/compare] [--only ema fsq]
+    python scripts/compare_quantizers.py [--dataset cifar10] [--steps 2000] [--out runs/compare] [--only ema fsq]
 
 Every row is a run of `vqtok train` with its defaults but for the quantizer and the number of steps, measured like
 `vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes on where it was stopped. The
-table is printed as Markdown and written to OUT/table.md. Pictures a second are the median over the log rows of the run.
+table is printed as Markdown and written to OUT/table.md. Pictures a second are of training steps on one batch, all rows
+in turn so that the noise of the machine falls on all alike, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vqtok.data import ImageSource, open_splits
 from vqtok.evaluation import evaluate_tokenizer, write_metrics
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig, open_pictures, train_tokenizer
+from vqtok.training.loop import build_optimizer
+
+BATCH = 32
 
 # The 9 bits of K = 512 at every place; then more bits, where a method is made for more.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -53,7 +61,7 @@ HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 def measure(name: str, quantizer: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Train and evaluate one row, or read what an earlier call of this script left."""
-    run = args.out / name.replace(" ", "-")
+    run = args.out / folder_of(name)
     result = run / "row.json"
     if result.is_file():
         row: dict[str, Any] = json.loads(result.read_text())
@@ -68,9 +76,13 @@ def measure(name: str, quantizer: dict[str, Any], args: argparse.Namespace) -> d
     )
     config, train, test = open_pictures(config)
     train_tokenizer(config, train, test, resume=(run / "config.yaml").is_file())
-    row = evaluate(run, test) | {"name": name, "pictures_per_second": speed(run)}
+    row = evaluate(run, test) | {"name": name}
     write_metrics(row, result)
     return row
+
+
+def folder_of(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def evaluate(run: Path, test: ImageSource) -> dict[str, Any]:
@@ -80,31 +92,53 @@ def evaluate(run: Path, test: ImageSource) -> dict[str, Any]:
     return metrics
 
 
-def speed(run: Path) -> float:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median(row["pictures_per_second"] for row in rows if row["split"] == "train")
+def speeds(runs: list[Path], rounds: int) -> list[float]:
+    """Pictures a second of a training step, forward, backward and optimizer, for each finished run."""
+    steps = [training_step(VQTokenizer.from_pretrained(run / "model")) for run in runs]
+    seconds = [[seconds_of(step) for step in steps] for _ in range(rounds + 2)][2:]  # the first two warm up
+    return [BATCH / statistics.median(column) for column in zip(*seconds, strict=True)]
 
 
-def line(row: dict[str, Any]) -> str:
+def training_step(model: VQTokenizer) -> Callable[[], None]:
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9))
+    pixels = torch.rand(BATCH, model.config.num_channels, *model.config.size) * 2 - 1
+
+    def step() -> None:
+        loss = model(pixels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def seconds_of(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def line(row: dict[str, Any], speed: float) -> str:
     codes = row["num_codebooks"] * row["codebook_size"]
     return (
         f"| {row['name']} | {row['bits_per_image']:.0f} | {row['mse_over_variance']:.4f} | {row['psnr']:.2f} | "
-        f"{row['perplexity']:.4g} | {row['codes_in_use']:,} of {codes:,} | {row['pictures_per_second']:.0f} |"
+        f"{row['perplexity']:.4g} | {row['codes_in_use']:,} of {codes:,} | {speed:.0f} |"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--rounds", type=int, default=15, help="training steps of each that are timed")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="NAME")
     args = parser.parse_args()
     open_splits(args.dataset)  # a name that does not exist is refused before anything is trained
-    lines = [HEADER]
-    for name in args.only:
-        lines.append(line(measure(name, RECIPES[name], args)))
-        print("\n".join([HEADER, lines[-1]]), flush=True)
+    rows = [measure(name, RECIPES[name], args) for name in args.only]
+    found = speeds([args.out / folder_of(name) for name in args.only], args.rounds)
+    lines = [HEADER, *(line(row, speed) for row, speed in zip(rows, found, strict=True))]
     (args.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
