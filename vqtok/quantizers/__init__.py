@@ -67,9 +67,8 @@ def quantizer_options(method: str) -> dict[str, Any]:
             f"quantizer.type must be one of {allowed}, got {method!r}.{nearest_name(str(method), QUANTIZERS)}"
         )
     options: dict[str, Any] = {}
-    for kind in reversed(
-        QUANTIZERS[method].__mro__
-    ):  # a method takes the options of its parents, with its own defaults
+    # A method takes the options of its parents; where it names one itself, its own default holds.
+    for kind in reversed(QUANTIZERS[method].__mro__):
         if "__init__" in vars(kind):
             parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
             options |= {p.name: copy.copy(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -105,7 +105,7 @@ class CodebookQuantizer(Quantizer):
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
-    metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean")
+    allowed_metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean")
     codebook: Tensor
     started: Tensor
     training_state: tuple[str, ...] = ("started",)
@@ -131,7 +131,7 @@ class CodebookQuantizer(Quantizer):
                 f"quantizer.projection_dim must be between 1 and quantizer.code_dim {code_dim}, or 0 for none, "
                 f"got {projection_dim}"
             )
-        one_of("metric", metric, self.metrics)
+        one_of("metric", metric, self.allowed_metrics)
         one_of("start", start, STARTS)
         at_least_zero(entropy_weight=entropy_weight)
         if not entropy_temperature > 0:

@@ -52,7 +52,7 @@ class IndexBackpropagationQuantizer(RestartingQuantizer):
 
     paper = "Shi et al. 2024, arXiv:2412.02692"
 
-    metrics = ("cosine", "dot", "euclidean")
+    allowed_metrics = ("cosine", "dot", "euclidean")
 
     def __init__(
         self,
