@@ -32,19 +32,16 @@ BATCH = 32
 RECIPES: dict[str, dict[str, Any]] = {
     "ema": {"type": "ema"},
     "vq": {"type": "vq"},
-    "gumbel": {"type": "gumbel", "temperature_steps": 2000},
     "simvq": {"type": "simvq"},
     "ibq": {"type": "ibq"},
+    "gumbel": {"type": "gumbel", "temperature_steps": 2000},
     "fsq": {"type": "fsq", "levels": [8, 8, 8]},
-    "lfq": {"type": "lfq", "codebook_size": 512},
     "bsq": {"type": "bsq", "codebook_size": 512},
+    "lfq": {"type": "lfq", "codebook_size": 512},
     "product 3x8": {"type": "product", "num_codebooks": 3, "each": {"codebook_size": 8, "code_dim": 21}},
     "residual 3x8": {"type": "residual", "num_codebooks": 3, "each": {"codebook_size": 8}},
     "product 2x512": {"type": "product", "num_codebooks": 2, "each": {"codebook_size": 512, "code_dim": 32}},
-    "residual 2x512": {"type": "residual", "num_codebooks": 2, "each": {"codebook_size": 512}},
     "simvq 16384": {"type": "simvq", "codebook_size": 16384},
-    "fsq 16384": {"type": "fsq", "levels": [8, 8, 8, 6, 5]},
-    "ibq 16384": {"type": "ibq", "codebook_size": 16384},
 }
 
 COLUMNS = (
