@@ -15,13 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vqtok.data import ImageSource, Pictures, to_pixels
-from vqtok.errors import ConfigurationError
+from vqtok.data import ImageSource, to_pixels
 from vqtok.evaluation.codebook import CodeUse, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPlaces, CodeExamples, paint_code, spread_codes
 from vqtok.evaluation.places import PlaceCounts
-from vqtok.evaluation.reconstruction import first_pixels, portable
+from vqtok.evaluation.reconstruction import first_pixels, pictures_for, portable
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["CodebookHealth", "measure_health"]
@@ -87,12 +86,7 @@ def measure_health(
         ConfigurationError: num_images or batch_size below 1.
         DataError: a picture that cannot be read.
     """
-    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name} must be at least 1, got {value}")
-    config = tokenizer.config
-    pictures = Pictures(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
-    total = min(len(pictures), num_images or len(pictures))
+    pictures, total = pictures_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
     by_place = PlaceCounts(
         num_codebooks=tokenizer.num_codebooks, codebook_size=tokenizer.codebook_size, grid=tokenizer.grid

@@ -57,12 +57,8 @@ def evaluate_tokenizer(
         ConfigurationError: num_images or batch_size below 1.
         DataError: a picture that cannot be read.
     """
-    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name} must be at least 1, got {value}")
+    pictures, total = pictures_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     config = tokenizer.config
-    pictures = Pictures(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
-    total = min(len(pictures), num_images or len(pictures))
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()
     for pixels in first_pixels(pictures, total, batch_size):
@@ -144,6 +140,22 @@ class Sums:
             "codes_in_use": use.codes_in_use,
             "codebook_size": use.codebook_size,
         }
+
+
+def pictures_for(
+    tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None, batch_size: int
+) -> tuple[Pictures, int]:
+    """The pictures of a split as the tokenizer takes them, and how many of them are looked at.
+
+    Raises:
+        ConfigurationError: num_images or batch_size below 1.
+    """
+    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} must be at least 1, got {value}")
+    config = tokenizer.config
+    pictures = Pictures(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
+    return pictures, min(len(pictures), num_images or len(pictures))
 
 
 def first_pixels(pictures: Pictures, total: int, batch_size: int) -> Iterator[Tensor]:
