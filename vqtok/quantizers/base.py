@@ -6,6 +6,7 @@ codebook, `Q` codebooks per position, `N = B*h*w` rows when the grid is flattene
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
+from vqtok.errors import ConfigurationError, nearest
+
 __all__ = [
     "EACH",
     "GRADIENTS",
     "Quantizer",
     "QuantizerOutput",
+    "at_least_zero",
     "entropy",
     "from_rows",
     "mean_squared_error",
+    "one_of",
     "perplexity",
     "rotation_trick",
     "straight_through",
@@ -88,6 +93,21 @@ class Quantizer(nn.Module, ABC):
 
 EACH: dict[str, Any] = {"type": "ema"}
 """What quantizers made of several are made of where nothing else is said."""
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> None:
+    """Refuse a value that is not among the allowed ones, naming the nearest."""
+    if value not in allowed:
+        raise ConfigurationError(
+            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{nearest(str(value), allowed)}"
+        )
+
+
+def at_least_zero(**values: float) -> None:
+    """Refuse a weight below 0 or not a number."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ConfigurationError(f"quantizer.{name} must be at least 0 and finite, got {value}")
 
 
 def to_rows(latents: Tensor) -> Tensor:

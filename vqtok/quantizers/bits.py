@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import Quantizer, QuantizerOutput, straight_through
-from vqtok.quantizers.codebook import at_least_zero
+from vqtok.quantizers.base import Quantizer, QuantizerOutput, at_least_zero, straight_through
 from vqtok.quantizers.processes import mean_over_processes
 from vqtok.quantizers.soft_bits import bit_entropy
 

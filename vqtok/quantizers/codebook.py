@@ -32,33 +32,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from vqtok.errors import ConfigurationError, nearest
-from vqtok.quantizers.base import Quantizer, QuantizerOutput, entropy, from_rows, to_rows
+from vqtok.errors import ConfigurationError
+from vqtok.quantizers.base import Quantizer, QuantizerOutput, at_least_zero, entropy, from_rows, one_of, to_rows
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
 from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows, random_numbers
 
-__all__ = ["Chosen", "CodebookQuantizer", "at_least_zero", "one_of"]
+__all__ = ["Chosen", "CodebookQuantizer"]
 
 STARTS = ("kmeans", "latents", "normal")
 
 # Soft assignments that the entropy term looks at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
 ASSIGNMENTS = 2**26
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> None:
-    """Refuse a value that is not among the allowed ones, naming the nearest."""
-    if value not in allowed:
-        raise ConfigurationError(
-            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{nearest(str(value), allowed)}"
-        )
-
-
-def at_least_zero(**values: float) -> None:
-    """Refuse a weight below 0 or not a number."""
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise ConfigurationError(f"quantizer.{name} must be at least 0 and finite, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

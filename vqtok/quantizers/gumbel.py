@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.codebook import Chosen, at_least_zero, one_of
+from vqtok.quantizers.base import at_least_zero, one_of
+from vqtok.quantizers.codebook import Chosen
 from vqtok.quantizers.lookup import gather_codes
 from vqtok.quantizers.restart import RestartingQuantizer
 

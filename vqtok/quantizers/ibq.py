@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import mean_squared_error
-from vqtok.quantizers.codebook import Chosen, at_least_zero
+from vqtok.quantizers.base import at_least_zero, mean_squared_error
+from vqtok.quantizers.codebook import Chosen
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
 from vqtok.quantizers.restart import RestartingQuantizer
 

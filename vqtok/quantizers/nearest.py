@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vqtok.quantizers.base import GRADIENTS, mean_squared_error
-from vqtok.quantizers.codebook import Chosen, CodebookQuantizer, at_least_zero, one_of
+from vqtok.quantizers.base import GRADIENTS, at_least_zero, mean_squared_error, one_of
+from vqtok.quantizers.codebook import Chosen, CodebookQuantizer
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
 
 __all__ = ["NearestCodeQuantizer"]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import EACH, GRADIENTS, Quantizer, QuantizerOutput, from_rows, to_rows
-from vqtok.quantizers.codebook import Chosen, one_of
+from vqtok.quantizers.base import EACH, GRADIENTS, Quantizer, QuantizerOutput, from_rows, one_of, to_rows
+from vqtok.quantizers.codebook import Chosen
 from vqtok.quantizers.nearest import NearestCodeQuantizer
 
 __all__ = ["ResidualQuantizer"]
