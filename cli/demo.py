@@ -1,4 +1,4 @@
-"""vqtok demo: the whole way on the digits inside the package, from pictures to new ones, ending in a page to look at.
+"""vqtok demo: the whole way on the digits inside the package, from images to new ones, ending in a page to look at.
 
 It types the very commands that a user would, so what it shows is what they do.
 """
@@ -90,18 +90,18 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
     model, seeded = f"{tokenizer}/model", ["--seed", str(seed)]
     return [
         ("train a tokenizer", ["train", "--dataset", settings.dataset, "--out", tokenizer, *settings.train, *seeded]),
-        ("measure it on held-out pictures", ["evaluate", "--tokenizer", model, "--dataset", settings.dataset]),
+        ("measure it on held-out images", ["evaluate", "--tokenizer", model, "--dataset", settings.dataset]),
         (
             "look at the health of its codebook",
             ["inspect", tokenizer, "--dataset", settings.dataset, "--out", f"{out}/health"],
         ),
-        ("turn the pictures into codes", ["tokenize", settings.dataset, "--tokenizer", model, "--out", codes]),
+        ("turn the images into codes", ["tokenize", settings.dataset, "--tokenizer", model, "--out", codes]),
         (
             "train a prior on the codes",
             ["train-prior", codes, "--tokenizer", model, "--out", prior, *settings.train_prior, *seeded],
         ),
         (
-            "draw new pictures by class",
+            "draw new images by class",
             [
                 "sample",
                 "--prior",
@@ -150,7 +150,7 @@ def draw_page(out: Path, settings: Settings) -> Path:
 
     return write_report(
         out / "index.html",
-        title=f"{settings.dataset}: pictures to codes and back",
+        title=f"{settings.dataset}: images to codes and back",
         tokenizer_run=out / "tokenizer",
         codes=out / "codes",
         health=out / "health",

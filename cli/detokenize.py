@@ -1,4 +1,4 @@
-"""vqtok detokenize: a codes folder -> pictures."""
+"""vqtok detokenize: a codes folder -> images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["detokenize"]
 
 def detokenize(
     codes: Annotated[Path, typer.Argument(help="Codes folder, as vqtok tokenize writes it.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the pictures to; missing or empty.")] = Path("images"),
+    out: Annotated[Path, typer.Option(help="Folder to write the images to; missing or empty.")] = Path(
+        "reconstructions"
+    ),
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one that made the codes.")
     ] = None,
@@ -24,11 +26,11 @@ def detokenize(
     batch_size: Annotated[int, typer.Option(help="Grids the tokenizer gets at once.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
 ) -> None:
-    """Paint the pictures of a data set of code grids."""
+    """Decode the images of a dataset of code grids."""
     from datasets import DatasetDict
 
     from vqtok.codes import check_free, detokenize_dataset, load_codes, read_spec
-    from vqtok.errors import DataError, nearest
+    from vqtok.errors import DataError, did_you_mean
     from vqtok_cli.output import done, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
@@ -38,7 +40,7 @@ def detokenize(
     if split is not None:
         names = [str(name) for name in rows] if isinstance(rows, DatasetDict) else [str(rows.split)]
         if split not in names:
-            raise DataError(f"{codes} has no split {split}; found: {', '.join(names)}.{nearest(split, names)}")
+            raise DataError(f"{codes} has no split {split}; found: {', '.join(names)}.{did_you_mean(split, names)}")
         rows = rows[split] if isinstance(rows, DatasetDict) else rows
     if tokenizer is None:
         model = find_tokenizer(spec, device=device)
@@ -50,15 +52,15 @@ def detokenize(
         "detokenize",
         {
             "codes": codes,
-            "pictures": f"{count:,}",
+            "images": f"{count:,}",
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "batch_size": batch_size,
             "device": model.device,
             "out": out,
         },
     )
-    painted = detokenize_dataset(rows, model, out, batch_size=batch_size)
-    done(f"{painted:,} pictures written to {out}")
+    decoded = detokenize_dataset(rows, model, out, batch_size=batch_size)
+    done(f"{decoded:,} images written to {out}")
 
 
 def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:

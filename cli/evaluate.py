@@ -30,10 +30,10 @@ def evaluate(
     dataset: Annotated[
         str | None, typer.Option(help="What vqtok train takes. [default: what the tokenizer was trained on]")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
     out: Annotated[Path | None, typer.Option(help="JSON file. [default: metrics.json in the tokenizer folder]")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Only the first so many pictures. [default: all]")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = 128,
+    num_images: Annotated[int | None, typer.Option(help="Only the first so many images. [default: all]")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
@@ -59,7 +59,7 @@ def evaluate(
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
             "dataset": source.name + ("" if dataset else " (what it was trained on)"),
-            "split": f"{source.split}, {len(source):,} pictures",
+            "split": f"{source.split}, {len(source):,} images",
             "num_images": num_images,
             "batch_size": batch_size,
             "device": model.device,
@@ -69,25 +69,25 @@ def evaluate(
     for line in source.notes:
         note(line)
     metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size)
-    # how held-out pictures were chosen, where the data set has no split of its own for them
+    # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
     for name, unit in MEASURES.items():
         value = metrics[name]
         typer.echo(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
     done(
-        f"measured on {metrics['num_images']:,} pictures, written to {target}",
+        f"measured on {metrics['num_images']:,} images, written to {target}",
         next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
     )
 
 
 def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
-    """What `open_images` is to be told: the data set, and how the run of the tokenizer read it where that is the one.
+    """What `open_images` is to be told: the dataset, and how the run of the tokenizer read it where that is the one.
 
-    Pictures that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
+    Images that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
 
     Raises:
-        ConfigurationError: no data set is named, and no run beside the tokenizer names one.
+        ConfigurationError: no dataset is named, and no run beside the tokenizer names one.
     """
     from vqtok.errors import ConfigurationError
     from vqtok.training import TokenizerTrainingConfig
@@ -96,7 +96,7 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     saved = tokenizer.resolve().parent / "config.yaml"
     run = load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
     if dataset is None and run is None:
-        raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name pictures with --dataset")
+        raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
     if run is None or dataset not in (None, run.dataset):
         return {"dataset": dataset}
     names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")

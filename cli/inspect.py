@@ -29,15 +29,15 @@ def inspect(
     revision: Annotated[str | None, typer.Option(help="On the Hub: branch, tag or commit.")] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Draw the health of a tokenizer's codebook on these pictures: what vqtok train takes."),
+        typer.Option(help="Draw the health of a tokenizer's codebook on these images: what vqtok train takes."),
     ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: only the first so many pictures.")] = 2000,
+    num_images: Annotated[int, typer.Option(help="With --dataset: only the first so many images.")] = 2000,
     out: Annotated[
         Path | None,
         typer.Option(help="With --dataset: folder for the drawings. [default: health in the run folder, else here]"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="With --dataset: pictures at once.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="With --dataset: images at once.")] = 128,
     device: Annotated[
         str | None, typer.Option(help="With --dataset: cpu, cuda, ... [default: cuda where there is one]")
     ] = None,
@@ -45,14 +45,14 @@ def inspect(
     """Say what a folder holds. It can be a tokenizer, a prior, codes or a run.
 
     With --dataset also draw the health of a tokenizer's codebook: how often codes are used and where on the grid, how
-    far apart they lie, and the patches of pictures that they stand for.
+    far apart they lie, and the patches of images that they stand for.
     """
     from vqtok.errors import ConfigurationError
     from vqtok.hub import fetch
     from vqtok.report import describe
 
     if out is not None and dataset is None:
-        raise ConfigurationError("--out is for drawings of a codebook on pictures: name the pictures with --dataset")
+        raise ConfigurationError("--out is for drawings of a codebook on images: name the images with --dataset")
     folder = Path(path)
     if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
         folder = fetch(path, revision=revision)
@@ -86,7 +86,7 @@ def check_tokenizer(folder: Path, name: str, kind: str) -> None:
 def measure(
     name: str, revision: str | None, dataset: str, split: str, num_images: int, batch_size: int, device: str | None
 ) -> tuple[VQTokenizer, CodebookHealth]:
-    """Load the tokenizer and look at its codes on the pictures."""
+    """Load the tokenizer and look at its codes on the images."""
     from vqtok.data import open_images
     from vqtok.evaluation import measure_health
     from vqtok_cli.evaluate import data_settings
@@ -114,7 +114,7 @@ def draw(health: CodebookHealth, folder: Path) -> None:
     from vqtok_cli.output import done
 
     about, numbers = health.about, health.numbers()
-    typer.echo(f"its codebook on {about['num_images']:,} pictures of {about['dataset']}, split {about['split']}")
+    typer.echo(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
     width = max(map(len, NUMBERS.values()))
     total = f" of {health.counts.size:,}"
     for name, words in NUMBERS.items():

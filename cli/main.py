@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="vqtok",
-    help="Turn pictures into grids of discrete codes and back.",
+    help="Turn images into grids of discrete codes and back.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # which would take [default: ...] for markup

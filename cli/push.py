@@ -17,7 +17,7 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch to push to, made where it does not exist.")] = None,
     message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
 ) -> None:
-    """Send weights, settings and a card with metrics, recipe and picture to the Hub, in one commit."""
+    """Send weights, settings and a card with metrics, recipe and image to the Hub, in one commit."""
     from vqtok.hub import check_can_push, open_folder
     from vqtok.hub import push as push_folder
     from vqtok_cli.output import done, resolved

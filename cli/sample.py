@@ -1,4 +1,4 @@
-"""vqtok sample: a prior -> pictures that were never there."""
+"""vqtok sample: a prior -> images that were never there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
-SHOWN = 64  # pixels a side that a small picture is enlarged to on the sheet
+SHOWN = 64  # pixels a side that a small image is enlarged to on the image grid
 
 
 def sample(
@@ -28,7 +28,7 @@ def sample(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one the prior was trained with.")
     ] = None,
-    num: Annotated[int, typer.Option(help="Number of pictures.")] = 64,
+    num: Annotated[int, typer.Option(help="Number of images.")] = 64,
     label: Annotated[
         list[str] | None,
         typer.Option(help="Class to draw, by name or number; repeatable; by default all classes, each in a row."),
@@ -38,15 +38,15 @@ def sample(
     top_p: Annotated[float, typer.Option(help="Keep the fewest codes that reach this probability.")] = 1.0,
     guidance_scale: Annotated[float, typer.Option(help="Above 1 follows the class harder.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Pictures at once; changes speed and memory only.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images at once; changes speed and memory only.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
-    out: Annotated[Path, typer.Option(help="Sheet of pictures, PNG.")] = Path("samples.png"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
+    out: Annotated[Path, typer.Option(help="image grid, PNG.")] = Path("samples.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing image grid.")] = False,
 ) -> None:
-    """Draw new pictures from a prior and paint them on one sheet."""
+    """Draw new images from a prior and decode them on one image grid."""
     import torch
 
-    from vqtok.data import picture_grid
+    from vqtok.data import image_grid
     from vqtok.errors import ConfigurationError
     from vqtok.priors import PriorBinding, generate, load_prior
     from vqtok.training.runs import newest_model
@@ -62,20 +62,20 @@ def sample(
     source = prior or str(newest_model("prior"))
     drawn_from = load_prior(source)
     binding = PriorBinding.from_config(drawn_from.config)
-    painter_source = tokenizer or binding.tokenizer
-    if painter_source is None:
+    tokenizer_source = tokenizer or binding.tokenizer
+    if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    painter = load_tokenizer(painter_source, device=device)
-    binding.check_tokenizer(painter.fingerprint)
-    torch.nn.Module.to(drawn_from, painter.device)
+    loaded = load_tokenizer(tokenizer_source, device=device)
+    binding.check_tokenizer(loaded.fingerprint)
+    torch.nn.Module.to(drawn_from, loaded.device)
     labels, columns = lay_out(binding, label, num)
     count = num if labels is None else len(labels)
     resolved(
         "sample",
         {
             "prior": source,
-            "tokenizer": painter_source,
-            "pictures": f"{count} of {classes_shown(binding, labels)}",
+            "tokenizer": tokenizer_source,
+            "images": f"{count} of {classes_shown(binding, labels)}",
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
@@ -84,9 +84,9 @@ def sample(
             "out": out,
         },
     )
-    pictures = generate(
+    images = generate(
         drawn_from,
-        painter,
+        loaded,
         num_images=count,
         labels=labels,
         temperature=temperature,
@@ -96,18 +96,18 @@ def sample(
         seed=seed,
         batch_size=batch_size,
     )
-    sheet = picture_grid(pictures, columns=columns, gap=4, scale=max(1, SHOWN // max(pictures[0].size)))
-    write_picture(sheet, out)
+    grid = image_grid(images, columns=columns, gap=4, scale=max(1, SHOWN // max(images[0].size)))
+    write_image(grid, out)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{count} pictures on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
+    done(f"{count} images on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
 
 
 def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, int]:
-    """The class of each picture, or None for a prior without classes, and how many pictures stand in a row.
+    """The class of each image, or None for a prior without classes, and how many images stand in a row.
 
-    Classes asked for come in turn. Otherwise each class fills a row, of as many pictures as go into `num` evenly;
-    classes for which `num` leaves no picture are left out.
+    Classes asked for come in turn. Otherwise each class fills a row, of as many images as go into `num` evenly;
+    classes for which `num` leaves no image are left out.
     """
     if given:
         numbers = [binding.label_number(label) for label in given]
@@ -121,20 +121,20 @@ def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[l
 
 
 def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:
-    """The classes on the sheet, for people."""
+    """The classes on the image grid, for people."""
     if labels is None:
         return "no class"
     names = [(binding.label_names or ())[number] for number in dict.fromkeys(labels)]
     return ", ".join(names) if len(names) <= 12 else f"{len(names)} classes"
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
+def write_image(image: Image.Image, path: Path) -> None:
     """Write a PNG beside its place, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
     try:
         with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG")
+            image.save(file, format="PNG")
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""vqtok tokenize: pictures -> a codes folder."""
+"""vqtok tokenize: images -> a codes folder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 
 __all__ = ["tokenize"]
 
-LISTED = 20  # broken pictures that are named on the screen; the folder's codes.json names all
+LISTED = 20  # broken images that are named on the screen; the folder's codes.json names all
 
 
 def tokenize(
     dataset: Annotated[
         str,
-        typer.Argument(help="Folder of pictures, mnist-mini, mnist, cifar10, a Hub id, or files that datasets reads."),
+        typer.Argument(help="Folder of images, mnist-mini, mnist, cifar10, a Hub id, or files that datasets reads."),
     ],
     out: Annotated[Path, typer.Option(help="Codes folder to write.")] = Path("codes"),
     tokenizer: Annotated[
@@ -23,11 +23,11 @@ def tokenize(
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures the tokenizer gets at once.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images the tokenizer gets at once.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
 ) -> None:
-    """Turn pictures into a data set of code grids."""
+    """Turn images into a dataset of code grids."""
     from vqtok.codes import SIDECAR, check_free, open_sources, read_broken, tokenize_sources
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
@@ -41,7 +41,7 @@ def tokenize(
         "tokenize",
         {
             "dataset": next(iter(sources.values())).resolved,
-            "pictures": ", ".join(f"{len(source):,} {name}" for name, source in sources.items()),
+            "images": ", ".join(f"{len(source):,} {name}" for name, source in sources.items()),
             "image_column": next(iter(sources.values())).image_column,
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "grid": f"{height} x {width} of {model.codebook_size:,} codes",
@@ -59,9 +59,7 @@ def tokenize(
     if broken:
         more = f" and {len(broken) - LISTED:,} more" if len(broken) > LISTED else ""
         note(
-            f"{len(broken):,} of {total:,} pictures could not be read and are left out: "
+            f"{len(broken):,} of {total:,} images could not be read and are left out: "
             f"{', '.join(broken[:LISTED])}{more}; {out / SIDECAR} lists them"
         )
-    done(
-        f"codes of {total - len(broken):,} pictures written to {out}", next=f"vqtok train-prior {out} --out runs/prior"
-    )
+    done(f"codes of {total - len(broken):,} images written to {out}", next=f"vqtok train-prior {out} --out runs/prior")

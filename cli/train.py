@@ -1,4 +1,4 @@
-"""vqtok train: pictures -> a tokenizer."""
+"""vqtok train: images -> a tokenizer."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["train"]
 def train(
     dataset: Annotated[
         str | None,
-        typer.Option(help="mnist-mini, mnist, cifar10, a Hub id, a folder of pictures, or files that datasets reads."),
+        typer.Option(help="mnist-mini, mnist, cifar10, a Hub id, a folder of images, or files that datasets reads."),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/<data set>]")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/<dataset>]")] = None,
     quantizer: Annotated[
         str | None,
         typer.Option(help="bsq, ema, fsq, gumbel, ibq, lfq, product, residual, simvq or vq. [default: ema]"),
     ] = None,
     codebook_size: Annotated[int | None, typer.Option(help="Number of codes. [default: 512]")] = None,
     code_dim: Annotated[int | None, typer.Option(help="Dimension of a code. [default: 64]")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels a side. [default: the pictures' own]")] = None,
-    num_channels: Annotated[int | None, typer.Option(help="1 grey, 3 RGB. [default: the pictures' own]")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side. [default: the images' own]")] = None,
+    num_channels: Annotated[int | None, typer.Option(help="1 grey, 3 RGB. [default: the images' own]")] = None,
     downsample_factor: Annotated[int | None, typer.Option(help="Pixels a side for one code. [default: 4]")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of the networks. [default: 128]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step, over all processes. [default: 32]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 32]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.002]")] = None,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
@@ -42,10 +42,16 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished model.")] = None,
 ) -> None:
-    """Train a tokenizer on a set of pictures."""
+    """Train a tokenizer on a set of images."""
     from vqtok.errors import ConfigurationError
     from vqtok.hub import check_can_push, push
-    from vqtok.training import TokenizerTrainingConfig, open_pictures, resolve_config, resume_config, train_tokenizer
+    from vqtok.training import (
+        TokenizerTrainingConfig,
+        open_training_images,
+        resolve_config,
+        resume_config,
+        train_tokenizer,
+    )
     from vqtok_cli.output import done, note, resolved
 
     options = {
@@ -84,12 +90,12 @@ def train(
         settings.out = settings.out or default_run(settings.dataset)
     if push_to_hub:
         check_can_push(push_to_hub)
-    settings, train_pictures, test_pictures = open_pictures(settings)
-    resolved("train", vars(settings) | {"pictures": f"{len(train_pictures)} train, {len(test_pictures)} test"})
-    for line in train_pictures.notes:
+    settings, train_images, test_images = open_training_images(settings)
+    resolved("train", vars(settings) | {"images": f"{len(train_images)} train, {len(test_images)} test"})
+    for line in train_images.notes:
         note(line)
 
-    result = train_tokenizer(settings, train_pictures, test_pictures, resume=resume)
+    result = train_tokenizer(settings, train_images, test_images, resume=resume)
     if result.model is None:
         assert result.stopped_by is not None  # nothing else ends a run early
         done(

@@ -38,7 +38,7 @@ def train_prior(
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise; by default 0.")] = None,
     tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb; by default none.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of the codes, to paint samples during training; a folder or Hub id.")
+        str | None, typer.Option(help="Tokenizer of the codes, to decode samples during training; a folder or Hub id.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
     set_: Annotated[
@@ -94,8 +94,8 @@ def train_prior(
     for line in notes:
         note(line)
 
-    painter = load_tokenizer(tokenizer) if tokenizer else None
-    result = train(settings, binding, train_grids, test_grids, tokenizer=painter, resume=resume)
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume)
     if result.model is None:
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
@@ -132,9 +132,7 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     spec = read_spec(config.codes)
     splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
     if "train" not in splits:
-        raise DataError(
-            f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training pictures too"
-        )
+        raise DataError(f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training images too")
     held = next((name for name in ("test", "validation", "valid", "val") if name in splits), None)
     column = None if config.unconditional else find_label_column(splits["train"], config.label_column)
     names = label_names(splits["train"], column) if column else None
@@ -162,7 +160,7 @@ def find_label_column(dataset: Dataset, given: str | None) -> str | None:
     """The column of classes: the one named, the one called label, or the only one of that type."""
     from datasets import ClassLabel, Value
 
-    from vqtok.errors import ConfigurationError, nearest
+    from vqtok.errors import ConfigurationError, did_you_mean
 
     allowed = [
         name
@@ -173,7 +171,7 @@ def find_label_column(dataset: Dataset, given: str | None) -> str | None:
         if given not in allowed:
             found = ", ".join(allowed) or "none"
             raise ConfigurationError(
-                f"label_column {given!r} holds no labels; columns that do: {found}.{nearest(given, allowed)}"
+                f"label_column {given!r} holds no labels; columns that do: {found}.{did_you_mean(given, allowed)}"
             )
         return given
     typed = [name for name in allowed if isinstance(dataset.features[name], ClassLabel)]

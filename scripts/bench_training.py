@@ -2,10 +2,11 @@
 
     python scripts/bench_training.py [--batch-sizes 32 128] [--rounds 20]
 
-A convolution is a matrix product of size (places) x (inputs of one place) x (outputs), forward once and backward twice
-(for its input, but for the first layer's, and for its weights). The bare products of all layers, and of the lookup, are
-timed with torch.mm on operands of those sizes, in turn with whole training steps (forward, backward, clipping, AdamW)
-of the tokenizer, so that the noise of the machine falls on both. Medians are printed; the share is products / step.
+A convolution is a matrix product of size (positions) x (inputs of one position) x (outputs), forward once and backward
+twice (for its input, but for the first layer's, and for its weights). The bare products of all layers, and of the
+lookup, are timed with torch.mm on operands of those sizes, in turn with whole training steps (forward, backward,
+clipping, AdamW) of the tokenizer, so that the noise of the machine falls on both. Medians are printed; the share is
+products / step.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def product_sizes(model: VQTokenizer, pixels: Tensor) -> list[Size]:
         kernel = math.prod(layer.kernel_size)
         if isinstance(layer, nn.Conv2d):
             rows, inner, columns = output.numel() // output.shape[1], layer.in_channels * kernel, layer.out_channels
-        else:  # a product at the places of its input, scattered afterwards
+        else:  # a product at the positions of its input, scattered afterwards
             rows, inner, columns = (
                 inputs[0].numel() // inputs[0].shape[1],
                 layer.in_channels,
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32")
-    print(f"{'batch':>5}  {'memory format':<13}  {'step ms':>8}  {'products ms':>11}  {'share':>6}  {'pictures/s':>10}")
+    print(f"{'batch':>5}  {'memory format':<13}  {'step ms':>8}  {'products ms':>11}  {'share':>6}  {'images/s':>10}")
     for batch_size in args.batch_sizes:
         for format in (torch.contiguous_format, torch.channels_last):
             torch.manual_seed(0)

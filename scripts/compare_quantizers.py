@@ -1,10 +1,10 @@
-"""All quantizers on one data set, at equal steps, grid and, as near as each allows, bits a picture.
+"""All quantizers on one dataset, at equal steps, grid and, as near as each allows, bits an image.
 
     python scripts/compare_quantizers.py [--dataset cifar10] [--steps 2000] [--out runs/compare] [--only ema fsq]
 
 Every row is a run of `vqtok train` with its defaults but for the quantizer and the number of steps, measured like
 `vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes on where it was stopped. The
-table is printed as Markdown and written to OUT/table.md. Pictures a second are of training steps on one batch, all rows
+table is printed as Markdown and written to OUT/table.md. Images a second are of training steps on one batch, all rows
 in turn so that the noise of the machine falls on all alike, medians over the rounds.
 """
 
@@ -23,7 +23,7 @@ import torch
 from vqtok.data import ImageSource, open_splits
 from vqtok.evaluation import evaluate_tokenizer, write_metrics
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import TokenizerTrainingConfig, open_pictures, train_tokenizer
+from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
 from vqtok.training.loop import build_optimizer
 
 BATCH = 32
@@ -46,12 +46,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 COLUMNS = (
     "quantizer",
-    "bits a picture",
+    "bits an image",
     "MSE over variance",
     "PSNR, dB",
     "perplexity",
     "codes in use",
-    "pictures a second",
+    "images a second",
 )
 HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
@@ -71,7 +71,7 @@ def measure(name: str, quantizer: dict[str, Any], args: argparse.Namespace) -> d
         eval_every=args.steps,
         checkpoint_every=500,
     )
-    config, train, test = open_pictures(config)
+    config, train, test = open_training_images(config)
     train_tokenizer(config, train, test, resume=(run / "config.yaml").is_file())
     row = evaluate(run, test) | {"name": name}
     write_metrics(row, result)
@@ -90,7 +90,7 @@ def evaluate(run: Path, test: ImageSource) -> dict[str, Any]:
 
 
 def speeds(runs: list[Path], rounds: int) -> list[float]:
-    """Pictures a second of a training step, forward, backward and optimizer, for each finished run."""
+    """Images a second of a training step, forward, backward and optimizer, for each finished run."""
     steps = [training_step(VQTokenizer.from_pretrained(run / "model")) for run in runs]
     seconds = [[seconds_of(step) for step in steps] for _ in range(rounds + 2)][2:]  # the first two warm up
     return [BATCH / statistics.median(column) for column in zip(*seconds, strict=True)]

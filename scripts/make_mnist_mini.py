@@ -35,7 +35,7 @@ FEATURES = Features(
 
 
 def read(source: str, split: str) -> Dataset:
-    """A split of MNIST with undecoded pictures, from a folder of parquet files or from the Hub."""
+    """A split of MNIST with undecoded images, from a folder of parquet files or from the Hub."""
     if Path(source).is_dir():
         files = sorted(str(path) for path in Path(source).glob(f"**/{split}-*.parquet"))
         dataset = load_dataset("parquet", data_files=files, split="train")
@@ -52,11 +52,11 @@ def choose(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.n
 
 def stored_png(data: bytes) -> bytes:
     """The same 8-bit grey pixels as a PNG without deflate."""
-    picture = PILImage.open(io.BytesIO(data))
-    if picture.mode != "L":
-        raise SystemExit(f"MNIST is 8-bit grey, but a picture has mode {picture.mode}")
+    image = PILImage.open(io.BytesIO(data))
+    if image.mode != "L":
+        raise SystemExit(f"MNIST is 8-bit grey, but an image has mode {image.mode}")
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=0)
+    image.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
@@ -70,17 +70,17 @@ def main() -> None:
     args = parser.parse_args()
 
     rng = np.random.default_rng(args.seed)
-    pictures: list[dict[str, bytes | None]] = []
+    images: list[dict[str, bytes | None]] = []
     labels: list[int] = []
     splits: list[int] = []
     for number, (split, per_class) in enumerate(zip(SPLITS, (args.train_per_class, args.test_per_class), strict=True)):
         dataset = read(args.source, split)
         rows = dataset.select(choose(np.asarray(dataset["label"]), per_class, rng))
-        pictures += [{"bytes": stored_png(cell["bytes"]), "path": None} for cell in rows["image"]]
+        images += [{"bytes": stored_png(cell["bytes"]), "path": None} for cell in rows["image"]]
         labels += rows["label"]
         splits += [number] * len(rows)
 
-    table = pa.table([pictures, labels, splits], schema=FEATURES.arrow_schema)
+    table = pa.table([images, labels, splits], schema=FEATURES.arrow_schema)
     beside = args.out.with_name(f".{args.out.name}.part")
     pq.write_table(  # one large page: zstd sees every digit at once
         table,

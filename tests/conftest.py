@@ -1,4 +1,4 @@
-"""What many tests share: a tiny tokenizer, and a folder of small pictures."""
+"""What many tests share: a tiny tokenizer, and a folder of small images."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def tiny_tokenizer_once() -> VQTokenizer:
 
 @pytest.fixture
 def tiny_tokenizer(tiny_tokenizer_once: VQTokenizer) -> VQTokenizer:
-    """16x16 grey pictures to 4x4 grids of 16 codes; a copy that a test may change."""
+    """16x16 grey images to 4x4 grids of 16 codes; a copy that a test may change."""
     return copy.deepcopy(tiny_tokenizer_once)
 
 
 @pytest.fixture
-def pictures_folder(tmp_path: Path) -> Path:
+def images_folder(tmp_path: Path) -> Path:
     """Twelve small grey PNGs in two class folders."""
     noise = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for number in range(12):
         path = folder / ("cat", "dog")[number % 2] / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Pictures to grids of discrete codes and back, the Hugging Face way.
+"""Images to grids of discrete codes and back, the Hugging Face way.
 
     tokenizer = vqtok.VQTokenizer.from_pretrained("org/vq-mnist")
     codes = tokenizer.tokenize(images)
-    pictures = tokenizer.detokenize(codes)
+    images = tokenizer.detokenize(codes)
 
 Importing the package registers its models with AutoConfig, AutoModel and AutoImageProcessor; everything else is loaded
 when it is first named.

@@ -2,7 +2,7 @@
 
 VqtokError
 ├── ConfigurationError   an option, a key or a combination that makes no sense
-├── DataError            pictures or codes that are missing, empty or unreadable
+├── DataError            images or codes that are missing, empty or unreadable
 ├── CheckpointError      weights or a checkpoint that are missing, misshapen or not resumable
 ├── MismatchError        codes, priors and tokenizers that do not belong together
 ├── TrainingError        a run that cannot go on, such as a loss that is not finite
@@ -22,7 +22,7 @@ __all__ = [
     "MismatchError",
     "TrainingError",
     "VqtokError",
-    "nearest",
+    "did_you_mean",
 ]
 
 
@@ -35,7 +35,7 @@ class ConfigurationError(VqtokError):
 
 
 class DataError(VqtokError):
-    """Pictures or codes that are missing, empty or unreadable."""
+    """Images or codes that are missing, empty or unreadable."""
 
 
 class CheckpointError(VqtokError):
@@ -54,7 +54,7 @@ class HubError(VqtokError):
     """A repository that cannot be read or written."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Say which allowed name is closest to a misspelt one: `" Did you mean 'x'?"`, or nothing where none is close."""
     matches = difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -19,9 +19,9 @@ TINY = (
 )
 
 
-def tiny_settings(pictures: Path) -> Settings:
+def tiny_settings(images: Path) -> Settings:
     return Settings(
-        dataset=str(pictures),
+        dataset=str(images),
         train=(*TINY, "--hidden-size", "4", "--codebook-size", "8", "--code-dim", "2"),
         train_prior=(*TINY, "--hidden-size", "8", "--num-layers", "1", "--num-heads", "2"),
         sample=("--num", "4"),
@@ -29,11 +29,11 @@ def tiny_settings(pictures: Path) -> Settings:
 
 
 def test_the_whole_way_ends_in_a_page(
-    pictures_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
-    page = run_demo(Path("shown"), seed=3, settings=tiny_settings(pictures_folder))
+    page = run_demo(Path("shown"), seed=3, settings=tiny_settings(images_folder))
     assert page == Path("shown/index.html") and "<h2>Samples</h2>" in page.read_text()
     assert sorted(entry.name for entry in Path("shown").iterdir()) == [
         *("codes", "demo.json", "health", "index.html", "prior", "samples.png", "tokenizer"),

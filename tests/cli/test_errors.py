@@ -76,9 +76,9 @@ def test_settings_that_make_no_sense(arguments: list[str], message: str, refused
     assert refused("train", "--dataset", "mnist-mini", *arguments) == message
 
 
-def test_a_size_that_does_not_divide(refused: Refused, pictures_folder: Path) -> None:
-    assert "nearest sizes that do: 16x16 or 20x20" in refused("train", "--dataset", "pictures", "--image-size", "18")
-    assert "0x0 pixels does not divide" in refused("train", "--dataset", "pictures", "--image-size", "0")
+def test_a_size_that_does_not_divide(refused: Refused, images_folder: Path) -> None:
+    assert "nearest sizes that do: 16x16 or 20x20" in refused("train", "--dataset", "images", "--image-size", "18")
+    assert "0x0 pixels does not divide" in refused("train", "--dataset", "images", "--image-size", "0")
 
 
 def test_a_folder_that_is_missing(refused: Refused) -> None:
@@ -90,25 +90,25 @@ def test_a_folder_that_is_empty(refused: Refused, tmp_path: Path) -> None:
     assert "empty" in refused("train", "--dataset", "./empty")
 
 
-def test_a_text_that_is_called_a_picture(refused: Refused, pictures_folder: Path) -> None:
-    (pictures_folder / "cat" / "00.png").write_text("not a picture")
-    assert "00.png" in refused("train", "--dataset", "pictures", *TINY)
+def test_a_text_that_is_called_a_image(refused: Refused, images_folder: Path) -> None:
+    (images_folder / "cat" / "00.png").write_text("not an image")
+    assert "00.png" in refused("train", "--dataset", "images", *TINY)
 
 
-def test_too_few_pictures(refused: Refused, pictures_folder: Path) -> None:
-    message = refused("train", "--dataset", "pictures", *TINY, "--batch-size=64")
-    assert "has 11 pictures for training, fewer than one batch of 64" in message
+def test_too_few_images(refused: Refused, images_folder: Path) -> None:
+    message = refused("train", "--dataset", "images", *TINY, "--batch-size=64")
+    assert "has 11 images for training, fewer than one batch of 64" in message
 
 
-def test_a_run_folder_in_use(refused: Refused, vqtok: Command, pictures_folder: Path) -> None:
-    assert vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)[0] == 0
-    message = refused("train", "--dataset", "pictures", "--out", "run", *TINY)
+def test_a_run_folder_in_use(refused: Refused, vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", "--out", "run", *TINY)[0] == 0
+    message = refused("train", "--dataset", "images", "--out", "run", *TINY)
     assert message == "run is not empty: go on with --resume, or choose another folder with --out"
     message = refused("train", "--resume", "--out", "run", "--hidden-size=16")
     assert message.startswith("network of the run in run is ") and "cannot become" in message
     message = refused("train", "--resume", "--out", "run", "--steps=1")
     assert message == "the run in run is at step 2 already: steps must be at least that, got 1"
-    assert "No such" not in refused("train", "--dataset", "pictures", "--out", "run/config.yaml", *TINY)
+    assert "No such" not in refused("train", "--dataset", "images", "--out", "run/config.yaml", *TINY)
 
 
 def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
@@ -117,33 +117,33 @@ def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -
     assert "cannot read the configuration bad.yaml" in refused("train", "--config", "bad.yaml")
 
 
-def test_a_tokenizer_folder_without_weights(refused: Refused, tmp_path: Path, pictures_folder: Path) -> None:
+def test_a_tokenizer_folder_without_weights(refused: Refused, tmp_path: Path, images_folder: Path) -> None:
     VQTokenizer(VQTokenizerConfig(image_size=16, num_channels=1)).save_pretrained(tmp_path / "tok")
     (tmp_path / "tok" / "model.safetensors").unlink()
-    message = refused("tokenize", "pictures", "--tokenizer", "tok", "--out", "codes")
+    message = refused("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert "tok" in message and "model.safetensors" in message
 
 
 def test_a_full_disk_while_a_checkpoint_is_written(
-    vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Accelerator, "save_state", full)
-    code, _, complained = vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)
+    code, _, complained = vqtok("train", "--dataset", "images", "--out", "run", *TINY)
     assert code == 2
     last = complained.splitlines()[-1]
     assert last.startswith("vqtok: error: cannot write the checkpoint run/checkpoints/step-000002: [Errno 28] No space")
     assert not Path("run/model").exists()
 
 
-def test_a_full_disk_anywhere_else(vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_anywhere_else(vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "run/metrics.jsonl")
 
     monkeypatch.setattr(MetricsFile, "add", full)
-    code, _, complained = vqtok("train", "--dataset", "pictures", "--out", "run", *TINY)
+    code, _, complained = vqtok("train", "--dataset", "images", "--out", "run", *TINY)
     assert code == 2
     assert complained.splitlines()[-1] == (
         "vqtok: error: No space left on device (run/metrics.jsonl): free some space or choose a folder that can be "

@@ -1,4 +1,4 @@
-"""vqtok evaluate: which pictures it takes, where the numbers go, and what it refuses."""
+"""vqtok evaluate: which images it takes, where the numbers go, and what it refuses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vqtok_cli.main import app
 
 
 @pytest.fixture
-def run(tiny_tokenizer: VQTokenizer, pictures_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run folder that says it was trained on the twelve pictures, a third of them held out by seed 5."""
+def run(tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder that says it was trained on the twelve images, a third of them held out by seed 5."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "runs" / "pictures"
+    folder = tmp_path / "runs" / "images"
     tiny_tokenizer.save_pretrained(folder / "model")
-    settings = {"out": "runs/pictures", "dataset": str(pictures_folder), "test_share": 0.34, "seed": 5}
+    settings = {"out": "runs/images", "dataset": str(images_folder), "test_share": 0.34, "seed": 5}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder
 
@@ -43,30 +43,30 @@ def measured(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_run_says_which_pictures_were_held_out(run: Path, pictures_folder: Path) -> None:
+def test_the_run_says_which_images_were_held_out(run: Path, images_folder: Path) -> None:
     output = vqtok("evaluate")
     found = measured(run / "model" / "metrics.json")
-    assert (found["dataset"], found["split"], found["num_images"]) == (str(pictures_folder), "test", 4)
+    assert (found["dataset"], found["split"], found["num_images"]) == (str(images_folder), "test", 4)
     assert (found["test_share"], found["seed"]) == (0.34, 5) and "4 of the 12" in found["notes"][0]
-    assert "what it was trained on" in output and "runs/pictures/model" in output and "held out" in output
+    assert "what it was trained on" in output and "runs/images/model" in output and "held out" in output
     assert f"{found['mse']:.5g}" in output and f"{found['psnr']:.5g} dB" in output
 
-    given = vqtok("evaluate", "--tokenizer", run, "--dataset", pictures_folder)  # named, it is read in the same way
+    given = vqtok("evaluate", "--tokenizer", run, "--dataset", images_folder)  # named, it is read in the same way
     again = measured(run / "model" / "metrics.json")
     assert again["pixels_sha256"] == found["pixels_sha256"] and "what it was trained on" not in given
-    _, test = open_splits(str(pictures_folder), test_share=0.34, seed=6)
+    _, test = open_splits(str(images_folder), test_share=0.34, seed=6)
     assert len(test) == 4  # another seed holds out as many, so the digest above is what tells them apart
 
 
-def test_another_data_set_and_split_and_file(run: Path, pictures_folder: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(pictures_folder, tmp_path / "other" / "train")
+def test_another_data_set_and_split_and_file(run: Path, images_folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(images_folder, tmp_path / "other" / "train")
     vqtok(
         *("evaluate", "--tokenizer", run / "model", "--dataset", other.parent, "--split", "train"),
         *("--out", tmp_path / "deep" / "numbers.json", "--num-images", 3, "--batch-size", 2),
     )
     found = measured(tmp_path / "deep" / "numbers.json")
     assert (found["split"], found["num_images"], found["batch_size"]) == ("train", 3, 2)
-    assert (found["test_share"], found["seed"]) == (0.1, 0)  # the run's own belong to its own data set
+    assert (found["test_share"], found["seed"]) == (0.1, 0)  # the run's own belong to its own dataset
     assert not (run / "model" / "metrics.json").exists()
 
 
@@ -78,7 +78,7 @@ def test_numbers_have_the_names_that_a_card_reads(run: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(run / "model", tmp_path / "alone")
-    with pytest.raises(ConfigurationError, match="no run beside .*alone says what it was trained on: name pictures"):
+    with pytest.raises(ConfigurationError, match="no run beside .*alone says what it was trained on: name images"):
         vqtok("evaluate", "--tokenizer", alone)
     with pytest.raises(ConfigurationError, match="is a folder: give the name of a JSON file"):
         vqtok("evaluate", "--out", tmp_path)

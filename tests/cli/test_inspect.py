@@ -51,16 +51,16 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(
     assert f"{path} does not exist" in str(result.exception)
 
 
-def test_the_codebook_is_drawn_on_pictures(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, pictures_folder: Path, tmp_path: Path
+def test_the_codebook_is_drawn_on_images(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
 ) -> None:
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     status, printed, _ = vqtok(
-        *("inspect", tmp_path / "model", "--dataset", pictures_folder, "--split", "train", "--num-images", 5),
+        *("inspect", tmp_path / "model", "--dataset", images_folder, "--split", "train", "--num-images", 5),
         *("--out", "drawn", "--device", "cpu", "--batch-size", 2),
     )
     assert status == 0
-    names = ["frequencies.png", "distances.png", "places.png", "examples.png", "health.json"]
+    names = ["frequencies.png", "distances.png", "positions.png", "examples.png", "health.json"]
     assert sorted(path.name for path in Path("drawn").iterdir()) == sorted(names)
     for name in names[:4]:
         with Image.open(Path("drawn") / name) as drawing:
@@ -74,41 +74,41 @@ def test_the_codebook_is_drawn_on_pictures(
 
 
 def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, pictures_folder: Path
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
 ) -> None:
     tiny_tokenizer.save_pretrained("run/model")
     for expected in ("health", "run/health"):
-        assert vqtok("inspect", "run/model", "--dataset", pictures_folder)[0] == 0
+        assert vqtok("inspect", "run/model", "--dataset", images_folder)[0] == 0
         assert (Path(expected) / "health.json").is_file()
-        Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {pictures_folder}\n")
-    assert vqtok("inspect", "run", "--dataset", pictures_folder, "--out", "third")[0] == 0
-    assert Path("third/places.png").is_file()
+        Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {images_folder}\n")
+    assert vqtok("inspect", "run", "--dataset", images_folder, "--out", "third")[0] == 0
+    assert Path("third/positions.png").is_file()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("model", "--dataset", "pictures", "--split", "valid"), "has no split valid"),
+        (("model", "--dataset", "images", "--split", "valid"), "has no split valid"),
         (("model", "--dataset", "nowhere"), "nowhere"),
-        (("model", "--dataset", "pictures", "--num-images", "0"), "num_images must be at least 1, got 0"),
-        (("model", "--dataset", "pictures", "--device", "warp"), "there is no device 'warp' here"),
-        (("model", "--out", "drawn"), "name the pictures with --dataset"),
-        (("run", "--dataset", "pictures"), "run is a run without a finished tokenizer"),
-        (("codes", "--dataset", "pictures"), "codes is codes: name a tokenizer"),
+        (("model", "--dataset", "images", "--num-images", "0"), "num_images must be at least 1, got 0"),
+        (("model", "--dataset", "images", "--device", "warp"), "there is no device 'warp' here"),
+        (("model", "--out", "drawn"), "name the images with --dataset"),
+        (("run", "--dataset", "images"), "run is a run without a finished tokenizer"),
+        (("codes", "--dataset", "images"), "codes is codes: name a tokenizer"),
     ],
 )
-def test_what_has_no_codebook_or_no_pictures_is_one_line(
+def test_what_has_no_codebook_or_no_images_is_one_line(
     arguments: tuple[str, ...],
     message: str,
     vqtok: Callable[..., Said],
     tiny_tokenizer: VQTokenizer,
-    pictures_folder: Path,
+    images_folder: Path,
 ) -> None:
     tiny_tokenizer.save_pretrained("model")
     Path("run").mkdir()
     Path("run/config.yaml").write_text("out: run\nsteps: 3\n")
     if arguments[0] == "codes":
-        assert vqtok("tokenize", "pictures", "--tokenizer", "model", "--out", "codes")[0] == 0
+        assert vqtok("tokenize", "images", "--tokenizer", "model", "--out", "codes")[0] == 0
     status, printed, complained = vqtok("inspect", *arguments)
     errors = [line for line in complained.splitlines() if line.startswith("vqtok: error: ")]
     assert status == 2 and len(errors) == 1 and message in errors[0] and "Traceback" not in complained

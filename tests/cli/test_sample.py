@@ -49,19 +49,19 @@ def sample(*options: str) -> str:
 
 
 def cells(path: Path, columns: int) -> list[np.ndarray]:
-    """The pictures of a sheet in their own size, those of empty places too."""
-    with Image.open(path) as picture:
-        sheet = np.asarray(picture)
+    """The images of an image grid in their own size, those of empty places too."""
+    with Image.open(path) as image:
+        grid = np.asarray(image)
     side = 16 * SCALE
-    tops, lefts = range(GAP, sheet.shape[0] - 1, side + GAP), range(GAP, sheet.shape[1] - 1, side + GAP)
+    tops, lefts = range(GAP, grid.shape[0] - 1, side + GAP), range(GAP, grid.shape[1] - 1, side + GAP)
     assert len(lefts) == columns
-    return [sheet[top : top + side : SCALE, left : left + side : SCALE] for top in tops for left in lefts]
+    return [grid[top : top + side : SCALE, left : left + side : SCALE] for top in tops for left in lefts]
 
 
 def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
     options = "--num 5 --label dog --label 0 --guidance-scale 2 --temperature 0.7 --top-k 9 --top-p 0.9 --seed 3"
-    output = sample("--prior", "runs/prior", "--tokenizer", "tok", "--out", "new/sheet.png", *options.split())
-    assert "5 pictures on new/sheet.png" in output
+    output = sample("--prior", "runs/prior", "--tokenizer", "tok", "--out", "new/grid.png", *options.split())
+    assert "5 images on new/grid.png" in output
     assert "next: vqtok push runs/prior/model" in output
     expected = generate(
         load_prior("runs/prior"),
@@ -74,9 +74,9 @@ def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
         top_p=0.9,
         seed=3,
     )
-    found = cells(folders / "new" / "sheet.png", columns=3)
+    found = cells(folders / "new" / "grid.png", columns=3)
     assert len(found) == 6
-    assert all(np.array_equal(cell, np.asarray(picture)) for cell, picture in zip(found, expected, strict=False))
+    assert all(np.array_equal(cell, np.asarray(image)) for cell, image in zip(found, expected, strict=False))
 
 
 def test_every_class_has_a_row_without_labels(folders: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
         (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
         (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),
-        (["--out", "sheet.jpg"], ConfigurationError, "must end in .png"),
+        (["--out", "grid.jpg"], ConfigurationError, "must end in .png"),
     ],
 )
 def test_mistakes_are_refused(folders: Path, options: list[str], error: type[Exception], message: str) -> None:
@@ -133,8 +133,8 @@ def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
         sample("--num", "1")
     assert (folders / "samples.png").read_bytes() == b"mine"
     sample("--num", "1", "--overwrite")
-    with Image.open(folders / "samples.png") as sheet:
-        assert sheet.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
+    with Image.open(folders / "samples.png") as grid:
+        assert grid.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
 
 
 def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

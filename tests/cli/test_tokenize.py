@@ -29,8 +29,8 @@ def vqtok(*arguments: Any) -> str:
 
 
 @pytest.fixture
-def work(tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with pictures in `pictures` and a finished run in `runs/first`."""
+def work(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with images in `images` and a finished run in `runs/first`."""
     monkeypatch.chdir(tmp_path)
     tiny_tokenizer.save_pretrained("runs/first/model")
     return tmp_path
@@ -45,27 +45,27 @@ def save_another(tokenizer: VQTokenizer, folder: str) -> str:
 
 
 def test_the_way_there_and_back(work: Path, tiny_tokenizer: VQTokenizer) -> None:
-    said = vqtok("tokenize", "./pictures", "--out", "codes", "--tokenizer", "runs/first/model")
+    said = vqtok("tokenize", "./images", "--out", "codes", "--tokenizer", "runs/first/model")
     assert "tokenizer     runs/first/model" in said
     assert tiny_tokenizer.fingerprint[:12] in said
-    assert said.endswith("codes of 12 pictures written to codes\nnext: vqtok train-prior codes --out runs/prior\n")
+    assert said.endswith("codes of 12 images written to codes\nnext: vqtok train-prior codes --out runs/prior\n")
     codes = load_codes("codes", tokenizer=tiny_tokenizer)
     assert read_spec(codes).repository == "runs/first/model"
     assert codes["label"][:].count(1) == 6
 
-    said = vqtok("detokenize", "codes", "--out", "images", "--batch-size", "5")
+    said = vqtok("detokenize", "codes", "--out", "decoded", "--batch-size", "5")
     assert "tokenizer   runs/first/model" in said
-    assert said.endswith("12 pictures written to images\n")
+    assert said.endswith("12 images written to decoded\n")
     expected = tiny_tokenizer.detokenize(torch.from_numpy(codes_array(codes).astype(np.int64)))
-    for name, picture in zip(codes["file_name"], expected, strict=True):
-        with Image.open(work / "images" / name) as painted:
-            assert np.array_equal(np.asarray(painted), np.asarray(picture))
+    for name, image in zip(codes["file_name"], expected, strict=True):
+        with Image.open(work / "decoded" / name) as decoded:
+            assert np.array_equal(np.asarray(decoded), np.asarray(image))
 
 
 def test_without_a_tokenizer_the_newest_run_is_taken_and_said(work: Path, tiny_tokenizer: VQTokenizer) -> None:
     fingerprint = save_another(tiny_tokenizer, "runs/second/model")
     os.utime("runs/first/model/config.json", ns=(1, 1))
-    said = vqtok("tokenize", "pictures")
+    said = vqtok("tokenize", "images")
     assert f"runs/second/model ({fingerprint})" in said
     assert read_spec("codes").fingerprint == tiny_tokenizer.fingerprint
 
@@ -73,26 +73,26 @@ def test_without_a_tokenizer_the_newest_run_is_taken_and_said(work: Path, tiny_t
 def test_with_no_run_it_says_how_to_make_one(work: Path) -> None:
     os.rename("runs", "elsewhere")
     with pytest.raises(CheckpointError, match="vqtok train"):
-        vqtok("tokenize", "pictures")
-    said = vqtok("tokenize", "pictures", "--tokenizer", "elsewhere/first")  # a run folder stands for its model
+        vqtok("tokenize", "images")
+    said = vqtok("tokenize", "images", "--tokenizer", "elsewhere/first")  # a run folder stands for its model
     assert "elsewhere/first/model" in said
 
 
-def test_broken_pictures_are_listed(work: Path) -> None:
+def test_broken_images_are_listed(work: Path) -> None:
     for number in range(3):
-        (work / "pictures" / "cat" / f"broken{number}.png").write_text("no picture")
-    said = vqtok("tokenize", "pictures")
-    assert "note: 3 of 15 pictures could not be read and are left out: cat/broken0.png, cat/broken1.png" in said
+        (work / "images" / "cat" / f"broken{number}.png").write_text("no image")
+    said = vqtok("tokenize", "images")
+    assert "note: 3 of 15 images could not be read and are left out: cat/broken0.png, cat/broken1.png" in said
     assert "codes/codes.json lists them" in said
-    assert "codes of 12 pictures" in said
+    assert "codes of 12 images" in said
 
 
 def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
-    vqtok("tokenize", "pictures")
+    vqtok("tokenize", "images")
     with pytest.raises(ConfigurationError, match="codes already exists.*--overwrite"):
         vqtok("tokenize", "nowhere", "--tokenizer", "nowhere")
-    (work / "pictures" / "cat" / "00.png").unlink()
-    assert "codes of 11 pictures" in vqtok("tokenize", "pictures", "--overwrite")
+    (work / "images" / "cat" / "00.png").unlink()
+    assert "codes of 11 images" in vqtok("tokenize", "images", "--overwrite")
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
     [
         (["nowhere/at/all"], DataError, "nowhere/at/all"),
         (["empty"], DataError, "empty"),
-        (["pictures", "--tokenizer", "empty"], CheckpointError, "empty"),
-        (["pictures", "--split", "tarin"], DataError, "Did you mean 'train'"),
-        (["pictures", "--batch-size", "0"], ConfigurationError, "batch_size must be at least 1"),
-        (["pictures", "--device", "toaster"], ConfigurationError, "no device 'toaster'"),
-        (["pictures", "--image-column", "label"], DataError, "holds no pictures"),
+        (["images", "--tokenizer", "empty"], CheckpointError, "empty"),
+        (["images", "--split", "tarin"], DataError, "Did you mean 'train'"),
+        (["images", "--batch-size", "0"], ConfigurationError, "batch_size must be at least 1"),
+        (["images", "--device", "toaster"], ConfigurationError, "no device 'toaster'"),
+        (["images", "--image-column", "label"], DataError, "holds no images"),
     ],
 )
 def test_bad_input_is_refused_and_writes_nothing(
@@ -114,14 +114,14 @@ def test_bad_input_is_refused_and_writes_nothing(
     with pytest.raises(kind) as error:
         vqtok("tokenize", *arguments)
     assert complaint in str(error.value)
-    assert sorted(os.listdir(work)) == ["empty", "pictures", "runs"]
+    assert sorted(os.listdir(work)) == ["empty", "images", "runs"]
 
 
 def test_detokenize_finds_the_tokenizer_or_names_its_fingerprint(work: Path, tiny_tokenizer: VQTokenizer) -> None:
-    vqtok("tokenize", "pictures")
+    vqtok("tokenize", "images")
     made_by = tiny_tokenizer.fingerprint[:12]
     os.rename("runs/first", "runs/renamed")
-    assert f"runs/renamed/model ({made_by})" in vqtok("detokenize", "codes", "--out", "images")
+    assert f"runs/renamed/model ({made_by})" in vqtok("detokenize", "codes", "--out", "decoded")
 
     other = save_another(tiny_tokenizer, "runs/other/model")
     os.rename("runs/renamed", "moved")
@@ -130,7 +130,7 @@ def test_detokenize_finds_the_tokenizer_or_names_its_fingerprint(work: Path, tin
     assert made_by in str(error.value) and other in str(error.value) and "--tokenizer" in str(error.value)
     with pytest.raises(MismatchError, match=other):
         vqtok("detokenize", "codes", "--out", "more", "--tokenizer", "runs/other/model")
-    with pytest.raises(ConfigurationError, match="images already exists"):
-        vqtok("detokenize", "codes", "--out", "images", "--tokenizer", "moved/model")
+    with pytest.raises(ConfigurationError, match="decoded already exists"):
+        vqtok("detokenize", "codes", "--out", "decoded", "--tokenizer", "moved/model")
     vqtok("detokenize", "codes", "--out", "more", "--tokenizer", "moved/model")
     assert sorted(path.name for path in (work / "more").rglob("*.png")) == [f"{number:02d}.png" for number in range(12)]

@@ -30,27 +30,27 @@ TINY = [
 ]
 
 
-def test_a_folder_of_pictures_becomes_a_tokenizer(vqtok: Command, pictures_folder: Path) -> None:
-    code, said, _ = vqtok("train", "--dataset", "./pictures", *TINY)
+def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: Path) -> None:
+    code, said, _ = vqtok("train", "--dataset", "./images", *TINY)
     assert code == 0
     lines = [line.split() for line in said.splitlines()]
-    assert ["dataset", "./pictures"] in lines
+    assert ["dataset", "./images"] in lines
     assert ["steps", "4"] in lines
     assert ["image_size", "16,", "16"] in lines
-    assert ["pictures", "11", "train,", "1", "test"] in lines
-    assert "1 of the 12 pictures" in said  # held out, and said
-    assert "tokenizer written to runs/pictures/model (mse " in said
-    assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/pictures/model --out codes"
-    model = VQTokenizer.from_pretrained("runs/pictures/model")
+    assert ["images", "11", "train,", "1", "test"] in lines
+    assert "1 of the 12 images" in said  # held out, and said
+    assert "tokenizer written to runs/images/model (mse " in said
+    assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/images/model --out codes"
+    model = VQTokenizer.from_pretrained("runs/images/model")
     assert (model.config.num_channels, model.codebook_size, model.grid) == (1, 16, (4, 4))
-    saved = yaml.safe_load(Path("runs/pictures/config.yaml").read_text())
+    saved = yaml.safe_load(Path("runs/images/config.yaml").read_text())
     assert saved["network"]["residual_size"] == 4
-    rows = Path("runs/pictures/metrics.jsonl").read_text().splitlines()
+    rows = Path("runs/images/metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
 
 
 def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(
-    vqtok: Command, pictures_folder: Path, monkeypatch: pytest.MonkeyPatch
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learning_rate_at = loop.learning_rate_at
 
@@ -61,7 +61,7 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "learning_rate_at", interrupted)
-        code, said, _ = vqtok("train", "--dataset", "pictures", "--out", "part", "--quantizer", "gumbel", *TINY)
+        code, said, _ = vqtok("train", "--dataset", "images", "--out", "part", "--quantizer", "gumbel", *TINY)
     assert code == 128 + signal.SIGTERM
     assert said.splitlines()[-2:] == [
         "SIGTERM at step 3: saved in part/checkpoints",
@@ -69,22 +69,22 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(
     ]
     assert not Path("part/model").exists()
     assert vqtok("train", "--resume", "--out", "part")[0] == 0
-    assert vqtok("train", "--dataset", "pictures", "--out", "whole", "--quantizer", "gumbel", *TINY)[0] == 0
+    assert vqtok("train", "--dataset", "images", "--out", "whole", "--quantizer", "gumbel", *TINY)[0] == 0
     whole, part = (load_file(f"{run}/model/model.safetensors") for run in ("whole", "part"))
     assert all((whole[name] == part[name]).all() for name in whole)
 
 
-def test_the_saved_configuration_is_the_run(vqtok: Command, pictures_folder: Path) -> None:
-    vqtok("train", "--dataset", "pictures", "--out", "one", *TINY)
+def test_the_saved_configuration_is_the_run(vqtok: Command, images_folder: Path) -> None:
+    vqtok("train", "--dataset", "images", "--out", "one", *TINY)
     assert vqtok("train", "--config", "one/config.yaml", "--out", "two")[0] == 0
     one, two = (load_file(f"{run}/model/model.safetensors") for run in ("one", "two"))
     assert all((one[name] == two[name]).all() for name in one)
 
 
-def test_the_run_is_named_after_the_data_set_wherever_that_was_given(vqtok: Command, pictures_folder: Path) -> None:
-    Path("given.yaml").write_text("dataset: pictures\n")
+def test_the_run_is_named_after_the_data_set_wherever_that_was_given(vqtok: Command, images_folder: Path) -> None:
+    Path("given.yaml").write_text("dataset: images\n")
     assert vqtok("train", "--config", "given.yaml", *TINY)[0] == 0
-    assert Path("runs/pictures/model").is_dir()
+    assert Path("runs/images/model").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.codes.pictures import BROKEN, make_mixed_folder
+from tests.codes.images import BROKEN, make_mixed_folder
 from vqtok.codes import CodesSpec, codes_array, load_codes, read_broken, read_spec, tokenize_dataset
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -21,7 +21,7 @@ from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 @pytest.fixture(scope="module")
 def colour_tokenizer() -> VQTokenizer:
-    """12x20 RGB pictures to 3x5 grids of 64 codes, which stand where latents lie, so that many are used."""
+    """12x20 RGB images to 3x5 grids of 64 codes, which stand where latents lie, so that many are used."""
     torch.manual_seed(1)
     config = VQTokenizerConfig(
         image_size=[12, 20],
@@ -36,7 +36,7 @@ def colour_tokenizer() -> VQTokenizer:
     return tokenizer
 
 
-def test_pictures_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, colour_tokenizer: VQTokenizer) -> None:
+def test_images_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, colour_tokenizer: VQTokenizer) -> None:
     folder = make_mixed_folder(tmp_path / "images")
     tokenize_dataset(folder, colour_tokenizer, tmp_path / "codes", batch_size=5, progress=False)
 
@@ -49,8 +49,8 @@ def test_pictures_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, 
 
     grids = codes.with_format("numpy")["codes"][:]
     for grid, name in zip(grids, good, strict=True):
-        with Image.open(folder / name) as picture:
-            pixels = colour_tokenizer.image_processor(picture)["pixel_values"]
+        with Image.open(folder / name) as image:
+            pixels = colour_tokenizer.image_processor(image)["pixel_values"]
         assert np.array_equal(grid, colour_tokenizer.encode(pixels)[0].numpy()), name
         assert np.array_equal(grid, colour_tokenizer.tokenize(folder / name)[0].numpy()), name
     assert len(np.unique(grids)) > 20  # grids of one code would be equal without meaning anything
@@ -58,9 +58,9 @@ def test_pictures_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, 
 
 
 def test_columns_labels_and_spec_stand_beside_the_codes(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer
 ) -> None:
-    codes = tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
+    codes = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
     assert isinstance(codes, datasets.Dataset)
     assert codes.features == {
         "codes": datasets.Array2D((4, 4), "uint16"),
@@ -76,19 +76,19 @@ def test_columns_labels_and_spec_stand_beside_the_codes(
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
 def test_codes_do_not_depend_on_the_batch(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, batch_size: int
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, batch_size: int
 ) -> None:
-    codes = tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", batch_size=batch_size, progress=False)
-    alone = [tiny_tokenizer.tokenize(pictures_folder / name)[0].numpy() for name in codes["file_name"]]
+    codes = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", batch_size=batch_size, progress=False)
+    alone = [tiny_tokenizer.tokenize(images_folder / name)[0].numpy() for name in codes["file_name"]]
     assert np.array_equal(codes_array(codes), np.stack(alone))
 
 
 def parquet_folder(folder: Path, rows: dict[str, int]) -> Path:
-    """Splits of encoded pictures with a nested column, a grid and a second picture beside them; row 1 is broken."""
+    """Splits of encoded images with a nested column, a grid and a second image beside them; row 1 is broken."""
     folder.mkdir()
     features = datasets.Features(
         {
-            "picture": datasets.Image(),
+            "image": datasets.Image(),
             "depth": datasets.Array2D((2, 2), "float32"),
             "tags": datasets.List(datasets.Value("string")),
             "index": datasets.Value("int32"),
@@ -96,9 +96,9 @@ def parquet_folder(folder: Path, rows: dict[str, int]) -> Path:
     )
     noise = np.random.default_rng(0)
     for split, count in rows.items():
-        pictures = [Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)) for _ in range(count)]
+        images = [Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)) for _ in range(count)]
         columns = {
-            "picture": pictures,
+            "image": images,
             "depth": noise.random((count, 2, 2), dtype=np.float32),
             "tags": [["a"] * (number % 3) for number in range(count)],
             "index": list(range(count)),
@@ -106,8 +106,8 @@ def parquet_folder(folder: Path, rows: dict[str, int]) -> Path:
         file = folder / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_dict(columns, features=features).to_parquet(file)
         table = pq.read_table(file)
-        cells = table["picture"].to_pylist()
-        cells[1] = {"bytes": b"no picture", "path": None}
+        cells = table["image"].to_pylist()
+        cells[1] = {"bytes": b"no image", "path": None}
         pq.write_table(table.set_column(0, table.schema.field(0), pa.array(cells, table.schema.field(0).type)), file)
     return folder
 
@@ -139,33 +139,33 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path, tiny_to
     folder.mkdir()
     for name in ("a.png", "b.jpg"):
         (folder / name).write_text("text")
-    with pytest.raises(DataError, match="none of the 2 pictures"):
+    with pytest.raises(DataError, match="none of the 2 images"):
         tokenize_dataset(folder, tiny_tokenizer, tmp_path / "codes", progress=False)
     assert os.listdir(tmp_path) == ["images"]
 
 
 def test_an_existing_folder_is_refused_before_any_work(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "codes"
-    tokenize_dataset(pictures_folder, tiny_tokenizer, out, progress=False)
+    tokenize_dataset(images_folder, tiny_tokenizer, out, progress=False)
     before = sorted(path.stat().st_mtime_ns for path in out.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(tiny_tokenizer, "encode", None)
         with pytest.raises(ConfigurationError, match="already exists"):
             tokenize_dataset("/nowhere", tiny_tokenizer, out, progress=False)
         with pytest.raises(ConfigurationError, match="will not be overwritten"):
-            tokenize_dataset(pictures_folder, tiny_tokenizer, pictures_folder, overwrite=True, progress=False)
+            tokenize_dataset(images_folder, tiny_tokenizer, images_folder, overwrite=True, progress=False)
     assert sorted(path.stat().st_mtime_ns for path in out.iterdir()) == before
-    (pictures_folder / "cat" / "00.png").unlink()
-    assert len(tokenize_dataset(pictures_folder, tiny_tokenizer, out, overwrite=True, progress=False)) == 11
+    (images_folder / "cat" / "00.png").unlink()
+    assert len(tokenize_dataset(images_folder, tiny_tokenizer, out, overwrite=True, progress=False)) == 11
 
 
 def test_a_failure_half_way_leaves_the_old_codes(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "codes"
-    old = codes_array(tokenize_dataset(pictures_folder, tiny_tokenizer, out, progress=False)).copy()
+    old = codes_array(tokenize_dataset(images_folder, tiny_tokenizer, out, progress=False)).copy()
     encode, calls = tiny_tokenizer.encode, []
 
     def fail(pixels: torch.Tensor) -> torch.Tensor:
@@ -176,23 +176,23 @@ def test_a_failure_half_way_leaves_the_old_codes(
 
     monkeypatch.setattr(tiny_tokenizer, "encode", fail)
     with pytest.raises(KeyboardInterrupt):
-        tokenize_dataset(pictures_folder, tiny_tokenizer, out, batch_size=4, overwrite=True, progress=False)
+        tokenize_dataset(images_folder, tiny_tokenizer, out, batch_size=4, overwrite=True, progress=False)
     assert calls == [4, 4, 4]
     assert np.array_equal(codes_array(load_codes(out)), old)
-    assert sorted(os.listdir(tmp_path)) == ["codes", "pictures"]
+    assert sorted(os.listdir(tmp_path)) == ["codes", "images"]
 
 
-def test_broken_pictures_are_logged(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer, caplog: pytest.LogCaptureFixture
+def test_broken_images_are_logged(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (pictures_folder / "dog" / "01.png").write_bytes(b"")
+    (images_folder / "dog" / "01.png").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
+        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
     assert [record.message for record in caplog.records] == [
-        "1 of 12 pictures could not be read and are left out: dog/01.png"
+        "1 of 12 images could not be read and are left out: dog/01.png"
     ]
 
 
-def test_batch_size_below_one_is_refused(tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer) -> None:
+def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:
     with pytest.raises(ConfigurationError, match="batch_size must be at least 1, got 0"):
-        tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", batch_size=0)
+        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", batch_size=0)

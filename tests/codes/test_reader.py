@@ -17,7 +17,7 @@ from vqtok.tokenizer import VQTokenizer
 
 
 def values_buffer(dataset: datasets.Dataset) -> Any:
-    """The Arrow buffer in which the codes of a data set of one chunk lie."""
+    """The Arrow buffer in which the codes of a dataset of one chunk lie."""
     return dataset.data.column("codes").chunk(0).storage.buffers()[-1]
 
 
@@ -115,7 +115,7 @@ def test_codes_of_another_tokenizer_are_refused(write_codes: WriteCodes, tiny_to
     assert len(load_codes(write_codes(make_grids(3, own), own, name="own"), tokenizer=tiny_tokenizer)) == 3
 
 
-def test_broken_pictures_are_listed_in_the_sidecar(tmp_path: Path) -> None:
+def test_broken_images_are_listed_in_the_sidecar(tmp_path: Path) -> None:
     write_sidecar(tmp_path, make_spec(), ["ä/1.png", "b.png"])
     assert read_broken(tmp_path) == ["ä/1.png", "b.png"]
     assert json.loads((tmp_path / "codes.json").read_text(encoding="utf-8"))["fingerprint"] == "a" * 64

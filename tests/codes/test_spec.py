@@ -54,7 +54,7 @@ def test_another_tokenizer_is_refused_with_both_fingerprints(tiny_tokenizer: VQT
     message = str(error.value)
     assert "b" * 12 + " (org/other)" in message
     assert tiny_tokenizer.fingerprint[:12] in message
-    assert "tokenize the pictures again" in message
+    assert "tokenize the images again" in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A data set over real HTTP, through the real client, against a Hub of the tests' own."""
+"""A dataset over real HTTP, through the real client, against a Hub of the tests' own."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENT = """
 import datasets
 from huggingface_hub import HfApi
-from vqtok.data import open_splits, open_images, picture_array
+from vqtok.data import open_splits, open_images, image_array
 from vqtok.errors import HubError
 
 datasets.disable_progress_bars()
 api = HfApi()
-api.create_repo("org/pictures", repo_type="dataset")
-api.upload_folder(repo_id="org/pictures", repo_type="dataset", folder_path="data", path_in_repo="data")
-train, test = open_splits("org/pictures")
+api.create_repo("org/images", repo_type="dataset")
+api.upload_folder(repo_id="org/images", repo_type="dataset", folder_path="data", path_in_repo="data")
+train, test = open_splits("org/images")
 print(len(train), len(test), train.image_column, train.resolved)
-print([int(picture_array(cell["bytes"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in train.undecoded(range(4))])
-print(train.revision == api.dataset_info("org/pictures").sha)
-for name, revision in (("org/nothing", None), ("org/pictures", "nowhere")):
+print([int(image_array(cell["bytes"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in train.undecoded(range(4))])
+print(train.revision == api.dataset_info("org/images").sha)
+for name, revision in (("org/nothing", None), ("org/images", "nowhere")):
     try:
         open_images(name, revision=revision)
     except HubError as error:
@@ -39,8 +39,8 @@ for name, revision in (("org/nothing", None), ("org/pictures", "nowhere")):
 def test_a_data_set_on_the_hub_is_read_and_its_commit_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split, count in (("train", 4), ("test", 2)):
-        pictures = {"picture": [Image.new("L", (4, 4), level) for level in range(count)]}
-        rows = Dataset.from_dict(pictures, features=Features({"picture": datasets.Image()}))
+        images = {"image": [Image.new("L", (4, 4), level) for level in range(count)]}
+        rows = Dataset.from_dict(images, features=Features({"image": datasets.Image()}))
         rows.to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
     with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -50,9 +50,9 @@ def test_a_data_set_on_the_hub_is_read_and_its_commit_named(tmp_path: Path) -> N
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "4 2 picture org/pictures",
+        "4 2 image org/images",
         "[0, 1, 2, 3]",
         "True",
         "Dataset 'org/nothing' doesn't exist on the Hub or cannot be accessed; there is no folder of that name either.",
-        "Revision 'nowhere' doesn't exist for dataset 'org/pictures' on the Hub.",
+        "Revision 'nowhere' doesn't exist for dataset 'org/images' on the Hub.",
     ]

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from vqtok.data import (
+    ImageDataset,
     ImageSource,
-    Pictures,
+    image_array,
     open_all,
     open_images,
     ordered_batches,
-    picture_array,
-    read_pictures,
+    read_images,
     to_pixels,
     training_batches,
 )
@@ -27,26 +27,26 @@ from vqtok.errors import ConfigurationError, DataError
 
 
 @pytest.fixture
-def source(pictures_folder: Path) -> ImageSource:
-    return open_all(str(pictures_folder))["train"]
+def source(images_folder: Path) -> ImageSource:
+    return open_all(str(images_folder))["train"]
 
 
-def pictures_of(source: ImageSource, memory_limit: int = 1 << 20) -> Pictures:
-    return Pictures(source, image_size=(8, 8), num_channels=1, memory_limit=memory_limit)
+def images_of(source: ImageSource, memory_limit: int = 1 << 20) -> ImageDataset:
+    return ImageDataset(source, image_size=(8, 8), num_channels=1, memory_limit=memory_limit)
 
 
-def test_pixels_are_those_of_picture_array_in_memory_and_on_demand(source: ImageSource, pictures_folder: Path) -> None:
-    files = [pictures_folder / name for name in source.dataset["file_name"]]
-    expected = torch.from_numpy(np.stack([picture_array(file, num_channels=1, size=(8, 8)) for file in files]))
+def test_pixels_are_those_of_image_array_in_memory_and_on_demand(source: ImageSource, images_folder: Path) -> None:
+    files = [images_folder / name for name in source.dataset["file_name"]]
+    expected = torch.from_numpy(np.stack([image_array(file, num_channels=1, size=(8, 8)) for file in files]))
     wanted = [11, 0, 0, 5]
     for limit, in_memory in ((12 * 64, True), (12 * 64 - 1, False)):
-        pictures = pictures_of(source, limit)
-        assert pictures.in_memory is in_memory and len(pictures) == 12
-        batch = pictures.__getitems__(wanted)
+        images = images_of(source, limit)
+        assert images.in_memory is in_memory and len(images) == 12
+        batch = images.__getitems__(wanted)
         assert batch["pixels"].dtype == torch.uint8 and torch.equal(batch["pixels"], expected[wanted])
         assert batch["labels"].tolist() == [1, 0, 0, 0] and batch["labels"].dtype == torch.int64
-        assert torch.equal(pictures[3]["pixels"], expected[3]) and pictures[3]["labels"] == 0
-        copy = pickle.loads(pickle.dumps(pictures))  # as processes that are spawned would get it
+        assert torch.equal(images[3]["pixels"], expected[3]) and images[3]["labels"] == 0
+        copy = pickle.loads(pickle.dumps(images))  # as processes that are spawned would get it
         assert torch.equal(copy.__getitems__(wanted)["pixels"], expected[wanted])
 
 
@@ -66,7 +66,7 @@ def test_an_epoch_is_a_permutation_and_epochs_and_seeds_differ() -> None:
 
     first, second = epochs(seed=0)
     for epoch in (first, second):
-        assert len(set(epoch)) == 12 and set(epoch) < set(range(13))  # 13 pictures, three whole steps of 4
+        assert len(set(epoch)) == 12 and set(epoch) < set(range(13))  # 13 images, three whole steps of 4
     assert first != second and epochs(seed=0) == [first, second] and epochs(seed=1)[0] not in (first, second)
 
 
@@ -84,10 +84,10 @@ def test_ranks_share_out_the_batches_of_one_process() -> None:
 
 
 def test_skipping_decodes_nothing(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = pictures_of(source, memory_limit=0)
+    images = images_of(source, memory_limit=0)
     asked: list[int] = []
-    monkeypatch.setattr(Pictures, "__getitems__", lambda self, indices: asked.extend(indices) or {})
-    next(training_batches(pictures, batch_size=3, seed=0, start_step=1001))
+    monkeypatch.setattr(ImageDataset, "__getitems__", lambda self, indices: asked.extend(indices) or {})
+    next(training_batches(images, batch_size=3, seed=0, start_step=1001))
     assert asked == next(training_order(12, batch_size=3, seed=0, start_step=1001))
 
 
@@ -95,41 +95,41 @@ def test_skipping_decodes_nothing(source: ImageSource, monkeypatch: pytest.Monke
 def test_batches_do_not_depend_on_where_they_are_decoded_nor_draw_random_numbers(
     source: ImageSource, memory_limit: int, num_workers: int
 ) -> None:
-    reference = pictures_of(source)
-    pictures = pictures_of(source, memory_limit)
+    reference = images_of(source)
+    images = images_of(source, memory_limit)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    batches = training_batches(pictures, batch_size=5, seed=1, start_step=1, num_workers=num_workers)
+    batches = training_batches(images, batch_size=5, seed=1, start_step=1, num_workers=num_workers)
     for batch, indices in zip(islice(batches, 4), training_order(12, batch_size=5, seed=1, start_step=1), strict=False):
         assert torch.equal(batch["pixels"], reference.pixels[indices])  # type: ignore[index]
         assert torch.equal(batch["labels"], reference.labels[indices])  # type: ignore[index]
     batches.close()  # type: ignore[attr-defined]
-    ordered = list(ordered_batches(pictures, 5, num_workers=num_workers))
+    ordered = list(ordered_batches(images, 5, num_workers=num_workers))
     assert [len(batch["pixels"]) for batch in ordered] == [5, 5, 2]
     assert torch.equal(torch.cat([batch["pixels"] for batch in ordered]), reference.pixels)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_picture_is_named_in_one_line(source: ImageSource, pictures_folder: Path, num_workers: int) -> None:
-    broken = pictures_folder / "cat" / "04.png"
-    broken.write_text("no picture at all")
-    with pytest.raises(DataError, match=rf"^{broken} is not a picture that Pillow can read$"):
-        pictures_of(source)  # before the first step, where everything is decoded at once
-    with pytest.raises(DataError, match=rf"^{broken} is not a picture that Pillow can read$"):
-        list(ordered_batches(pictures_of(source, memory_limit=0), 4, num_workers=num_workers))
+def test_a_broken_image_is_named_in_one_line(source: ImageSource, images_folder: Path, num_workers: int) -> None:
+    broken = images_folder / "cat" / "04.png"
+    broken.write_text("no image at all")
+    with pytest.raises(DataError, match=rf"^{broken} is not an image that Pillow can read$"):
+        images_of(source)  # before the first step, where everything is decoded at once
+    with pytest.raises(DataError, match=rf"^{broken} is not an image that Pillow can read$"):
+        list(ordered_batches(images_of(source, memory_limit=0), 4, num_workers=num_workers))
 
 
-def test_read_pictures_keeps_broken_rows_apart(source: ImageSource, pictures_folder: Path) -> None:
-    (pictures_folder / "cat" / "02.png").write_bytes((pictures_folder / "cat" / "02.png").read_bytes()[:60])
-    (pictures_folder / "dog" / "01.png").unlink()
-    pixels, good, broken = read_pictures(source, range(12), image_size=(8, 8), num_channels=3)
+def test_read_images_keeps_broken_rows_apart(source: ImageSource, images_folder: Path) -> None:
+    (images_folder / "cat" / "02.png").write_bytes((images_folder / "cat" / "02.png").read_bytes()[:60])
+    (images_folder / "dog" / "01.png").unlink()
+    pixels, good, broken = read_images(source, range(12), image_size=(8, 8), num_channels=3)
     assert good == [0, 2, 3, 4, 5, 7, 8, 9, 10, 11] and pixels.shape == (10, 3, 8, 8)
     assert sorted(broken) == [1, 6]
-    assert "02.png is broken" in str(broken[1]) and "there is no picture" in str(broken[6])
-    files = [pictures_folder / source.dataset["file_name"][index] for index in good]
-    np.testing.assert_array_equal(pixels[4], picture_array(files[4], num_channels=3, size=(8, 8)))
-    nothing, good, broken = read_pictures(source, [1], image_size=(8, 8), num_channels=3)
+    assert "02.png is broken" in str(broken[1]) and "there is no image" in str(broken[6])
+    files = [images_folder / source.dataset["file_name"][index] for index in good]
+    np.testing.assert_array_equal(pixels[4], image_array(files[4], num_channels=3, size=(8, 8)))
+    nothing, good, broken = read_images(source, [1], image_size=(8, 8), num_channels=3)
     assert nothing.shape == (0, 3, 8, 8) and good == [] and list(broken) == [1]
 
 
@@ -138,26 +138,26 @@ def test_threads_decode_what_one_thread_decodes(tmp_path: Path) -> None:
     for number in range(6):
         Image.fromarray(noise.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
     source = open_all(str(tmp_path))["train"]
-    pixels, _, _ = read_pictures(source, range(6), image_size=(16, 16), num_channels=3)
+    pixels, _, _ = read_images(source, range(6), image_size=(16, 16), num_channels=3)
     for index in range(6):
-        alone, _, _ = read_pictures(source, [index], image_size=(16, 16), num_channels=3)
+        alone, _, _ = read_images(source, [index], image_size=(16, 16), num_channels=3)
         np.testing.assert_array_equal(alone[0], pixels[index])
 
 
-def test_too_few_pictures_and_senseless_sizes_are_refused(source: ImageSource) -> None:
-    pictures = pictures_of(source)
-    with pytest.raises(DataError, match="has 12 pictures for training, fewer than one batch of 13; give more"):
-        training_batches(pictures, batch_size=13, seed=0)
+def test_too_few_images_and_senseless_sizes_are_refused(source: ImageSource) -> None:
+    images = images_of(source)
+    with pytest.raises(DataError, match="has 12 images for training, fewer than one batch of 13; give more"):
+        training_batches(images, batch_size=13, seed=0)
     with pytest.raises(DataError, match="one batch of 7 on each of 2 processes"):
-        training_batches(pictures, batch_size=7, seed=0, world_size=2)
+        training_batches(images, batch_size=7, seed=0, world_size=2)
     with pytest.raises(ConfigurationError, match="at least 1, got 0"):
-        training_batches(pictures, batch_size=0, seed=0)
+        training_batches(images, batch_size=0, seed=0)
     with pytest.raises(ConfigurationError, match="at least 1, got -1"):
-        next(ordered_batches(pictures, -1))
+        next(ordered_batches(images, -1))
 
 
 def test_the_built_in_digits_load(tmp_path: Path) -> None:
-    test = Pictures(open_images("mnist-mini", split="test"), image_size=(28, 28), num_channels=1)
+    test = ImageDataset(open_images("mnist-mini", split="test"), image_size=(28, 28), num_channels=1)
     assert test.pixels is not None and test.pixels.shape == (2000, 1, 28, 28)
     assert torch.bincount(test.labels).tolist() == [200] * 10  # type: ignore[arg-type]
     assert 30 < test.pixels.float().mean() < 37  # MNIST's mean is 33.3

@@ -1,4 +1,4 @@
-"""Data sets by name: what is found, what it is called, how it is split, and what is said when it cannot be."""
+"""Datasets by name: what is found, what it is called, how it is split, and what is said when it cannot be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
-from vqtok.data import ImageSource, native_format, open_all, open_images, open_splits, picture_array, readers
+from vqtok.data import ImageSource, image_array, native_format, open_all, open_images, open_splits, readers
 from vqtok.errors import ConfigurationError, DataError, HubError
 
 
@@ -28,16 +28,16 @@ def save(path: Path, level: int = 0, size: tuple[int, int] = (4, 4), mode: str =
 
 
 def levels(source: ImageSource) -> list[int]:
-    """The grey level of every picture, which tells the tests which one it is."""
+    """The grey level of every image, which tells the tests which one it is."""
     cells = source.undecoded(range(len(source)))
-    return [int(picture_array(cell["bytes"] or cell["path"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in cells]
+    return [int(image_array(cell["bytes"] or cell["path"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in cells]
 
 
 def digits(count: int = 4, **columns: list[Any]) -> Dataset:
-    pictures = [Image.new("L", (4, 4), level) for level in range(count)]
+    images = [Image.new("L", (4, 4), level) for level in range(count)]
     return Dataset.from_dict(
-        {"picture": pictures, **columns},
-        features=Features({"picture": datasets.Image(), **{name: Value("int64") for name in columns}}),
+        {"image": images, **columns},
+        features=Features({"image": datasets.Image(), **{name: Value("int64") for name in columns}}),
     )
 
 
@@ -73,11 +73,11 @@ def test_a_flat_folder_has_file_names_and_no_labels(tmp_path: Path) -> None:
     assert levels(source) == [40, 0, 80, 120]
     assert source.labels() is None and source.label_column is None and source.label_names is None
     assert source.resolved == str(tmp_path) and source.dataset.column_names == ["image", "file_name"]
-    assert source.notes == ("1 files that are no pictures by their names are left out: notes.txt, ...",)
+    assert source.notes == ("1 files that are no images by their names are left out: notes.txt, ...",)
     assert source.row_name(0, source.undecoded([0])[0]) == str(tmp_path / "a.jpg")
 
 
-def test_class_folders_become_labels_however_deep_their_pictures_lie(tmp_path: Path) -> None:
+def test_class_folders_become_labels_however_deep_their_images_lie(tmp_path: Path) -> None:
     save(tmp_path / "dog" / "1.png", 1)
     save(tmp_path / "cat" / "deep" / "er" / "2.png", 2)
     save(tmp_path / "cat" / "3.png", 3)
@@ -88,7 +88,7 @@ def test_class_folders_become_labels_however_deep_their_pictures_lie(tmp_path: P
     assert levels(source) == [3, 2, 1]
 
 
-def test_one_class_is_none_and_pictures_beside_class_folders_leave_no_classes(tmp_path: Path) -> None:
+def test_one_class_is_none_and_images_beside_class_folders_leave_no_classes(tmp_path: Path) -> None:
     save(tmp_path / "images" / "1.png")
     assert open_all(str(tmp_path))["train"].label_column is None
     save(tmp_path / "2.png")
@@ -128,7 +128,7 @@ def test_split_folders_among_others_are_refused_but_a_class_may_be_called_train(
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "1.png", 9)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
@@ -148,7 +148,7 @@ def test_a_test_split_is_held_out_disjoint_complete_seeded_and_said(tmp_path: Pa
     assert (len(train), len(test), train.split, test.split) == (45, 5, "train", "test")
     assert sorted(levels(train) + levels(test)) == list(range(50))
     assert levels(train) == sorted(levels(train)) and levels(test) == sorted(levels(test))
-    said = "there is no test split: 5 of the 50 pictures of train are held out to test on (test_share 0.1, seed 0)"
+    said = "there is no test split: 5 of the 50 images of train are held out to test on (test_share 0.1, seed 0)"
     assert train.notes == test.notes == (said,)
     assert levels(open_images(str(tmp_path), split="test")) == levels(test)
     assert levels(open_images(str(tmp_path), split="train")) == levels(train)
@@ -164,13 +164,13 @@ def test_validation_stands_in_for_a_test_split(tmp_path: Path) -> None:
     save(tmp_path / "valid" / "2.png", 2)
     train, test = open_splits(str(tmp_path))
     assert (levels(train), levels(test), test.split) == ([1], [2], "validation")
-    assert "validation (1 pictures) is used to test on" in train.notes[0]
+    assert "validation (1 images) is used to test on" in train.notes[0]
     assert levels(open_images(str(tmp_path), split="test")) == [2]
 
 
 def test_tiny_sets_and_senseless_shares(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 1)
-    with pytest.raises(DataError, match="has one picture and no test split"):
+    with pytest.raises(DataError, match="has one image and no test split"):
         open_splits(str(tmp_path))
     save(tmp_path / "2.png", 2)
     assert [len(part) for part in open_splits(str(tmp_path), test_share=0.99)] == [1, 1]
@@ -198,7 +198,7 @@ def test_a_single_split_of_any_name_is_trained_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def table_forms(tmp_path: Path) -> dict[str, Path]:
-    """The same four pictures in every form that `datasets` can read."""
+    """The same four images in every form that `datasets` can read."""
     dataset = digits(4, label=[0, 1, 0, 1])
     dataset.to_parquet(tmp_path / "set.parquet")
     dataset.save_to_disk(tmp_path / "saved")
@@ -212,11 +212,11 @@ def table_forms(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("form", ["set.parquet", "set.arrow", "saved", "splits", "repository"])
-def test_tables_are_read_with_picture_and_label_columns_found(table_forms: dict[str, Path], form: str) -> None:
+def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[str, Path], form: str) -> None:
     splits = open_all(str(table_forms[form]))
     assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
     source = splits["train"]
-    assert (source.image_column, source.label_column, source.label_names) == ("picture", "label", None)
+    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", None)
     assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
     assert source.row_name(2, source.undecoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"
 
@@ -226,7 +226,7 @@ def saved(folder: Path, dataset: Dataset) -> str:
     return str(folder / "set")
 
 
-def test_several_picture_columns_must_be_chosen_from(tmp_path: Path) -> None:
+def test_several_image_columns_must_be_chosen_from(tmp_path: Path) -> None:
     name = saved(tmp_path, digits(4).add_column("file", [str(save(tmp_path / "p.png", 7))] * 4))
     source = open_all(name, image_column="file")["train"]
     assert levels(source) == [7] * 4  # a column of paths, since it was named
@@ -234,20 +234,20 @@ def test_several_picture_columns_must_be_chosen_from(tmp_path: Path) -> None:
         tmp_path / "two",
         Dataset.from_dict({"a": [None], "b": [None]}).cast(Features({"a": datasets.Image(), "b": datasets.Image()})),
     )
-    with pytest.raises(DataError, match="several columns of pictures: a, b; name one"):
+    with pytest.raises(DataError, match="several columns of images: a, b; name one"):
         open_all(two)
     assert open_all(two, image_column="b")["train"].image_column == "b"
     with pytest.raises(DataError, match="no column c; its columns are a .Image., b .Image."):
         open_all(two, image_column="c")
 
 
-def test_sets_without_pictures_or_rows_are_refused_with_what_they_hold(
+def test_sets_without_images_or_rows_are_refused_with_what_they_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = saved(tmp_path, Dataset.from_dict({"text": ["a"], "label": [1]}))
-    with pytest.raises(DataError, match=r"no column of pictures; its columns are text \(string\), label \(int64\)"):
+    with pytest.raises(DataError, match=r"no column of images; its columns are text \(string\), label \(int64\)"):
         open_images(words)
-    with pytest.raises(DataError, match="the column label of .* holds no pictures"):
+    with pytest.raises(DataError, match="the column label of .* holds no images"):
         open_images(words, image_column="label")
     nothing = digits(4).select([])
     nothing.to_parquet(tmp_path / "empty.parquet")
@@ -269,7 +269,7 @@ def test_labels_are_found_by_type_or_named(tmp_path: Path) -> None:
     named = open_all(name, label_column="fine")["train"]
     assert named.label_names == ("x", "y") and named.labels().tolist() == [1, 0] and named.notes == ()  # type: ignore[union-attr]
     assert open_all(name, label_column="size")["train"].labels().tolist() == [5, 6]  # type: ignore[union-attr]
-    for column, complaint in (("picture", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
+    for column, complaint in (("image", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
         with pytest.raises(DataError, match=complaint):
             open_all(name, label_column=column)
     only = open_all(saved(tmp_path / "one", both.remove_columns("fine")))["train"]
@@ -282,7 +282,7 @@ def test_a_label_that_is_missing_somewhere_is_not_used(tmp_path: Path) -> None:
         assert source.label_column is None and "rows without a label" in source.notes[0]
 
 
-def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
+def test_a_row_without_a_image_is_named(tmp_path: Path) -> None:
     name = saved(tmp_path, Dataset.from_dict({"image": [None]}, features=Features({"image": datasets.Image()})))
     with pytest.raises(DataError, match=r"row 0 of .*set, split train"):
         native_format(open_all(name)["train"])
@@ -293,7 +293,7 @@ def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
     [
         ("cifra10", "neither built in .cifar10, mnist, mnist-mini. nor a Hub id like org/name. Did you mean 'cifar10'"),
         ("MNIST", "Did you mean 'mnist'"),
-        ("./pictures", "no folder or file ./pictures"),
+        ("./images", "no folder or file ./images"),
         ("/nowhere/at/all", "no folder or file /nowhere/at/all"),
         ("https://example.org/a", "no folder or file https"),
         ("", "give a folder|neither built in|holds no files"),
@@ -307,25 +307,25 @@ def test_a_name_that_is_nothing_is_refused_with_the_nearest(
         open_images(name)
 
 
-def test_folders_and_files_without_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no files; give a folder of pictures"):
+def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no files; give a folder of images"):
         open_images(str(tmp_path))
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match=r"holds 1 files, none of them a picture \(a.txt, ...\)"):
+    with pytest.raises(DataError, match=r"holds 1 files, none of them an image \(a.txt, ...\)"):
         open_images(str(tmp_path))
-    picture = save(tmp_path / "b.png")
-    with pytest.raises(DataError, match="is one picture; give the folder"):
-        open_images(str(picture))
+    image = save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="is one image; give the folder"):
+        open_images(str(image))
     with pytest.raises(DataError, match="must be parquet or arrow"):
         open_images(str(tmp_path / "a.txt"))
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"1 pictures and 1 parquet or arrow files \(c.parquet"):
+    with pytest.raises(DataError, match=r"1 images and 1 parquet or arrow files \(c.parquet"):
         open_images(str(tmp_path))
-    picture.unlink()
+    image.unlink()
     for broken in (tmp_path, tmp_path / "c.parquet"):
         with pytest.raises(DataError, match="cannot be loaded: [^\n]*$"):
             open_images(str(broken))
-    with pytest.raises(DataError, match="a revision belongs to a data set on the Hub"):
+    with pytest.raises(DataError, match="a revision belongs to a dataset on the Hub"):
         open_images(str(tmp_path), revision="main")
 
 
@@ -379,7 +379,7 @@ def test_what_the_hub_refuses_is_one_line(
         open_images("org/mnits")
 
 
-def test_native_format_of_pictures_that_differ_is_a_power_of_two_that_fits_them_all(tmp_path: Path) -> None:
+def test_native_format_of_images_that_differ_is_a_power_of_two_that_fits_them_all(tmp_path: Path) -> None:
     save(tmp_path / "1.png", size=(100, 70))
     assert native_format(open_all(str(tmp_path))["train"]) == ((70, 100), 1)
     save(tmp_path / "2.png", size=(300, 200), mode="RGB")
@@ -388,7 +388,7 @@ def test_native_format_of_pictures_that_differ_is_a_power_of_two_that_fits_them_
     assert native_format(open_all(str(tmp_path))["train"]) == ((64, 64), 3)
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_text("")
-    with pytest.raises(DataError, match="0.png is not a picture"):
+    with pytest.raises(DataError, match="0.png is not an image"):
         native_format(open_all(str(tmp_path))["train"])
 
 

@@ -20,7 +20,7 @@ def test_counts_are_those_of_a_loop_over_every_code() -> None:
 
 
 def test_every_codebook_has_counts_of_its_own() -> None:
-    codes = np.array([[[[0, 2], [1, 2]]]])  # one picture, 1 x 2 positions, 2 codebooks
+    codes = np.array([[[[0, 2], [1, 2]]]])  # one image, 1 x 2 positions, 2 codebooks
     assert count_codes(codes, codebook_size=3, num_codebooks=2).tolist() == [[1, 1, 0], [0, 0, 2]]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqtok.data import ImageSource, Pictures, open_images, to_pixels
+from vqtok.data import ImageDataset, ImageSource, open_images, to_pixels
 from vqtok.errors import ConfigurationError
 from vqtok.evaluation import CodeUse, count_codes, measure_health
 from vqtok.evaluation.codebook import top_share
@@ -17,8 +17,8 @@ from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 
 @pytest.fixture
-def source(pictures_folder: Path) -> ImageSource:
-    return open_images(str(pictures_folder), split="train", test_share=0.2)
+def source(images_folder: Path) -> ImageSource:
+    return open_images(str(images_folder), split="train", test_share=0.2)
 
 
 def make(quantizer: dict[str, Any], **changes: Any) -> VQTokenizer:
@@ -38,7 +38,7 @@ PRODUCT = {"type": "product", "num_codebooks": 2, "each": {"type": "ema", "codeb
 )
 def test_numbers_are_those_of_the_codes(quantizer: dict[str, Any], source: ImageSource) -> None:
     tokenizer = make(quantizer)
-    pixels = Pictures(source, image_size=(16, 16), num_channels=1).__getitems__(range(7))["pixels"]
+    pixels = ImageDataset(source, image_size=(16, 16), num_channels=1).__getitems__(range(7))["pixels"]
     codes = tokenizer.encode(to_pixels(pixels)).numpy()
     size, codebooks = tokenizer.codebook_size, tokenizer.num_codebooks
     health = measure_health(tokenizer, source, num_images=7, batch_size=3)
@@ -49,14 +49,14 @@ def test_numbers_are_those_of_the_codes(quantizer: dict[str, Any], source: Image
     columns = codes.reshape(7, 4, 4, codebooks)
     for q in range(codebooks):
         for row, column in np.ndindex(4, 4):
-            assert health.codes_at_place[q, row, column] == len(set(columns[:, row, column, q]))
+            assert health.codes_at_position[q, row, column] == len(set(columns[:, row, column, q]))
     assert health.about["num_images"] == 7 and health.about["split"] == "train"
     assert len(health.distances) == codebooks
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 128])
 def test_patches_are_the_nearest_of_all(batch_size: int, tiny_tokenizer: VQTokenizer, source: ImageSource) -> None:
-    pixels = Pictures(source, image_size=(16, 16), num_channels=1).__getitems__(range(len(source)))["pixels"]
+    pixels = ImageDataset(source, image_size=(16, 16), num_channels=1).__getitems__(range(len(source)))["pixels"]
     with torch.no_grad():
         latents = tiny_tokenizer.encoder(to_pixels(pixels))
     codes, away = tiny_tokenizer.quantizer.encode(latents), tiny_tokenizer.quantizer.distortion(latents)
@@ -68,10 +68,10 @@ def test_patches_are_the_nearest_of_all(batch_size: int, tiny_tokenizer: VQToken
         nearest = torch.where(codes == each.code, away, torch.inf).flatten(1).min(dim=1)
         order = nearest.values.argsort()[: len(each.patches)]
         assert len(each.patches) == min(8, int(nearest.values.isfinite().sum()))
-        for patch, picture in zip(each.patches, order.tolist(), strict=True):
-            row, column = divmod(int(nearest.indices[picture]), 4)
-            place = pixels[picture, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-            np.testing.assert_array_equal(patch[0, 4:8, 4:8], place.numpy())
+        for patch, image in zip(each.patches, order.tolist(), strict=True):
+            row, column = divmod(int(nearest.indices[image]), 4)
+            position = pixels[image, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            np.testing.assert_array_equal(patch[0, 4:8, 4:8], position.numpy())
 
 
 def test_what_is_painted_is_the_middle_of_that_code_everywhere(
@@ -79,13 +79,13 @@ def test_what_is_painted_is_the_middle_of_that_code_everywhere(
 ) -> None:
     example = measure_health(tiny_tokenizer, source, num_images=3).examples[0]
     (whole,) = tiny_tokenizer.detokenize(torch.full((1, 4, 4), example.code))
-    np.testing.assert_allclose(example.painted[0], np.asarray(whole)[4:16, 4:16], atol=1)
+    np.testing.assert_allclose(example.decoded[0], np.asarray(whole)[4:16, 4:16], atol=1)
 
 
 def test_colour_two_codes_and_a_grid_of_one_place(source: ImageSource) -> None:
     tokenizer = make({"type": "vq", "codebook_size": 2, "code_dim": 1}, num_channels=3, image_size=4)
     health = measure_health(tokenizer, source)
-    assert health.place_perplexity.shape == (1, 1, 1) and health.counts.sum() == len(source)
+    assert health.position_perplexity.shape == (1, 1, 1) and health.counts.sum() == len(source)
     assert health.examples[0].patches.shape[1:] == (4, 12, 12)
 
 

@@ -1,4 +1,4 @@
-"""Every number of an evaluation, against plain numpy on the same pictures."""
+"""Every number of an evaluation, against plain numpy on the same images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 
 @pytest.fixture
-def source(pictures_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ImageSource:
-    """The twelve grey pictures of 16 x 16, every one with a smooth part so that SSIM is not all noise."""
+def source(images_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ImageSource:
+    """The twelve grey images of 16 x 16, every one with a smooth part so that SSIM is not all noise."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    for number, path in enumerate(sorted(pictures_folder.rglob("*.png"))):
+    for number, path in enumerate(sorted(images_folder.rglob("*.png"))):
         pixels = np.array(Image.open(path))
         pixels[:, :8] = np.linspace(0, 20 * number, 8).astype(np.uint8)
         Image.fromarray(pixels).save(path)
-    (found,) = open_all(str(pictures_folder)).values()
+    (found,) = open_all(str(images_folder)).values()
     return found
 
 
@@ -39,11 +39,11 @@ def pixels_of(source: ImageSource) -> npt.NDArray[np.uint8]:
 
 
 def by_hand(tokenizer: VQTokenizer, pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """What metrics.json should say of uint8 (N, 16, 16), one picture at a time and in float64."""
+    """What metrics.json should say of uint8 (N, 16, 16), one image at a time and in float64."""
     wanted = pixels / 255
-    codes = [tokenizer.encode(torch.tensor(picture / 127.5 - 1, dtype=torch.float32)[None, None]) for picture in pixels]
-    painted = [(np.clip(tokenizer.decode(code)[0, 0].double().numpy(), -1, 1) + 1) / 2 for code in codes]
-    mse = float(np.mean((np.stack(painted) - wanted) ** 2))
+    codes = [tokenizer.encode(torch.tensor(image / 127.5 - 1, dtype=torch.float32)[None, None]) for image in pixels]
+    decoded = [(np.clip(tokenizer.decode(code)[0, 0].double().numpy(), -1, 1) + 1) / 2 for code in codes]
+    mse = float(np.mean((np.stack(decoded) - wanted) ** 2))
     _, counts = np.unique(np.stack([code.numpy() for code in codes]), return_counts=True)
     shares = counts / counts.sum()
     return {
@@ -51,7 +51,7 @@ def by_hand(tokenizer: VQTokenizer, pixels: npt.NDArray[np.uint8]) -> dict[str, 
         "variance": float(wanted.var()),
         "mse_over_variance": mse / float(wanted.var()),
         "psnr": 10 * math.log10(1 / mse),
-        "ssim": float(np.mean([ssim(a, b) for a, b in zip(painted, wanted, strict=True)])),
+        "ssim": float(np.mean([ssim(a, b) for a, b in zip(decoded, wanted, strict=True)])),
         "perplexity": math.exp(-float((shares * np.log(shares)).sum())),
         "codes_in_use": len(counts),
         "codebook_size": 16,
@@ -64,8 +64,8 @@ def ssim(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     bell = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     window = np.outer(bell, bell) / bell.sum() ** 2
 
-    def blur(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        padded = np.pad(picture, 5, mode="reflect")
+    def blur(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        padded = np.pad(image, 5, mode="reflect")
         windows = np.lib.stride_tricks.sliding_window_view(padded, (11, 11))
         blurred: npt.NDArray[np.float64] = (windows * window).sum(axis=(2, 3))
         return blurred
@@ -94,7 +94,7 @@ def test_no_number_depends_on_the_batch_size(tiny_tokenizer: VQTokenizer, source
     assert whole == parts
 
 
-def test_the_first_pictures_alone_are_measured(tiny_tokenizer: VQTokenizer, source: ImageSource) -> None:
+def test_the_first_images_alone_are_measured(tiny_tokenizer: VQTokenizer, source: ImageSource) -> None:
     found = evaluate_tokenizer(tiny_tokenizer, source, num_images=5, batch_size=2)
     pixels = pixels_of(source)[:5]
     assert (found["num_images"], found["num_images_in_split"]) == (5, 12)
@@ -103,10 +103,10 @@ def test_the_first_pictures_alone_are_measured(tiny_tokenizer: VQTokenizer, sour
 
 
 def test_what_decided_the_numbers_stands_beside_them(
-    tiny_tokenizer: VQTokenizer, source: ImageSource, pictures_folder: Path
+    tiny_tokenizer: VQTokenizer, source: ImageSource, images_folder: Path
 ) -> None:
     found = evaluate_tokenizer(tiny_tokenizer, source, batch_size=4)
-    assert found["dataset"] == str(pictures_folder) and found["dataset_resolved"] == pictures_folder.name
+    assert found["dataset"] == str(images_folder) and found["dataset_resolved"] == images_folder.name
     assert (found["split"], found["dataset_revision"], found["num_images"]) == ("train", None, 12)
     assert found["tokenizer"]["fingerprint"] == tiny_tokenizer.fingerprint
     assert found["preprocessing"] == tiny_tokenizer.config.preprocessing
@@ -121,7 +121,7 @@ def test_measures_that_are_not_defined_are_null(source: ImageSource, tmp_path: P
     config = VQTokenizerConfig(image_size=4, num_channels=1, quantizer={"codebook_size": 2, "code_dim": 2})
     found = evaluate_tokenizer(VQTokenizer(config).eval(), flat)
     assert found["variance"] == 0 and found["mse_over_variance"] is None
-    assert found["ssim"] is None  # pictures of 4 x 4 have no room for its window
+    assert found["ssim"] is None  # images of 4 x 4 have no room for its window
     assert json.loads(write_metrics(found, tmp_path / "m.json").read_text())["ssim"] is None
 
 

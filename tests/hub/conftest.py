@@ -73,7 +73,7 @@ def alice(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> st
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
-    """The run folder of a tokenizer: recipe, figures of training, a picture and the model."""
+    """The run folder of a tokenizer: recipe, figures of training, an image and the model."""
     folder = tmp_path / "runs" / "digits"
     tiny_tokenizer.save_pretrained(folder / "model")
     (folder / "config.yaml").write_text(f"out: {folder}\nsteps: 500\ndataset: ylecun/mnist\n")

@@ -32,20 +32,20 @@ EVALUATION = {
 }
 
 
-def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_picture(run: Path) -> None:
+def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_image(run: Path) -> None:
     text = tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")
     for line in [
-        "| pictures | 16x16 pixels, grey, resized by bicubic and cropped if needed |",
-        "| grid | 4 x 4, 16 codes per picture |",
+        "| images | 16x16 pixels, grey, resized by bicubic and cropped if needed |",
+        "| grid | 4 x 4, 16 codes per image |",
         "| codebook | 16 codes, for latents of 4 dimensions |",
-        "| size of a picture in codes | 64 bits |",
+        "| size of an image in codes | 64 bits |",
         'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
-        'codes = tokenizer.tokenize(["picture.png"])  # int64 (1, 4, 4)',
-        "On 10,000 pictures of `uoft-cs/cifar10`, split `test`:",
+        'codes = tokenizer.tokenize(["image.png"])  # int64 (1, 4, 4)',
+        "On 10,000 images of `uoft-cs/cifar10`, split `test`:",
         "| mse_over_variance | 0.0489 | mean squared error over the variance of the data |",
         "| codes_in_use | 512 | codes that occur at least once |",
-        "![Held-out pictures over their reconstructions](reconstructions.png)",
-        "Held-out pictures over their reconstructions, at step 500.",
+        "![Held-out images over their reconstructions](reconstructions.png)",
+        "Held-out images over their reconstructions, at step 500.",
     ]:
         assert line in text.splitlines(), text
     recipe = re.search(r"<details>.*?```yaml\n(.*?)```.*?</details>", text, re.DOTALL)
@@ -70,15 +70,15 @@ def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
 
 
 def test_the_example_of_a_card_runs(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("L", (20, 30)).save(tmp_path / "picture.png")
+    Image.new("L", (20, 30)).save(tmp_path / "image.png")
     code = re.search(r"```python\n(.*?)```", tokenizer_card(run / "model"), re.DOTALL)
     assert code
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code[1], names)
     assert tuple(names["codes"].shape) == (1, 4, 4)  # type: ignore[attr-defined]
-    with Image.open("reconstruction.png") as picture:
-        assert picture.size == (16, 16)
+    with Image.open("reconstruction.png") as image:
+        assert image.size == (16, 16)
 
 
 def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run: Path) -> None:
@@ -99,17 +99,17 @@ def test_a_model_with_nothing_beside_it_claims_nothing(tmp_path: Path, tiny_toke
     assert ModelCard(text).data.datasets is None
 
 
-def test_a_folder_of_pictures_is_no_data_set_of_the_hub(
+def test_a_folder_of_images_is_no_data_set_of_the_hub(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my" / "pictures").mkdir(parents=True)
+    (tmp_path / "my" / "images").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    for name, shown in [("my/pictures", "pictures"), (str(tmp_path / "my" / "pictures"), "pictures")]:
+    for name, shown in [("my/images", "images"), (str(tmp_path / "my" / "images"), "images")]:
         metrics = EVALUATION | {"dataset": name, "dataset_resolved": name, "num_images": 100}
-        text = tokenizer_card(run / "model", metrics=metrics | {"notes": ["one picture in ten is held out by seed 0"]})
-        assert "On the first 100 of 10,000 pictures of" in text
-        assert "\n\nOne picture in ten is held out by seed 0.\n" in text
-        assert f"pictures of `{shown}`, split" in text
+        text = tokenizer_card(run / "model", metrics=metrics | {"notes": ["one image in ten is held out by seed 0"]})
+        assert "On the first 100 of 10,000 images of" in text
+        assert "\n\nOne image in ten is held out by seed 0.\n" in text
+        assert f"images of `{shown}`, split" in text
         assert ModelCard(text).data.eval_results[0].dataset_type == "custom"
     (run / "config.yaml").write_text("dataset: cifar10\n")
     assert ModelCard(tokenizer_card(run / "model")).data.datasets == ["uoft-cs/cifar10"]
@@ -121,9 +121,9 @@ def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> N
     config = VQTokenizerConfig(image_size=[16, 32], num_channels=3, network=network, quantizer=quantizer)
     VQTokenizer(config).save_pretrained(tmp_path / "wide")
     text = tokenizer_card(tmp_path / "wide")
-    assert "| pictures | 16x32 pixels, RGB," in text
-    assert "| grid | 2 x 4, 8 codes per picture |" in text
-    assert "| size of a picture in codes | 54 bits |" in text  # 8 log2(100) = 53.15
+    assert "| images | 16x32 pixels, RGB," in text
+    assert "| grid | 2 x 4, 8 codes per image |" in text
+    assert "| size of an image in codes | 54 bits |" in text  # 8 log2(100) = 53.15
     assert "| quantizer | `vq`, beta 0.25" in text
 
 
@@ -132,7 +132,7 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
     config = VQTokenizerConfig(image_size=16, num_channels=1, network={"hidden_size": 8}, quantizer=quantizer)
     VQTokenizer(config).save_pretrained(tmp_path / "several")
     text = tokenizer_card(tmp_path / "several")
-    assert "| grid | 4 x 4 x 3, 48 codes per picture |" in text
+    assert "| grid | 4 x 4 x 3, 48 codes per image |" in text
     assert "| codebook | 3 times 25 codes, for latents of 6 dimensions |" in text
     assert "| quantizer | `product`, " in text and "each (`fsq`, levels [5, 5])" in text
     assert "Its quantizer: Jegou et al. 2011" in text
@@ -143,11 +143,11 @@ def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Pat
     text = prior_card(prior_folder, repo_id="org/digits-prior")
     for line in [
         "| architecture | Llama transformer |",
-        "| grid | 4 x 4, 16 codes per picture |",
+        "| grid | 4 x 4, 16 codes per image |",
         "| classes | 2: cat, dog |",
         'prior = load_prior("org/digits-prior")',
         'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
-        "pictures = generate(prior, tokenizer, num_images=16, labels=[0])  # a list of PIL images",
+        "images = generate(prior, tokenizer, num_images=16, labels=[0])  # a list of PIL images",
         "| bits_per_code | 2.5 | bits per code |",
     ]:
         assert line in text.splitlines(), text
@@ -155,7 +155,7 @@ def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Pat
     assert ModelCard(text).data.pipeline_tag == "unconditional-image-generation"
 
 
-def test_a_card_lies_in_the_folder_with_its_picture_unless_people_wrote_one(run: Path) -> None:
+def test_a_card_lies_in_the_folder_with_its_image_unless_people_wrote_one(run: Path) -> None:
     write_card(run / "model")
     written = (run / "model" / "README.md").read_text()
     assert "# digits" in written and "(reconstructions.png)" in written

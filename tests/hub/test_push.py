@@ -21,7 +21,7 @@ TOKENIZER_FILES = ["README.md", "config.json", "model.safetensors", "preprocesso
 
 
 @pytest.mark.usefixtures("alice")
-def test_a_push_is_one_commit_of_weights_settings_card_and_picture(hub: HubServer, run: Path) -> None:
+def test_a_push_is_one_commit_of_weights_settings_card_and_image(hub: HubServer, run: Path) -> None:
     assert push(run / "model", "org/vq-digits") == f"{hub.url}/org/vq-digits"
     (commit,) = hub.commits("org/vq-digits")
     assert sorted(commit.files) == TOKENIZER_FILES

@@ -1,7 +1,7 @@
 """A Hugging Face Hub on this machine for tests: the real clients talk to it over HTTP.
 
 It answers only what `huggingface_hub`, `transformers` and `datasets` ask for when they push, load and list models and
-data sets. Point a client at it with `client_environment()`; the clients read their address when they are imported, so
+datasets. Point a client at it with `client_environment()`; the clients read their address when they are imported, so
 they belong in a process of their own, or get `endpoint=` in every call.
 
     with HubServer(users={"hf_alice": "alice"}, organizations={"org": ["alice"]}) as hub:

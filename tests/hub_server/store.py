@@ -46,7 +46,7 @@ class Commit:
 
 @dataclass
 class Repository:
-    """A model or data set repository; `branches` and `tags` map a name to a commit id."""
+    """A model or dataset repository; `branches` and `tags` map a name to a commit id."""
 
     id: str
     kind: str  # "model" or "dataset"

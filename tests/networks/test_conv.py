@@ -33,7 +33,7 @@ def test_shapes_there_and_back(factor: int, channels: int) -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_one_place_of_the_grid_sees_its_own_pixels(factor: int) -> None:
-    """The last place of the grid depends on the last pixel, and the last pixel on the last place."""
+    """The last position of the grid depends on the last pixel, and the last pixel on the last position."""
     encoder, decoder = make(1, downsample_factor=factor, hidden_size=64)
     pixels = torch.randn(1, 1, 16, 16, requires_grad=True)
     encoder(pixels)[0, :, -1, -1].sum().backward()
@@ -108,7 +108,7 @@ def test_every_weight_has_the_spread_of_its_layer() -> None:
         "encoder.5.0.spatial": he / math.sqrt(128 * 9),
         "encoder.5.0.pointwise": 0.0,
         "decoder.0": he / math.sqrt(64 * 9),
-        "decoder.2": he / math.sqrt(128 * 4),  # kernel 4, stride 2: four places of the kernel for each output
+        "decoder.2": he / math.sqrt(128 * 4),  # kernel 4, stride 2: four positions of the kernel for each output
         "decoder.4": 0.5 / math.sqrt(64 * 4),
     }
     modules = nn.ModuleDict({"encoder": encoder, "decoder": decoder})

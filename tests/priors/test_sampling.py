@@ -171,7 +171,7 @@ def test_labels_for_a_prior_without_classes_are_refused() -> None:
 
 
 class GreyTokenizer:
-    """Paints a grid as so many grey pixels."""
+    """Decodes a grid as so many grey pixels."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -181,9 +181,9 @@ class GreyTokenizer:
 
 
 def test_generate_paints_what_was_drawn(prior: Prior) -> None:
-    pictures = generate(prior, GreyTokenizer("f" * 64), num_images=5, labels=[0], seed=4, batch_size=2)
+    images = generate(prior, GreyTokenizer("f" * 64), num_images=5, labels=[0], seed=4, batch_size=2)
     codes = sample_codes(prior, num_images=5, labels=[0], seed=4)
-    assert [picture.getpixel((0, 0)) for picture in pictures] == codes.flatten(1).sum(dim=1).tolist()
+    assert [image.getpixel((0, 0)) for image in images] == codes.flatten(1).sum(dim=1).tolist()
 
 
 def test_generate_refuses_another_tokenizer(prior: Prior) -> None:

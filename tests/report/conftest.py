@@ -55,10 +55,10 @@ def left(tiny_tokenizer_once: VQTokenizer, tmp_path_factory: pytest.TempPathFact
         ],
     )
     tiny_tokenizer_once.save_pretrained(root / "tokenizer" / "model")
-    sheets = root / "tokenizer" / "samples"
-    sheets.mkdir()
+    grids = root / "tokenizer" / "samples"
+    grids.mkdir()
     for step, level in ((10, 1), (20, 2)):
-        Image.new("L", (40, 20), level).save(sheets / f"step-{step:06d}.png")
+        Image.new("L", (40, 20), level).save(grids / f"step-{step:06d}.png")
 
     noise = np.random.default_rng(0)
     codes = {"train": noise.integers(0, 10, (6, 4, 4)), "test": noise.integers(0, 16, (3, 4, 4))}
@@ -90,10 +90,10 @@ def left(tiny_tokenizer_once: VQTokenizer, tmp_path_factory: pytest.TempPathFact
     small = {"type": "transformer", "hidden_size": 16, "num_layers": 1, "num_heads": 2}
     build_prior(binding, small).save_pretrained(root / "prior" / "model")
     for number in range(6):
-        path = root / "pictures" / f"{number}.png"
+        path = root / "images" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
-    source = open_images(str(root / "pictures"), split="train")
+    source = open_images(str(root / "images"), split="train")
     draw_health(measure_health(tiny_tokenizer_once, source), root / "health")
     Image.new("L", (64, 32), 3).save(root / "samples.png")
     stages = [{"command": "vqtok train --out a&b", "seconds": 61.4}]

@@ -19,9 +19,9 @@ def test_a_tokenizer_tells_its_sizes(left: Left) -> None:
     summary = describe(left.root / "tokenizer" / "model")
     rows = dict(summary.rows)
     assert summary.kind == "tokenizer"
-    assert rows["pictures"].startswith("16 x 16 pixels, grey")
-    assert rows["grid"] == "4 x 4, 16 codes a picture"
-    assert rows["size"] == "64 bits a picture, 0.25 a pixel: 1/32 of raw"
+    assert rows["images"].startswith("16 x 16 pixels, grey")
+    assert rows["grid"] == "4 x 4, 16 codes an image"
+    assert rows["size"] == "64 bits an image, 0.25 a pixel: 1/32 of raw"
     assert rows["codebook"] == "16 codes, for latents of 4 dimensions"
     encoder = sum(math.prod(p.shape) for p in left.tokenizer.encoder.parameters())
     assert rows["encoder"] == f"{encoder:,} parameters"
@@ -34,7 +34,7 @@ def test_a_tokenizer_that_was_evaluated_tells_on_what(left: Left, tmp_path: Path
     metrics = {"dataset": "cifar10", "split": "test", "num_images": 10_000, "mse": 0.003, "ssim": None}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     rows = dict(describe(folder).rows)
-    assert rows["measured on"] == "10,000 pictures of cifar10, split test"
+    assert rows["measured on"] == "10,000 images of cifar10, split test"
     assert rows["metrics"] == "mse 0.003"
 
 
@@ -54,15 +54,15 @@ def test_codes_tell_their_use_from_the_array(left: Left) -> None:
     assert summary.kind == "codes"
     shares = np.bincount(left.codes["test"].ravel(), minlength=16) / left.codes["test"].size
     perplexity = math.exp(-sum(share * math.log(share) for share in shares if share))
-    assert rows["test"] == f"3 pictures, perplexity {perplexity:.4g}, {(shares > 0).sum()} of 16 codes in use"
-    assert rows["train"].startswith("6 pictures") and rows["train"].endswith("10 of 16 codes in use")
+    assert rows["test"] == f"3 images, perplexity {perplexity:.4g}, {(shares > 0).sum()} of 16 codes in use"
+    assert rows["train"].startswith("6 images") and rows["train"].endswith("10 of 16 codes in use")
     assert rows["columns"] == "codes (4 x 4 uint16), label (2 classes)"
     assert rows["broken"] == "1 could not be read: broken.png"
     assert left.tokenizer.fingerprint[:12] in rows["tokenizer"]
 
 
 def test_one_split_of_codes_is_codes(left: Left) -> None:
-    assert dict(describe(left.root / "codes" / "test").rows)["test"].startswith("3 pictures")
+    assert dict(describe(left.root / "codes" / "test").rows)["test"].startswith("3 images")
 
 
 def test_a_run_tells_its_state(left: Left, tmp_path: Path) -> None:

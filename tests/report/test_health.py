@@ -1,4 +1,4 @@
-"""Drawings of a codebook's health: four pictures to look at and the numbers beside them."""
+"""Drawings of a codebook's health: four images to look at and the numbers beside them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vqtok.data import open_images
 from vqtok.evaluation import CodebookHealth, measure_health
 from vqtok.report import draw_health
 from vqtok.report.examples import draw_examples, in_colour
-from vqtok.report.health import draw_distances, draw_frequencies, draw_places
+from vqtok.report.health import draw_distances, draw_frequencies, draw_positions
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
-NAMES = ["frequencies.png", "distances.png", "places.png", "examples.png", "health.json"]
+NAMES = ["frequencies.png", "distances.png", "positions.png", "examples.png", "health.json"]
 QUANTIZERS: dict[str, dict[str, Any]] = {
     "one": {"type": "ema", "codebook_size": 16, "code_dim": 4},
     "smallest": {"type": "vq", "codebook_size": 2, "code_dim": 1},
@@ -29,7 +29,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def health_of(pictures: Path, quantizer: str, num_channels: int = 1) -> CodebookHealth:
+def health_of(images: Path, quantizer: str, num_channels: int = 1) -> CodebookHealth:
     torch.manual_seed(0)
     tokenizer = VQTokenizer(
         VQTokenizerConfig(
@@ -39,7 +39,7 @@ def health_of(pictures: Path, quantizer: str, num_channels: int = 1) -> Codebook
             quantizer=QUANTIZERS[quantizer],
         )
     )
-    return measure_health(tokenizer, open_images(str(pictures), split="train"))
+    return measure_health(tokenizer, open_images(str(images), split="train"))
 
 
 def words(figure: Figure) -> str:
@@ -49,10 +49,8 @@ def words(figure: Figure) -> str:
 
 
 @pytest.mark.parametrize(("quantizer", "num_channels"), [*((name, 1) for name in QUANTIZERS), ("one", 3)])
-def test_four_drawings_and_the_numbers(
-    quantizer: str, num_channels: int, pictures_folder: Path, tmp_path: Path
-) -> None:
-    health = health_of(pictures_folder, quantizer, num_channels)
+def test_four_drawings_and_the_numbers(quantizer: str, num_channels: int, images_folder: Path, tmp_path: Path) -> None:
+    health = health_of(images_folder, quantizer, num_channels)
     files = draw_health(health, tmp_path / "health")
     assert [path.name for path in files] == NAMES
     assert sorted(path.name for path in (tmp_path / "health").iterdir()) == sorted(NAMES)
@@ -67,17 +65,17 @@ def test_four_drawings_and_the_numbers(
     assert numbers["codes_in_use"] == int((health.counts > 0).sum())
 
 
-def test_an_earlier_drawing_is_replaced_and_nothing_else(pictures_folder: Path, tmp_path: Path) -> None:
+def test_an_earlier_drawing_is_replaced_and_nothing_else(images_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    (tmp_path / "places.png").write_text("old")
-    draw_health(health_of(pictures_folder, "smallest"), tmp_path)
+    (tmp_path / "positions.png").write_text("old")
+    draw_health(health_of(images_folder, "smallest"), tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert (tmp_path / "places.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.iterdir())) == 7  # with the folder of the pictures
+    assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 7  # with the folder of the images
 
 
-def test_dead_codes_and_even_use_are_told(pictures_folder: Path) -> None:
-    health = health_of(pictures_folder, "one")
+def test_dead_codes_and_even_use_are_told(images_folder: Path) -> None:
+    health = health_of(images_folder, "one")
     counts = np.array([[40] * 5 + [0] * 11])
     text = words(draw_frequencies(replace(health, counts=counts)))
     assert "5 of 16 codes in use, 11 never used (shaded)" in text and "even use: 6.25%" in text
@@ -86,29 +84,29 @@ def test_dead_codes_and_even_use_are_told(pictures_folder: Path) -> None:
     assert "16 of 16 codes in use" in alive and "never used" not in alive
 
 
-def test_bars_are_the_shares_in_order(pictures_folder: Path) -> None:
+def test_bars_are_the_shares_in_order(images_folder: Path) -> None:
     counts = np.array([[2, 0, 5, 3] + [0] * 12])
-    axes = draw_frequencies(replace(health_of(pictures_folder, "one"), counts=counts)).axes[0]
+    axes = draw_frequencies(replace(health_of(images_folder, "one"), counts=counts)).axes[0]
     (bars,) = axes.patches[:1]
     assert bars.get_data().values.tolist() == [50, 30, 20]
     assert axes.get_yscale() == "log" and axes.get_ylim()[0] < 6.25
 
 
-def test_a_sample_of_codes_is_said_to_be_one(pictures_folder: Path) -> None:
-    text = words(draw_distances(health_of(pictures_folder, "large")))
+def test_a_sample_of_codes_is_said_to_be_one(images_folder: Path) -> None:
+    text = words(draw_distances(health_of(images_folder, "large")))
     assert "all pairs of a sample of 1,024 codes" in text
 
 
-def test_several_codebooks_have_rows_of_their_own(pictures_folder: Path) -> None:
-    health = health_of(pictures_folder, "several")
-    for draw in (draw_frequencies, draw_distances, draw_places):
+def test_several_codebooks_have_rows_of_their_own(images_folder: Path) -> None:
+    health = health_of(images_folder, "several")
+    for draw in (draw_frequencies, draw_distances, draw_positions):
         text = words(draw(health))
         assert [f"codebook {number} of 5" in text for number in range(1, 6)] == [True] * 4 + [False]
     assert {each.codebook for each in health.examples} == {0, 1, 2, 3}
 
 
-def test_examples_are_named_and_framed(pictures_folder: Path) -> None:
-    health = health_of(pictures_folder, "one")
+def test_examples_are_named_and_framed(images_folder: Path) -> None:
+    health = health_of(images_folder, "one")
     figure = draw_examples(health)
     text = words(figure)
     assert all(f"code {each.code}\n{100 * each.share:.2g}%" in text for each in health.examples)
@@ -116,10 +114,10 @@ def test_examples_are_named_and_framed(pictures_folder: Path) -> None:
     assert len(figure.axes[0].images) == tiles and len(figure.axes[0].patches) == 2 * tiles
 
 
-def test_squares_of_places_are_said_to_be_so(pictures_folder: Path) -> None:
-    health = health_of(pictures_folder, "one")
-    assert "squares of 3 x 3 places as one" in words(draw_places(replace(health, block=3)))
-    assert "squares" not in words(draw_places(health))
+def test_squares_of_places_are_said_to_be_so(images_folder: Path) -> None:
+    health = health_of(images_folder, "one")
+    assert "squares of 3 x 3 positions as one" in words(draw_positions(replace(health, block=3)))
+    assert "squares" not in words(draw_positions(health))
 
 
 def test_grey_and_colour_keep_their_edges() -> None:

@@ -55,7 +55,7 @@ class Balance(html.parser.HTMLParser):
             assert self.open.pop() == tag
 
 
-def pictures(page: str) -> list[Image.Image]:
+def images(page: str) -> list[Image.Image]:
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     return [Image.open(io.BytesIO(base64.b64decode(body))) for body in found]
 
@@ -70,7 +70,7 @@ def test_the_page_is_whole_and_closed(page: str) -> None:
         "Training the tokenizer",
         "Use of the codes",
         "Health of the codebook",
-        "Pictures as codes",
+        "Images as codes",
         "Training the prior",
         "Samples",
         "How it was made",
@@ -91,18 +91,18 @@ def test_identifiers_are_unique(page: str) -> None:
 
 def test_numbers_come_from_the_files(page: str, left: Left) -> None:
     assert "3.25 bits" in page and "64 bits" in page and "1/32 of its raw pixels" in page
-    assert "It ended at 0.125 on held-out pictures" in page
-    assert "Of 16 codes" in page and "occur in 9 pictures" in page
+    assert "It ended at 0.125 on held-out images" in page
+    assert "Of 16 codes" in page and "occur in 9 images" in page
     assert left.tokenizer.fingerprint[:12] in page
     assert "61 s" in page
 
 
 def test_the_newest_sheet_the_grids_and_the_samples_are_shown(page: str, left: Left) -> None:
-    reconstructions, *health, grids, samples = pictures(page)
-    assert reconstructions.getpixel((0, 0)) == 2  # the sheet of step 20, not of step 10
-    assert grids.size == (3 * 83 + 3, 2 * 83 + 3)  # the three pictures of the test split over their grids
+    reconstructions, *health, grids, samples = images(page)
+    assert reconstructions.getpixel((0, 0)) == 2  # the image grid of step 20, not of step 10
+    assert grids.size == (3 * 83 + 3, 2 * 83 + 3)  # the three images of the test split over their grids
     assert samples.getpixel((0, 0)) == 3
-    for shown, name in zip(health, ("frequencies", "distances", "places", "examples"), strict=True):
+    for shown, name in zip(health, ("frequencies", "distances", "positions", "examples"), strict=True):
         with Image.open(left.root / "health" / f"{name}.png") as drawing:
             assert shown.convert("RGB").tobytes() == drawing.convert("RGB").tobytes()
 
@@ -123,8 +123,8 @@ def test_the_health_of_another_tokenizer_is_refused(left: Left, tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"health\.json cannot be read"):
         write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=tmp_path / "none")
     (health / "health.json").write_text(json.dumps(numbers))
-    (health / "places.png").unlink()
-    with pytest.raises(DataError, match=r"places\.png cannot be read as a picture"):
+    (health / "positions.png").unlink()
+    with pytest.raises(DataError, match=r"positions\.png cannot be read as an image"):
         write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=health)
 
 
@@ -164,7 +164,7 @@ def test_codes_of_another_tokenizer_are_refused(left: Left, tiny_tokenizer: VQTo
 
 
 def test_a_missing_sheet_is_named(left: Left, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"gone\.png cannot be read as an image"):
         write_report(
             tmp_path / "i.html", title="t", tokenizer_run=left.root / "tokenizer", samples=tmp_path / "gone.png"
         )

@@ -69,7 +69,7 @@ def test_one_number_stands_for_height_and_width(given: Any, size: tuple[int, int
     assert VQTokenizerConfig(image_size=given).size == size
 
 
-def test_preprocessing_says_what_is_done_to_a_picture() -> None:
+def test_preprocessing_says_what_is_done_to_a_image() -> None:
     assert VQTokenizerConfig(image_size=[16, 24], num_channels=1, resample="nearest").preprocessing == {
         "image_size": [16, 24],
         "num_channels": 1,
@@ -193,7 +193,7 @@ def test_a_size_that_does_not_divide_names_the_two_nearest(size: tuple[int, int]
     with pytest.raises(ConfigurationError) as caught:
         check_divisible(*size, factor)
     assert str(caught.value) == (
-        f"a picture of {size[0]}x{size[1]} pixels does not divide by the downsample factor {factor}; "
+        f"an image of {size[0]}x{size[1]} pixels does not divide by the downsample factor {factor}; "
         f"the nearest sizes that do: {near}"
     )
     check_divisible(16, 32, 16)

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import PilBackend
 
-from vqtok.data import picture_array, to_pixels
+from vqtok.data import image_array, to_pixels
 from vqtok.errors import ConfigurationError, DataError, VqtokError
 from vqtok.tokenizer import VQImageProcessor, VQTokenizer
 
@@ -27,7 +27,7 @@ def processor() -> VQImageProcessor:
 
 
 def expected(source: Any, num_channels: int = 3) -> torch.Tensor:
-    pixels = picture_array(source, num_channels=num_channels, size=(16, 12), resample="lanczos")
+    pixels = image_array(source, num_channels=num_channels, size=(16, 12), resample="lanczos")
     return to_pixels(torch.from_numpy(pixels))[None]
 
 
@@ -47,7 +47,7 @@ def expected(source: Any, num_channels: int = 3) -> torch.Tensor:
     ],
     ids=["pil", "list", "array", "floats", "channels-first", "batch", "tensor", "tensors", "float-tensors", "tuple"],
 )
-def test_every_kind_of_picture_gives_the_same_pixels(processor: VQImageProcessor, given: Any) -> None:
+def test_every_kind_of_image_gives_the_same_pixels(processor: VQImageProcessor, given: Any) -> None:
     pixel_values = processor(given)["pixel_values"]
     assert pixel_values.dtype == torch.float32 and pixel_values.shape == (1, 3, 16, 12)
     assert torch.equal(pixel_values, expected(IMAGE))
@@ -71,7 +71,7 @@ def test_half_precision_tensors_and_numpy_results(processor: VQImageProcessor) -
 
 def test_one_call_may_ask_for_another_size_and_channels(processor: VQImageProcessor) -> None:
     values = processor(IMAGE, size=(8, 4), num_channels=1, resample="nearest").pixel_values
-    pixels = picture_array(IMAGE, num_channels=1, size=(8, 4), resample="nearest")
+    pixels = image_array(IMAGE, num_channels=1, size=(8, 4), resample="nearest")
     assert torch.equal(values[0], to_pixels(torch.from_numpy(pixels)))
     assert processor(IMAGE).pixel_values.shape == (1, 3, 16, 12)
 
@@ -86,8 +86,8 @@ def test_post_process_undoes_the_processor(num_channels: int) -> None:
 
 def test_post_process_clamps_and_takes_any_precision(processor: VQImageProcessor) -> None:
     pixels = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0], dtype=torch.bfloat16, requires_grad=True).reshape(1, 1, 1, 5)
-    (painted,) = processor.post_process(pixels)
-    assert np.asarray(painted).tolist() == [[0, 0, 128, 255, 255]]
+    (decoded,) = processor.post_process(pixels)
+    assert np.asarray(decoded).tolist() == [[0, 0, 128, 255, 255]]
     for shape in ((3, 4, 4), (1, 2, 4, 4)):
         with pytest.raises(DataError, match="C 1 or 3"):
             processor.post_process(torch.zeros(shape))
@@ -146,19 +146,19 @@ def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], com
 @pytest.mark.parametrize(
     ("images", "complaint"),
     [
-        ([], "no pictures in the list"),
-        (None, "cannot read pictures from NoneType"),
-        ([{"bytes": b""}], "cannot read pictures from dict"),
-        ("nowhere.png", "there is no picture nowhere.png"),
-        (b"text", "not a picture"),
+        ([], "no images in the list"),
+        (None, "cannot read images from NoneType"),
+        ([{"bytes": b""}], "cannot read images from dict"),
+        ("nowhere.png", "there is no image nowhere.png"),
+        (b"text", "not an image"),
         (torch.zeros(3), "must be .H, W."),
         (torch.full((3, 4, 4), -1.0), r"already in \[-1, 1\] go to the model's encode"),
         (torch.full((3, 4, 4), 2.0), r"floats must lie in \[0, 1\]"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "is int64"),
-        (np.zeros((3, 5, 5, 2), np.uint8), "is no picture"),
+        (np.zeros((3, 5, 5, 2), np.uint8), "is no image"),
     ],
 )
-def test_what_is_no_picture_is_refused(processor: VQImageProcessor, images: Any, complaint: str) -> None:
+def test_what_is_no_image_is_refused(processor: VQImageProcessor, images: Any, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         processor(images)
 

@@ -283,38 +283,38 @@ def test_gumbel_counts_of_batches_are_no_part_of_the_fingerprint() -> None:
     assert model.fingerprint == before
 
 
-def test_all_kinds_of_pictures_give_the_same_codes(tiny_tokenizer: VQTokenizer, pictures_folder: Path) -> None:
-    path = sorted(pictures_folder.rglob("*.png"))[0]
+def test_all_kinds_of_images_give_the_same_codes(tiny_tokenizer: VQTokenizer, images_folder: Path) -> None:
+    path = sorted(images_folder.rglob("*.png"))[0]
     with Image.open(path) as opened:
-        picture = opened.copy()
-    array = np.asarray(picture)
+        image = opened.copy()
+    array = np.asarray(image)
     tensor = torch.from_numpy(array.copy())
     expected = tiny_tokenizer.encode(tensor[None, None].float() / 127.5 - 1)
-    for image in (path, str(path), path.read_bytes(), picture, array, array[:, :, None], tensor, tensor[None]):
-        assert torch.equal(tiny_tokenizer.tokenize(image), expected)
-        assert torch.equal(tiny_tokenizer.tokenize([image, picture]), expected.expand(2, 4, 4))
+    for given in (path, str(path), path.read_bytes(), image, array, array[:, :, None], tensor, tensor[None]):
+        assert torch.equal(tiny_tokenizer.tokenize(given), expected)
+        assert torch.equal(tiny_tokenizer.tokenize([given, given]), expected.expand(2, 4, 4))
     assert torch.equal(tiny_tokenizer.tokenize(tensor[None, None].expand(3, 1, 16, 16)), expected.expand(3, 4, 4))
     assert expected.dtype == torch.int64
 
 
-def test_pictures_of_any_size_and_mode_are_brought_to_the_configured_one(tiny_tokenizer: VQTokenizer) -> None:
+def test_images_of_any_size_and_mode_are_brought_to_the_configured_one(tiny_tokenizer: VQTokenizer) -> None:
     noise = np.random.default_rng(0)
-    pictures = [
+    images = [
         Image.fromarray(noise.integers(0, 256, (40, 23, 3), dtype=np.uint8)),
         Image.fromarray(noise.integers(0, 256, (9, 11), dtype=np.uint8)),
     ]
-    assert tiny_tokenizer.tokenize(pictures).shape == (2, 4, 4)
+    assert tiny_tokenizer.tokenize(images).shape == (2, 4, 4)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_codes_are_painted(channels: int, mode: str) -> None:
     model = make(num_channels=channels)
     codes = model.encode(pixels(channels=channels))
-    painted = model.detokenize(codes)
-    assert [(picture.size, picture.mode) for picture in painted] == [((16, 16), mode)] * 3
+    decoded = model.detokenize(codes)
+    assert [(image.size, image.mode) for image in decoded] == [((16, 16), mode)] * 3
     levels = ((model.decode(codes) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    for picture, expected in zip(painted, levels, strict=True):
-        np.testing.assert_array_equal(np.asarray(picture).reshape(expected.shape), expected)
+    for image, expected in zip(decoded, levels, strict=True):
+        np.testing.assert_array_equal(np.asarray(image).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("low_high", [(-1, 0), (0, 16)])

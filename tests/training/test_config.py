@@ -147,7 +147,7 @@ def test_set_wins_over_an_option_even_as_a_mapping() -> None:
         ("image_size=64", "image_size", 64),
         ("image_size=[48, 64]", "image_size", [48, 64]),
         ("image_size=null", "image_size", None),
-        ("dataset=./my pictures", "dataset", "./my pictures"),
+        ("dataset=./my images", "dataset", "./my images"),
         ("dataset=a=b", "dataset", "a=b"),
     ],
 )

@@ -42,8 +42,8 @@ def config(run: Path, **changes: Any) -> TokenizerTrainingConfig:
     return TokenizerTrainingConfig(**(values | changes))
 
 
-def train(pictures: Path, run: Path, **options: Any) -> Any:
-    return train_tokenizer(config(run), *open_splits(str(pictures), test_share=0.25), **options)
+def train(images: Path, run: Path, **options: Any) -> Any:
+    return train_tokenizer(config(run), *open_splits(str(images), test_share=0.25), **options)
 
 
 def worker(rank: int, folder: Path) -> None:
@@ -57,9 +57,9 @@ def worker(rank: int, folder: Path) -> None:
         meeting = (folder / f"meet-{name}").as_uri()
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
 
-    pictures = folder / "pictures"
+    images = folder / "images"
     connect("whole")
-    train(pictures, folder / "two")
+    train(images, folder / "two")
 
     learning_rate_at = loop.learning_rate_at
 
@@ -70,16 +70,16 @@ def worker(rank: int, folder: Path) -> None:
 
     connect("part")
     loop.learning_rate_at = interrupted
-    stopped = train(pictures, folder / "part")
+    stopped = train(images, folder / "part")
     results["stopped"] = (stopped.step, stopped.stopped_by, stopped.model)
     loop.learning_rate_at = learning_rate_at
     connect("resumed")
-    train(pictures, folder / "part", resume=True)
+    train(images, folder / "part", resume=True)
 
     connect("broken")
     loop.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
     try:
-        train(pictures, folder / "broken")
+        train(images, folder / "broken")
     except TrainingError as error:
         results["broken"] = str(error)
     torch.save(results, folder / f"results-{rank}.pt")
@@ -91,10 +91,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that the two processes left."""
     folder = tmp_path_factory.mktemp("two")
     noise = np.random.default_rng(0)
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number in range(40):
-        picture = noise.integers(0, 256, (4, 4), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
-        Image.fromarray(picture).save(folder / "pictures" / f"{number:02d}.png")
+        image = noise.integers(0, 256, (4, 4), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+        Image.fromarray(image).save(folder / "images" / f"{number:02d}.png")
     context = torch.multiprocessing.get_context("spawn")
     processes = [context.Process(target=worker, args=(rank, folder)) for rank in range(2)]
     for process in processes:
@@ -115,13 +115,13 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def test_training_is_that_of_one_process(folder: Path, tmp_path: Path) -> None:
-    train(folder / "pictures", tmp_path / "one")
+    train(folder / "images", tmp_path / "one")
     one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / "two"))
     for key, tensor in one.items():
         torch.testing.assert_close(tensor, two[key], rtol=1e-4, atol=1e-5, msg=key)
     for alone, together in zip(rows(tmp_path / "one"), rows(folder / "two"), strict=True):
         assert alone.keys() == together.keys()
-        for name in alone.keys() - {"pictures_per_second", "split"}:
+        for name in alone.keys() - {"images_per_second", "split"}:
             assert alone[name] == pytest.approx(together[name], rel=1e-4), name
 
 
@@ -131,8 +131,8 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_exactly(
     assert [result["stopped"] for result in results] == [(10, signal.SIGTERM, None)] * 2
     two, part = (load_file(folder / run / "model" / "model.safetensors") for run in ("two", "part"))
     assert all(torch.equal(tensor, part[key]) for key, tensor in two.items())
-    whole = [{**row, "pictures_per_second": 0} for row in rows(folder / "two")]
-    assert whole == [{**row, "pictures_per_second": 0} for row in rows(folder / "part")]
+    whole = [{**row, "images_per_second": 0} for row in rows(folder / "two")]
+    assert whole == [{**row, "images_per_second": 0} for row in rows(folder / "part")]
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(folder: Path, results: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The watch over the codebook, against counts by hand: a window over the last pictures, one alarm for each fall."""
+"""The watch over the codebook, against counts by hand: a window over the last images, one alarm for each fall."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_negative_codes_are_not_counted() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_the_window_is_a_recount_of_its_last_pictures(data: st.DataObject) -> None:
+def test_the_window_is_a_recount_of_its_last_images(data: st.DataObject) -> None:
     """Whatever the length, the batch, its parts and the number of codebooks; and looking changes nothing."""
     batch, parts = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 3))
     length, steps = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 120))
@@ -45,7 +45,7 @@ def test_the_window_is_a_recount_of_its_last_pictures(data: st.DataObject) -> No
     window = CodeUseWindow(
         num_codebooks=num_codebooks,
         codebook_size=codebook_size,
-        pictures=length,
+        images=length,
         batch_size=batch,
         accelerator=ALONE,
     )
@@ -56,20 +56,20 @@ def test_the_window_is_a_recount_of_its_last_pictures(data: st.DataObject) -> No
         for part in np.split(seen[step], parts):
             window.add(torch.from_numpy(part))
         if step % 7 == 0 or step == steps - 1:
-            assert window.pictures % batch == 0
-            last = seen[step + 1 - window.pictures // batch : step + 1]
+            assert window.images % batch == 0
+            last = seen[step + 1 - window.images // batch : step + 1]
             assert window.totals().tolist() == counted(last, num_codebooks, codebook_size)
             if window.full:
                 bucket = max(batch, length // (16 * batch) * batch)
-                assert length - 2 * bucket < window.pictures <= max(length, batch)
+                assert length - 2 * bucket < window.images <= max(length, batch)
             else:
-                assert window.pictures == (step + 1) * batch
+                assert window.images == (step + 1) * batch
 
 
 def test_a_window_goes_on_from_its_state_and_one_of_another_length_from_nothing() -> None:
-    def window(pictures: int) -> CodeUseWindow:
+    def window(images: int) -> CodeUseWindow:
         sizes = {"num_codebooks": 1, "codebook_size": 5, "batch_size": 2}
-        return CodeUseWindow(pictures=pictures, accelerator=ALONE, **sizes)
+        return CodeUseWindow(images=images, accelerator=ALONE, **sizes)
 
     def steps(window: CodeUseWindow, seen: torch.Tensor) -> None:
         for codes in seen:
@@ -82,9 +82,9 @@ def test_a_window_goes_on_from_its_state_and_one_of_another_length_from_nothing(
     steps(first, seen[:77])
     second.load_state_dict(first.state_dict())
     steps(second, seen[77:])
-    assert torch.equal(whole.totals(), second.totals()) and whole.pictures == second.pictures
+    assert torch.equal(whole.totals(), second.totals()) and whole.images == second.images
     other.load_state_dict(first.state_dict())
-    assert (other.pictures, int(other.totals().sum())) == (0, 0)
+    assert (other.images, int(other.totals().sum())) == (0, 0)
 
 
 def test_numbers_are_those_of_the_counts() -> None:
@@ -114,8 +114,8 @@ def counts_with(in_use: int, codebook_size: int = 512, each: int = 1000) -> torc
     return counts
 
 
-FULL: Any = types.SimpleNamespace(full=True, pictures=8192)
-HALF_FULL: Any = types.SimpleNamespace(full=False, pictures=4000)
+FULL: Any = types.SimpleNamespace(full=True, images=8192)
+HALF_FULL: Any = types.SimpleNamespace(full=False, images=4000)
 
 
 def test_one_line_for_each_fall() -> None:
@@ -126,7 +126,7 @@ def test_one_line_for_each_fall() -> None:
     ]
     assert [bool(line) for line in said] == [False, True, False, False, True, False]
     assert said[4] is not None and said[4].startswith(
-        "step 4: 61 of 512 codes in use (11.9%) over the last 8,192 pictures, under usage_warning 0.5. Try "
+        "step 4: 61 of 512 codes in use (11.9%) over the last 8,192 images, under usage_warning 0.5. Try "
     )
     assert all("\n" not in line for line in said if line)
 
@@ -135,7 +135,7 @@ def test_the_window_must_be_full_or_the_run_at_its_end() -> None:
     alarm = UsageAlarm(make())
     assert alarm.look(HALF_FULL, counts_with(9), 10, last=False) is None
     last = alarm.look(HALF_FULL, counts_with(9), 11, last=True)
-    assert last is not None and "over the last 4,000 pictures" in last
+    assert last is not None and "over the last 4,000 images" in last
     assert alarm.look(FULL, counts_with(9), 12, last=False)  # a run that went on says what a longer one would have
     assert UsageAlarm(make(usage_warning=0.0)).look(FULL, counts_with(1), 1, last=True) is None
 

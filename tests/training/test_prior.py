@@ -172,7 +172,7 @@ def test_without_classes_labels_are_not_looked_at(tmp_path: Path) -> None:
 
 
 class GreyTokenizer:
-    """Paints a grid as one grey pixel, the mean of its codes."""
+    """Decodes a grid as one grey pixel, the mean of its codes."""
 
     fingerprint = BINDING.fingerprint
 
@@ -182,10 +182,10 @@ class GreyTokenizer:
 
 def test_a_tokenizer_paints_a_row_for_each_class(tmp_path: Path) -> None:
     train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, tokenizer=GreyTokenizer())
-    sheets = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
-    assert sheets == ["step-000004.png", "step-000008.png"]
-    with Image.open(tmp_path / "run" / "samples" / "step-000008.png") as sheet:
-        assert sheet.size == (2 + 10 * (64 + 2), 2 + 2 * (64 + 2))
+    grids = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert grids == ["step-000004.png", "step-000008.png"]
+    with Image.open(tmp_path / "run" / "samples" / "step-000008.png") as grid:
+        assert grid.size == (2 + 10 * (64 + 2), 2 + 2 * (64 + 2))
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -17,22 +17,22 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
-from vqtok.data import ImageSource, Pictures, open_splits, to_pixels
+from vqtok.data import ImageDataset, ImageSource, open_splits, to_pixels
 from vqtok.errors import ConfigurationError, DataError, TrainingError
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import tokenizer as loop
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import load_config
-from vqtok.training.tokenizer import open_pictures, train_tokenizer
+from vqtok.training.tokenizer import open_training_images, train_tokenizer
 
-TIMING = "pictures_per_second"
+TIMING = "images_per_second"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Blots on paper: forty pictures of 16x16 in which there is something to learn."""
+    """Blots on paper: forty images of 16x16 in which there is something to learn."""
     noise = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     y, x = np.mgrid[:16, :16]
     for number in range(40):
         top, left = noise.integers(3, 13, 2)
@@ -132,7 +132,7 @@ def test_held_out_numbers_are_those_of_the_saved_model(
     tmp_path: Path, sources: tuple[ImageSource, ImageSource]
 ) -> None:
     result = train_tokenizer(make(tmp_path / "run"), *sources)
-    pixels = to_pixels(Pictures(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"])
+    pixels = to_pixels(ImageDataset(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"])
     assert result.model is not None
     model = VQTokenizer.from_pretrained(result.model)
     codes = model.encode(pixels)
@@ -158,7 +158,7 @@ def test_several_codebooks_are_counted_apart(tmp_path: Path, sources: tuple[Imag
     for row in rows(tmp_path / "run", "train"):
         assert row["usage"] == pytest.approx(1 - row["dead_codes"] / 24) and 1 <= row["perplexity"] <= 8
     assert result.model is not None
-    pixels = to_pixels(Pictures(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"])
+    pixels = to_pixels(ImageDataset(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"])
     columns = VQTokenizer.from_pretrained(result.model).encode(pixels).reshape(-1, 3).T.numpy()
     shares = np.stack([np.bincount(column, minlength=8) for column in columns]) / columns.shape[1]
     entropies = [-sum(share * math.log(share) for share in row if share) for row in shares]
@@ -179,7 +179,7 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
     (row,) = [row for row in rows(tmp_path / "whole", "train") if row["step"] == note["step"]]
     assert note["step"] == 4  # the first look at a full window
     used = 128 - row["dead_codes"]
-    assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 pictures, ")
+    assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 images, ")
     assert "Try quantizer.restart_threshold=0.05, quantizer.start=latents, " in note["note"]
 
     with monkeypatch.context() as patch:
@@ -189,29 +189,29 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
     assert rows(tmp_path / "part") == rows(tmp_path / "whole")
 
 
-def test_sheets_show_held_out_pictures_over_their_reconstructions(
+def test_sheets_show_held_out_images_over_their_reconstructions(
     tmp_path: Path, sources: tuple[ImageSource, ImageSource]
 ) -> None:
     result = train_tokenizer(make(tmp_path / "run", steps=4), *sources)
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step-000004.png"]
     with Image.open(tmp_path / "run" / "samples" / "step-000004.png") as opened:
-        sheet = opened.copy()
-    assert sheet.size == (2 + 10 * 66, 2 + 2 * 66)
-    pixels = Pictures(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"]
+        grid = opened.copy()
+    assert grid.size == (2 + 10 * 66, 2 + 2 * 66)
+    pixels = ImageDataset(sources[1], image_size=(16, 16), num_channels=1).__getitems__(range(10))["pixels"]
     assert result.model is not None
     model = VQTokenizer.from_pretrained(result.model)
-    painted = model.detokenize(model.encode(to_pixels(pixels)))
-    last = sheet.crop((2 + 9 * 66, 2, 66 + 9 * 66, 66)).resize((16, 16), Image.Resampling.NEAREST)
+    decoded = model.detokenize(model.encode(to_pixels(pixels)))
+    last = grid.crop((2 + 9 * 66, 2, 66 + 9 * 66, 66)).resize((16, 16), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(np.asarray(last), pixels[9, 0].numpy())
-    below = sheet.crop((2 + 9 * 66, 68, 66 + 9 * 66, 132)).resize((16, 16), Image.Resampling.NEAREST)
-    np.testing.assert_array_equal(np.asarray(below), np.asarray(painted[9]))
+    below = grid.crop((2 + 9 * 66, 68, 66 + 9 * 66, 132)).resize((16, 16), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(np.asarray(below), np.asarray(decoded[9]))
 
 
 def test_a_sheet_has_whole_rows(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
-    """Thirty pictures are sixteen over their reconstructions, and no second row where the two would mix."""
+    """Thirty images are sixteen over their reconstructions, and no second row where the two would mix."""
     train_tokenizer(make(tmp_path / "run", steps=1), *reversed(sources))
-    with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as sheet:
-        assert sheet.size == (2 + 16 * 66, 2 + 2 * 66)
+    with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as grid:
+        assert grid.size == (2 + 16 * 66, 2 + 2 * 66)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_resume_is_bit_for_bit(
     sources: tuple[ImageSource, ImageSource],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """2N steps are N, a signal, and N more: weights, codebook, optimizer, noise, order of pictures and numbers."""
+    """2N steps are N, a signal, and N more: weights, codebook, optimizer, noise, order of images and numbers."""
     changes = {"gradient_accumulation_steps": parts}
     train_tokenizer(make(tmp_path / "whole", method, **changes), *sources)
     part = make(tmp_path / "part", method, **changes)
@@ -396,18 +396,20 @@ def test_half_precision_leaves_weights_and_codebook_in_float32(
 def test_tensorboard_gets_every_number(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
     train_tokenizer(make(tmp_path / "run", tracker="tensorboard", steps=2), *sources)
     events = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("events.out.tfevents.*"))
-    for name in (b"train/loss", b"train/perplexity", b"train/pictures_per_second", b"test/mse", b"test/usage"):
+    for name in (b"train/loss", b"train/perplexity", b"train/images_per_second", b"test/mse", b"test/usage"):
         assert name in events
 
 
-def test_pictures_decide_what_is_left_open(folder: Path, tmp_path: Path) -> None:
-    config, train, test = open_pictures(make(tmp_path, dataset=str(folder), image_size=None, num_channels=None))
+def test_images_decide_what_is_left_open(folder: Path, tmp_path: Path) -> None:
+    config, train, test = open_training_images(make(tmp_path, dataset=str(folder), image_size=None, num_channels=None))
     assert (config.image_size, config.num_channels) == ([16, 16], 1)
     assert (len(train), len(test)) == (36, 4)
     network = {"type": "conv", "hidden_size": 8, "downsample_factor": 32}
-    config, _, _ = open_pictures(make(tmp_path, dataset=str(folder), image_size=None, num_channels=3, network=network))
+    config, _, _ = open_training_images(
+        make(tmp_path, dataset=str(folder), image_size=None, num_channels=3, network=network)
+    )
     assert (config.image_size, config.num_channels) == ([32, 32], 3)
-    config, _, _ = open_pictures(make(tmp_path, dataset=str(folder), image_size=0, num_channels=None))
+    config, _, _ = open_training_images(make(tmp_path, dataset=str(folder), image_size=0, num_channels=None))
     assert config.image_size == 0  # refused by the model, and not taken for "not given"
 
 
@@ -427,7 +429,7 @@ def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageS
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"batch_size": 64}, DataError, "has 30 pictures for training, fewer than one batch of 64"),
+        ({"batch_size": 64}, DataError, "has 30 images for training, fewer than one batch of 64"),
         ({"image_size": 18}, ConfigurationError, "18x18 pixels does not divide"),
     ],
 )

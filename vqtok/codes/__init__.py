@@ -1,14 +1,14 @@
-"""Sets of pictures as Arrow sets of code grids, and back.
+"""Sets of images as Arrow sets of code grids, and back.
 
-    pictures ─local→ codes folder (writer, spec) ─reader→ data set, or one array of grids ─painter→ pictures
+    images ─local→ codes folder (writer, spec) ─reader→ dataset, or one array of grids ─loaded→ images
 
 A codes folder is what `datasets.load_from_disk` reads, with a spec that says which tokenizer made it.
 """
 
 from __future__ import annotations
 
+from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.local import open_sources, tokenize_dataset, tokenize_sources
-from vqtok.codes.painter import detokenize_dataset
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits

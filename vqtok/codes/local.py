@@ -1,4 +1,4 @@
-"""Pictures to codes on this machine: threads read and decode ahead while the tokenizer works."""
+"""Images to codes on this machine: threads read and decode ahead while the tokenizer works."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tqdm import tqdm
 from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
-from vqtok.data import ImageSource, open_all, read_pictures, to_pixels
-from vqtok.errors import ConfigurationError, DataError, nearest
+from vqtok.data import ImageSource, open_all, read_images, to_pixels
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["open_sources", "tokenize_dataset", "tokenize_sources"]
 
-# Pictures. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
-# so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 pictures differed from
-# those of each picture alone (random network, codes drawn from latents).
+# Images. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
+# so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 images differed from
+# those of each image alone (random network, codes drawn from latents).
 BATCH_SIZE = 64
 BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor tokenizer stand still
 
@@ -49,19 +49,19 @@ def tokenize_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> CodeSet:
-    """Turn pictures into a codes folder.
+    """Turn images into a codes folder.
 
-    Every grid is the one that `tokenizer.tokenize` gives for that picture. Pictures that cannot be read are left out,
+    Every grid is the one that `tokenizer.tokenize` gives for that image. Images that cannot be read are left out,
     logged, and listed in the folder's `codes.json` under "broken".
 
     Args:
         dataset: whatever `vqtok.data.open_all` opens: a folder, a file, a Hub id, `mnist-mini`, `mnist`, `cifar10`.
         tokenizer: on whichever device it should work.
         out: the codes folder to write, whole or not at all.
-        split: one split; by default every split that the data set has.
-        image_column: where the pictures are, where the feature types do not decide.
-        revision: branch, tag or commit of a data set on the Hub.
-        batch_size: pictures the tokenizer gets at once.
+        split: one split; by default every split that the dataset has.
+        image_column: where the images are, where the feature types do not decide.
+        revision: branch, tag or commit of a dataset on the Hub.
+        batch_size: images the tokenizer gets at once.
         overwrite: replace an older codes folder at `out`, once the new one is whole.
         progress: show a bar on a terminal.
 
@@ -70,32 +70,30 @@ def tokenize_dataset(
 
     Raises:
         ConfigurationError: `out` holds something else, or an argument makes no sense.
-        DataError: no pictures, none that can be read, or a full disk.
+        DataError: no images, none that can be read, or a full disk.
     """
     check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
     sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if broken := read_broken(out):
         total = sum(len(source) for source in sources.values())
-        logger.warning(
-            "%d of %d pictures could not be read and are left out: %s", len(broken), total, ", ".join(broken)
-        )
+        logger.warning("%d of %d images could not be read and are left out: %s", len(broken), total, ", ".join(broken))
     return codes
 
 
 def open_sources(
     dataset: str | Path, *, split: str | None = None, image_column: str | None = None, revision: str | None = None
 ) -> dict[str, ImageSource]:
-    """The splits to tokenize, by name: the one asked for, else all that the data set has. Nothing is held out.
+    """The splits to tokenize, by name: the one asked for, else all that the dataset has. Nothing is held out.
 
     Raises:
-        DataError: no such data set, split or column; the message says what was found.
+        DataError: no such dataset, split or column; the message says what was found.
     """
     sources = open_all(str(dataset), image_column=image_column, revision=revision)
     if split is None:
         return sources
     if split not in sources:
-        raise DataError(f"{dataset} has no split {split}; found: {', '.join(sources)}.{nearest(split, sources)}")
+        raise DataError(f"{dataset} has no split {split}; found: {', '.join(sources)}.{did_you_mean(split, sources)}")
     return {split: sources[split]}
 
 
@@ -115,7 +113,7 @@ def tokenize_sources(
     total = sum(len(source) for source in sources.values())
     with (
         new_folder(Path(out), marker=SIDECAR, overwrite=overwrite) as folder,
-        tqdm(total=total, desc="tokenizing", unit=" pictures", disable=None if progress else True) as bar,
+        tqdm(total=total, desc="tokenizing", unit=" images", disable=None if progress else True) as bar,
     ):
         broken: list[str] = []
         for split, source in sources.items():
@@ -130,7 +128,7 @@ def tokenize_sources(
 def _write_split(
     folder: Path, source: ImageSource, tokenizer: VQTokenizer, spec: CodesSpec, *, batch_size: int, bar: tqdm[Any]
 ) -> list[str]:
-    """Write the codes of one split; give the names of the pictures that could not be read."""
+    """Write the codes of one split; give the names of the images that could not be read."""
     others = source.dataset.remove_columns(source.image_column)
     rows = others.with_format("arrow")
     broken: list[str] = []
@@ -148,7 +146,7 @@ def _write_split(
             bar.update(len(batch.indices))
             if batch.indices.stop == len(source) and not writer.rows:
                 error = next(iter(batch.broken.values()))
-                raise DataError(f"none of the {len(source):,} pictures of {source.name} can be read, such as: {error}")
+                raise DataError(f"none of the {len(source):,} images of {source.name} can be read, such as: {error}")
     return broken
 
 
@@ -165,12 +163,12 @@ def _read_ahead(source: ImageSource, tokenizer: VQTokenizer, batch_size: int) ->
     config = tokenizer.config
 
     def read(indices: range) -> _Batch:
-        pixels, good, broken = read_pictures(
+        pixels, good, broken = read_images(
             source, indices, image_size=config.size, num_channels=config.num_channels, resample=config.resample
         )
         return _Batch(indices=indices, pixels=pixels, good=good, broken=broken)
 
-    pool = ThreadPoolExecutor(1)  # read_pictures spreads each batch over threads of its own
+    pool = ThreadPoolExecutor(1)  # read_images spreads each batch over threads of its own
     waiting: deque[Future[_Batch]] = deque()
     try:
         for start in range(0, len(source), batch_size):
@@ -184,7 +182,7 @@ def _read_ahead(source: ImageSource, tokenizer: VQTokenizer, batch_size: int) ->
 
 
 def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
-    """The source's other columns for the pictures of a batch that could be read."""
+    """The source's other columns for the images of a batch that could be read."""
     if not rows.column_names:
         return None
     table: pa.Table = rows[batch.indices.start : batch.indices.stop]
@@ -192,7 +190,7 @@ def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
 
 
 def _name(source: ImageSource, index: int) -> str:
-    """The file of a picture, relative to its folder where the source says so; else its row."""
+    """The file of an image, relative to its folder where the source says so; else its row."""
     if "file_name" in source.dataset.column_names:
         return str(source.dataset[index]["file_name"])
     return source.row_name(index, source.undecoded([index])[0])

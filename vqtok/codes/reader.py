@@ -1,4 +1,4 @@
-"""Read codes folders: as a data set, or as one array of grids that shares memory with the file."""
+"""Read codes folders: as a dataset, or as one array of grids that shares memory with the file."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None) -> CodeSe
         if split.features.get(COLUMN) != spec.feature:
             raise DataError(
                 f"{path} should have a column {COLUMN!r} of {spec.feature}, found {split.features.get(COLUMN)}: "
-                "tokenize the pictures again"
+                "tokenize the images again"
             )
     if tokenizer is not None:
         spec.check(tokenizer)
     return codes
 
 
-def read_spec(codes: CodeSet | str | Path, *, name: str = "the data set", folder: Path | None = None) -> CodesSpec:
+def read_spec(codes: CodeSet | str | Path, *, name: str = "the dataset", folder: Path | None = None) -> CodesSpec:
     """Say which tokenizer made these codes and what a grid looks like.
 
     Args:
-        codes: a data set of codes, or a codes folder.
-        name: what an error calls the data set.
-        folder: where to look for the sidecar if the data set lost its description.
+        codes: a dataset of codes, or a codes folder.
+        name: what an error calls the dataset.
+        folder: where to look for the sidecar if the dataset lost its description.
 
     Raises:
         DataError: neither description nor sidecar tells.
-        MismatchError: the data set mixes codes of several tokenizers.
+        MismatchError: the dataset mixes codes of several tokenizers.
     """
     if isinstance(codes, str | Path):
         return read_spec(_load(Path(codes)), name=str(codes), folder=Path(codes))
@@ -76,7 +76,7 @@ def read_spec(codes: CodeSet | str | Path, *, name: str = "the data set", folder
 
 
 def read_broken(path: str | Path) -> list[str]:
-    """Name the pictures that could not be read when the codes folder `path` was made.
+    """Name the images that could not be read when the codes folder `path` was made.
 
     Raises:
         DataError: the folder has no readable `codes.json`.
@@ -88,7 +88,7 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     """All grids as one array, in the order of the rows.
 
     Returns:
-        uint16 or uint32 (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the data set
+        uint16 or uint32 (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the dataset
         is one chunk and its rows are neither selected nor shuffled; a copy otherwise.
 
     Raises:
@@ -135,17 +135,15 @@ def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D
 
 def _load(path: Path) -> CodeSet:
     if not path.is_dir():
-        raise DataError(f"no codes folder at {path}: make one with `vqtok tokenize <pictures> --out {path}`")
+        raise DataError(f"no codes folder at {path}: make one with `vqtok tokenize <images> --out {path}`")
     try:
         codes: CodeSet = datasets.load_from_disk(str(path))
         return codes
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is not a codes folder: make one with `vqtok tokenize <pictures> --out codes`"
-        ) from None
+        raise DataError(f"{path} is not a codes folder: make one with `vqtok tokenize <images> --out codes`") from None
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or ["?"])[0]
-        raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the pictures again") from error
+        raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the images again") from error
 
 
 def _described(description: str, *, name: str) -> list[CodesSpec]:

@@ -1,6 +1,6 @@
 """What a codes folder says about itself: which tokenizer made its grids, and what a grid looks like.
 
-The same JSON object rides in `info.description` of the data set, where it survives `map`, `select` and `concatenate`,
+The same JSON object rides in `info.description` of the dataset, where it survives `map`, `select` and `concatenate`,
 and in the sidecar `codes.json` of the folder, where it survives a push to the Hub.
 """
 
@@ -39,7 +39,7 @@ class CodesSpec:
         fingerprint: sha256 of the tokenizer that made the codes.
         repository: where that tokenizer came from, a Hub id or a folder, or None where it was never saved.
         revision: the commit of that repository, or None.
-        preprocessing: how pictures became pixels: size, channels, resampling filter.
+        preprocessing: how images became pixels: size, channels, resampling filter.
         vqtok_version: the version that wrote the codes.
     """
 
@@ -95,7 +95,7 @@ class CodesSpec:
             height, width = known.pop("grid")
             return cls(grid=(int(height), int(width)), **known)
         except (KeyError, TypeError, ValueError):
-            raise DataError(f"the description of the codes in {name} is damaged: tokenize the pictures again") from None
+            raise DataError(f"the description of the codes in {name} is damaged: tokenize the images again") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as what JSON knows: strings, numbers, lists, objects."""
@@ -132,7 +132,7 @@ class CodesSpec:
             raise MismatchError(
                 f"these codes were made by tokenizer {_short(self.fingerprint, self.repository)}, "
                 f"not by {_short(fingerprint, tokenizer.repository)}: "
-                "give the tokenizer that made them, or tokenize the pictures again with this one"
+                "give the tokenizer that made them, or tokenize the images again with this one"
             )
 
 

@@ -101,14 +101,14 @@ class SplitWriter:
         spec: what the grids are.
         features: the columns that stand beside the grids, as the source has them.
         split: the split's name.
-        source: where the pictures came from, mixed into the data set's fingerprint.
+        source: where the images came from, mixed into the dataset's fingerprint.
     """
 
     def __init__(
         self, folder: Path, spec: CodesSpec, *, features: datasets.Features, split: str | None, source: str = ""
     ) -> None:
         if COLUMN in features:
-            raise DataError(f"the pictures already have a column named {COLUMN!r}: rename it before tokenizing")
+            raise DataError(f"the images already have a column named {COLUMN!r}: rename it before tokenizing")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.spec, self.split = folder, spec, split
         self.features = datasets.Features({COLUMN: spec.feature, **features})
@@ -160,7 +160,7 @@ class SplitWriter:
         self._writer.write_table(table.select(list(self.features)), writer_batch_size=max(table.num_rows, 1))
 
     def _finish(self) -> None:
-        """Write what waits and the two files that make the folder a data set."""
+        """Write what waits and the two files that make the folder a dataset."""
         self._flush()
         self._writer.finalize()
         info = datasets.DatasetInfo(description=self.spec.to_json(), features=self.features)
@@ -199,6 +199,6 @@ def write_splits(folder: Path, splits: Sequence[str]) -> None:
 
 
 def write_sidecar(folder: Path, spec: CodesSpec, broken: Sequence[str]) -> None:
-    """Write `codes.json`: the spec, and the names of the pictures that could not be read."""
+    """Write `codes.json`: the spec, and the names of the images that could not be read."""
     values = {**spec.to_dict(), "broken": list(broken)}
     (folder / SIDECAR).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Anything with pictures in it, to batches of pixels.
+"""Anything with images in it, to batches of pixels.
 
-    name or folder ─sources→ ImageSource (undecoded rows) ─loading→ Pictures ─→ batches of uint8 ─to_pixels→ [-1, 1]
+    name or folder ─sources→ ImageSource (undecoded rows) ─loading→ ImageDataset ─→ batches of uint8 ─to_pixels→ [-1, 1]
 
 Names are loaded when they are first used: `sources` needs the `datasets` library, which takes seconds to import, and a
 tokenizer that is only loaded and run does not need it.
@@ -12,41 +12,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vqtok.data.grid import picture_grid
-    from vqtok.data.loading import Pictures, ordered_batches, read_pictures, to_pixels, training_batches
-    from vqtok.data.pictures import fit_picture, open_picture, picture_array
+    from vqtok.data.grid import image_grid
+    from vqtok.data.images import fit_image, image_array, load_image
+    from vqtok.data.loading import ImageDataset, ordered_batches, read_images, to_pixels, training_batches
     from vqtok.data.sources import ImageSource, native_format, open_all, open_images, open_splits
 
 __all__ = [
+    "ImageDataset",
     "ImageSource",
-    "Pictures",
-    "fit_picture",
+    "fit_image",
+    "image_array",
+    "image_grid",
+    "load_image",
     "native_format",
     "open_all",
     "open_images",
-    "open_picture",
     "open_splits",
     "ordered_batches",
-    "picture_array",
-    "picture_grid",
-    "read_pictures",
+    "read_images",
     "to_pixels",
     "training_batches",
 ]
 
 _HOMES = {
     "ImageSource": "sources",
-    "Pictures": "loading",
-    "fit_picture": "pictures",
+    "ImageDataset": "loading",
+    "fit_image": "images",
     "native_format": "sources",
     "open_all": "sources",
     "open_images": "sources",
-    "open_picture": "pictures",
+    "load_image": "images",
     "open_splits": "sources",
     "ordered_batches": "loading",
-    "picture_array": "pictures",
-    "picture_grid": "grid",
-    "read_pictures": "loading",
+    "image_array": "images",
+    "image_grid": "grid",
+    "read_images": "loading",
     "to_pixels": "loading",
     "training_batches": "loading",
 }

@@ -1,4 +1,4 @@
-"""Which columns of a data set hold the pictures and the labels: found by their feature type, or named by the user."""
+"""Which columns of a dataset hold the images and the labels: found by their feature type, or named by the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Image, Value
 from datasets.features.features import FeatureType
 
-from vqtok.errors import DataError, nearest
+from vqtok.errors import DataError, did_you_mean
 
 __all__ = ["find_image_column", "find_label_column"]
 
@@ -15,26 +15,26 @@ def find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
     """The column with an Image feature; a named one may also hold paths or encoded files.
 
     Raises:
-        DataError: there is none, there are several and none is named, or the named one holds no pictures.
+        DataError: there is none, there are several and none is named, or the named one holds no images.
     """
     features = dataset.features
     if given is not None:
         _check_exists(features, name, given)
         if not (
-            _holds_pictures(features[given]) or _is(features[given], "binary", "large_binary", "string", "large_string")
+            _holds_images(features[given]) or _is(features[given], "binary", "large_binary", "string", "large_string")
         ):
             raise DataError(
-                f"the column {given} of {name} holds no pictures; its columns are {_listed_columns(features)}"
+                f"the column {given} of {name} holds no images; its columns are {_listed_columns(features)}"
             )
         return given
-    found = [column for column, feature in features.items() if _holds_pictures(feature)]
+    found = [column for column, feature in features.items() if _holds_images(feature)]
     if not found:
         raise DataError(
-            f"{name} has no column of pictures; its columns are {_listed_columns(features)}. If one of them holds "
+            f"{name} has no column of images; its columns are {_listed_columns(features)}. If one of them holds "
             "paths or encoded files, name it as image column"
         )
     if len(found) > 1:
-        raise DataError(f"{name} has several columns of pictures: {', '.join(found)}; name one of them as image column")
+        raise DataError(f"{name} has several columns of images: {', '.join(found)}; name one of them as image column")
     return str(found[0])
 
 
@@ -68,11 +68,12 @@ def find_label_column(dataset: Dataset, name: str, given: str | None) -> tuple[s
 def _check_exists(features: dict[str, FeatureType], name: str, column: str) -> None:
     if column not in features:
         raise DataError(
-            f"{name} has no column {column}; its columns are {_listed_columns(features)}.{nearest(column, features)}"
+            f"{name} has no column {column}; its columns are {_listed_columns(features)}."
+            f"{did_you_mean(column, features)}"
         )
 
 
-def _holds_pictures(feature: FeatureType) -> bool:
+def _holds_images(feature: FeatureType) -> bool:
     stored = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # parquet that forgot its features
     return isinstance(feature, Image) or stored
 

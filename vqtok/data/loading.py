@@ -1,6 +1,6 @@
-"""Pictures as batches of uint8 pixels: decoded once where they fit into memory, by worker processes where they do not.
+"""Images as batches of uint8 pixels: decoded once where they fit into memory, by worker processes where they do not.
 
-The order of training pictures is a pure function of (seed, step), so that a run that stops goes on with the very batch
+The order of training images is a pure function of (seed, step), so that a run that stops goes on with the very batch
 that would have come next. Nothing here draws from torch's global random numbers.
 """
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
-from vqtok.data.pictures import picture_array
+from vqtok.data.images import image_array
 from vqtok.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from vqtok.data.sources import ImageSource
 
-__all__ = ["Pictures", "ordered_batches", "read_pictures", "to_pixels", "training_batches", "training_order"]
+__all__ = ["ImageDataset", "ordered_batches", "read_images", "to_pixels", "training_batches", "training_order"]
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded pixels: the whole of CIFAR-10 takes 0.18 GB, ImageNet at 32 x 32 3.9 GB
 CHUNK = 512  # rows that are read from Arrow and handed to the threads at a time
@@ -41,7 +41,7 @@ def to_pixels(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def read_pictures(
+def read_images(
     source: ImageSource,
     indices: Sequence[int],
     *,
@@ -88,15 +88,15 @@ def _decode_cell(
 ) -> npt.NDArray[np.uint8]:
     data = cell["bytes"] if cell["bytes"] is not None else cell["path"]
     if data is None:
-        raise DataError(f"{name} holds no picture")
-    return picture_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
+        raise DataError(f"{name} holds no image")
+    return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
 
 
-class Pictures(Dataset[Batch]):
-    """The pictures of a source, all brought to one size; a map-style data set for `torch.utils.data.DataLoader`.
+class ImageDataset(Dataset[Batch]):
+    """The images of a source, all brought to one size; a map-style dataset for `torch.utils.data.DataLoader`.
 
     Args:
-        source: where the pictures come from.
+        source: where the images come from.
         image_size: (H, W).
         num_channels: 1 (grey) or 3 (RGB).
         resample: "bicubic", "bilinear", "lanczos" or "nearest".
@@ -104,7 +104,7 @@ class Pictures(Dataset[Batch]):
             each batch is decoded when it is asked for.
 
     Raises:
-        DataError: a picture cannot be decoded; the message names it. Where everything is decoded now, it is raised now.
+        DataError: an image cannot be decoded; the message names it. Where everything is decoded now, it is raised now.
     """
 
     def __init__(
@@ -128,18 +128,18 @@ class Pictures(Dataset[Batch]):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the pixels of every picture are already decoded."""
+        """Whether the pixels of every image are already decoded."""
         return self.pixels is not None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Batch:
-        """One picture: pixels uint8 (C, H, W) and, where there are labels, its label as an int64 scalar."""
+        """One image: pixels uint8 (C, H, W) and, where there are labels, its label as an int64 scalar."""
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Several pictures: pixels uint8 (B, C, H, W) and, where there are labels, labels int64 (B,)."""
+        """Several images: pixels uint8 (B, C, H, W) and, where there are labels, labels int64 (B,)."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         if self.pixels is None:
             batch = {"pixels": torch.from_numpy(self._decode(index.tolist()))}
@@ -150,7 +150,7 @@ class Pictures(Dataset[Batch]):
         return batch
 
     def _decode(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
-        pixels, _, broken = read_pictures(
+        pixels, _, broken = read_images(
             self.source,
             indices,
             image_size=self.image_size,
@@ -179,7 +179,7 @@ class Pictures(Dataset[Batch]):
 
 
 def training_batches(
-    pictures: Pictures,
+    images: ImageDataset,
     *,
     batch_size: int,
     seed: int,
@@ -190,52 +190,52 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Shuffled batches without end, the first of them that of step `start_step`.
 
-    Epoch e is permuted by a generator seeded from (seed, e). A step takes the next batch_size * world_size pictures, of
-    which rank r gets the r-th part; pictures that do not fill a whole step are left out of that epoch. The batch of a
+    Epoch e is permuted by a generator seeded from (seed, e). A step takes the next batch_size * world_size images, of
+    which rank r gets the r-th part; images that do not fill a whole step are left out of that epoch. The batch of a
     step depends on nothing but the arguments, and earlier ones are skipped without being decoded.
 
     Args:
-        batch_size: pictures per process.
-        num_workers: processes that decode; not used where the pictures are in memory.
+        batch_size: images per process.
+        num_workers: processes that decode; not used where the images are in memory.
 
     Raises:
-        DataError: fewer pictures than one step takes.
+        DataError: fewer images than one step takes.
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-    if len(pictures) < batch_size * world_size:
+    if len(images) < batch_size * world_size:
         processes = f" on each of {world_size} processes" if world_size > 1 else ""
         raise DataError(
-            f"{pictures.source.name} has {len(pictures)} pictures for training, fewer than one batch of "
-            f"{batch_size}{processes}; give more pictures or a smaller batch size"
+            f"{images.source.name} has {len(images)} images for training, fewer than one batch of "
+            f"{batch_size}{processes}; give more images or a smaller batch size"
         )
     order = training_order(
-        len(pictures), batch_size=batch_size, seed=seed, start_step=start_step, rank=rank, world_size=world_size
+        len(images), batch_size=batch_size, seed=seed, start_step=start_step, rank=rank, world_size=world_size
     )
-    return _batches(pictures, order, num_workers)
+    return _batches(images, order, num_workers)
 
 
 def training_order(
-    num_pictures: int, *, batch_size: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    num_images: int, *, batch_size: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[list[int]]:
     """The indices behind `training_batches`, without end."""
     per_step = batch_size * world_size
-    epoch, step = divmod(start_step, num_pictures // per_step)
+    epoch, step = divmod(start_step, num_images // per_step)
     while True:
-        order = _permutation(num_pictures, seed, epoch)
-        for start in range(step * per_step, num_pictures - per_step + 1, per_step):
+        order = _permutation(num_images, seed, epoch)
+        for start in range(step * per_step, num_images - per_step + 1, per_step):
             first = start + rank * batch_size
             yield order[first : first + batch_size].tolist()
         epoch, step = epoch + 1, 0
 
 
-def ordered_batches(pictures: Pictures, batch_size: int, num_workers: int = 0) -> Iterator[Batch]:
-    """Every picture once and in order; the last batch may be short."""
+def ordered_batches(images: ImageDataset, batch_size: int, num_workers: int = 0) -> Iterator[Batch]:
+    """Every image once and in order; the last batch may be short."""
     if batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-    total = len(pictures)
+    total = len(images)
     order = (list(range(start, min(start + batch_size, total))) for start in range(0, total, batch_size))
-    return _batches(pictures, order, num_workers)
+    return _batches(images, order, num_workers)
 
 
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
@@ -243,13 +243,13 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def _batches(pictures: Pictures, order: Iterable[list[int]], num_workers: int) -> Iterator[Batch]:
-    if pictures.in_memory or num_workers == 0:
+def _batches(images: ImageDataset, order: Iterable[list[int]], num_workers: int) -> Iterator[Batch]:
+    if images.in_memory or num_workers == 0:
         for indices in order:
-            yield pictures.__getitems__(indices)
+            yield images.__getitems__(indices)
         return
     loader: DataLoader[Any] = DataLoader(
-        _Answers(pictures),
+        _Answers(images),
         batch_sampler=order,  # any iterable of lists of indices will do
         num_workers=num_workers,
         collate_fn=_as_is,
@@ -266,12 +266,12 @@ def _batches(pictures: Pictures, order: Iterable[list[int]], num_workers: int) -
 class _Answers(Dataset[Any]):
     """Gives a DataError back instead of raising it: a worker process would wrap its message in a traceback."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
 
     def __getitems__(self, indices: list[int]) -> Batch | DataError:
         try:
-            return self.pictures.__getitems__(indices)
+            return self.images.__getitems__(indices)
         except DataError as error:
             return error
 

@@ -1,9 +1,9 @@
-"""What a data set's name means, and its splits as it has them: built in, on the Hub, on this disk.
+"""What a dataset's name means, and its splits as it has them: built in, on the Hub, on this disk.
 
 mnist-mini                  in the package, see sample/README.md
 mnist, cifar10              short for ylecun/mnist and uoft-cs/cifar10
-org/name, org/name@revision a data set on the Hub; no code of it is executed
-a folder                    pictures (see `picture_folder`), `save_to_disk` output, or parquet and arrow files
+org/name, org/name@revision a dataset on the Hub; no code of it is executed
+a folder                    images (see `image_folder_splits`), `save_to_disk` output, or parquet and arrow files
 a file                      parquet or arrow
 """
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
-from vqtok.errors import DataError, HubError, nearest
+from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
 
@@ -30,8 +30,8 @@ SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
-PICTURES = {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
-PICTURES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+IMAGES = {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+IMAGES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 # What people call the splits; the first name is ours.
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -42,7 +42,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSplits:
-    """A data set as its source has it.
+    """A dataset as its source has it.
 
     Attributes:
         splits: by name, in the source's order.
@@ -58,7 +58,7 @@ class NamedSplits:
 
 
 def read_splits(dataset: str, revision: str | None = None) -> NamedSplits:
-    """Find a data set by name and read its splits.
+    """Find a dataset by name and read its splits.
 
     Raises:
         DataError: the name means nothing, or what it names holds no data that can be read.
@@ -73,7 +73,7 @@ def read_splits(dataset: str, revision: str | None = None) -> NamedSplits:
         return NamedSplits(splits=found.splits, resolved=found.resolved, revision=found.revision, notes=(note,))
     if path.exists() or not HUB_ID.fullmatch(dataset):
         if revision is not None:
-            raise DataError(f"a revision belongs to a data set on the Hub, but {dataset} is none; leave it out")
+            raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
         return _read_path(path, dataset)
     repository, _, at_revision = dataset.partition("@")
     return _read_hub(repository, revision or at_revision or None)
@@ -101,7 +101,7 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
         message = _one_line(error)
         if repository not in KNOWN.values() and revision is None:
             message = f"{message.rstrip('.')}; there is no folder of that name either."
-        raise HubError(message + nearest(repository, set(KNOWN.values()) - {repository})) from error
+        raise HubError(message + did_you_mean(repository, set(KNOWN.values()) - {repository})) from error
     except ConnectionError as error:  # OfflineModeIsEnabled is one
         raise HubError(
             f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
@@ -126,32 +126,32 @@ def _read_path(path: Path, name: str) -> NamedSplits:
         return _read_folder(path, name)
     if path.is_file():
         if path.suffix.lower() not in TABLES:
-            what = "one picture; give the folder that it is in" if path.suffix.lower() in PICTURES else "neither"
-            raise DataError(f"a data set in one file must be parquet or arrow, but {name} is {what}")
+            what = "one image; give the folder that it is in" if path.suffix.lower() in IMAGES else "neither"
+            raise DataError(f"a dataset in one file must be parquet or arrow, but {name} is {what}")
         return NamedSplits(splits=_load_tables(name, [resolved]), resolved=resolved)
     known = ", ".join(sorted(KNOWN))
     raise DataError(
         f"there is no folder or file {name}, and it is neither built in ({known}) nor a Hub id like org/name."
-        f"{nearest(name.lower(), KNOWN)}"
+        f"{did_you_mean(name.lower(), KNOWN)}"
     )
 
 
 def _read_folder(path: Path, name: str) -> NamedSplits:
-    pictures, tables, others = _list_files(path)
-    if pictures and tables:
+    images, tables, others = _list_files(path)
+    if images and tables:
         raise DataError(
-            f"{name} holds {len(pictures)} pictures and {len(tables)} parquet or arrow files ({tables[0]}, ...); "
+            f"{name} holds {len(images)} images and {len(tables)} parquet or arrow files ({tables[0]}, ...); "
             "name a folder with one kind, or one of the files"
         )
     if tables:
         return NamedSplits(splits=_load(name, load_dataset, str(path.absolute())), resolved=str(path.absolute()))
-    if not pictures:
-        found = f"{len(others)} files, none of them a picture ({others[0]}, ...)" if others else "no files"
+    if not images:
+        found = f"{len(others)} files, none of them an image ({others[0]}, ...)" if others else "no files"
         raise DataError(
-            f"{name} holds {found}; give a folder of pictures (.png, .jpg, ..., in sub-folders named after their class "
+            f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
             "where there are classes), of parquet or arrow files, or what save_to_disk wrote"
         )
-    return picture_folder(path, name, pictures, others)
+    return image_folder_splits(path, name, images, others)
 
 
 def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]:
@@ -169,14 +169,14 @@ def _load_tables(name: str, files: list[str]) -> dict[str, Dataset]:
 
 
 def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
-    """Pictures, tables and other files below a folder, as sorted relative paths; hidden ones are passed over."""
-    pictures: list[str] = []
+    """Images, tables and other files below a folder, as sorted relative paths; hidden ones are passed over."""
+    images: list[str] = []
     tables: list[str] = []
     others: list[str] = []
     for file in _walk(root):
         suffix = os.path.splitext(file)[1].lower()
-        (pictures if suffix in PICTURES else tables if suffix in TABLES else others).append(file)
-    return pictures, tables, others
+        (images if suffix in IMAGES else tables if suffix in TABLES else others).append(file)
+    return images, tables, others
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -194,17 +194,17 @@ def _walk(root: Path) -> Iterator[str]:
                 yield file if prefix == "." else os.path.join(prefix, file)
 
 
-def picture_folder(root: Path, name: str, pictures: list[str], others: list[str]) -> NamedSplits:
-    """A folder of picture files as rows of image (only its path: nothing is read yet), label and file_name.
+def image_folder_splits(root: Path, name: str, images: list[str], others: list[str]) -> NamedSplits:
+    """A folder of image files as rows of image (only its path: nothing is read yet), label and file_name.
 
     Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
-    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or pictures
+    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or images
     lie beside them, there are no labels.
     """
-    groups = _group_by_split(name, pictures)
+    groups = _group_by_split(name, images)
     classes, notes = _class_names(groups)
     if others:
-        notes.append(f"{len(others)} files that are no pictures by their names are left out: {others[0]}, ...")
+        notes.append(f"{len(others)} files that are no images by their names are left out: {others[0]}, ...")
     features = Features({"image": Image(decode=False), "file_name": Value("string")})
     if classes:
         features["label"] = ClassLabel(names=classes)
@@ -229,30 +229,28 @@ def _first_folder(file: str, prefix: str = "") -> str | None:
     return first if separator else None
 
 
-def _group_by_split(name: str, pictures: list[str]) -> dict[str, tuple[str, list[str]]]:
+def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
     """By split: the prefix of its files, and the files."""
-    tops = {_first_folder(file) for file in pictures}
+    tops = {_first_folder(file) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
         if {"train", "test"} <= set(as_splits.values()):
-            rest = sorted(str(top) if top else "pictures beside them" for top in tops - set(as_splits))
+            rest = sorted(str(top) if top else "images beside them" for top in tops - set(as_splits))
             raise DataError(
                 f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
             )
-        return {"train": ("", pictures)}
+        return {"train": ("", images)}
     if len(set(as_splits.values())) < len(as_splits):
         raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
     order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    return {
-        as_splits[top]: (top + os.sep, [file for file in pictures if file.startswith(top + os.sep)]) for top in order
-    }
+    return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
 
 
 def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], list[str]]:
     folders = {_first_folder(file, prefix) for prefix, files in groups.values() for file in files}
     named = sorted(folder for folder in folders if folder is not None)
     if named and None in folders:
-        return [], [f"pictures lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes"]
+        return [], [f"images lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes"]
     return (named, []) if len(named) > 1 else ([], [])
 
 

@@ -1,7 +1,7 @@
-"""Anything with pictures in it as one thing: rows with an undecoded picture, perhaps a label, and what else there is.
+"""Anything with images in it as one thing: rows with an undecoded image, perhaps a label, and what else there is.
 
-readers.py says what a name means and columns.py where the pictures and labels are. Here the splits are settled: a data
-set without held-out pictures gets some, by a seeded share of its training split, and says so.
+readers.py says what a name means and columns.py where the images and labels are. Here the splits are settled: a data
+set without held-out images gets some, by a seeded share of its training split, and says so.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Image
 
 from vqtok.data.columns import find_image_column, find_label_column
-from vqtok.data.pictures import open_picture
+from vqtok.data.images import load_image
 from vqtok.data.readers import NamedSplits, read_splits, split_group
-from vqtok.errors import ConfigurationError, DataError, nearest
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
 __all__ = ["ImageSource", "native_format", "open_all", "open_images", "open_splits"]
 
-HELD_OUT = ("test", "validation")  # the first that a data set has is what it is tested on
+HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
 PROBES = 32  # rows that native_format looks at
-LARGEST_DEFAULT = 256  # pixels: where pictures differ in size, nobody gets more than this without asking
+LARGEST_DEFAULT = 256  # pixels: where images differ in size, nobody gets more than this without asking
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """One split of a data set with pictures.
+    """One split of a dataset with images.
 
     Attributes:
-        dataset: all its columns, the pictures undecoded: {"bytes": ..., "path": ...}.
-        image_column: where the pictures are.
+        dataset: all its columns, the images undecoded: {"bytes": ..., "path": ...}.
+        image_column: where the images are.
         label_column: where the classes are, if anywhere.
-        label_names: what the classes are called, where the data set says it.
-        name: the data set as the user gave it.
+        label_names: what the classes are called, where the dataset says it.
+        name: the dataset as the user gave it.
         resolved: the Hub id or absolute path behind it.
-        split: as the data set calls it.
+        split: as the dataset calls it.
         revision: the commit on the Hub, where there is one.
-        notes: what the user should be told, such as pictures held out for testing.
+        notes: what the user should be told, such as images held out for testing.
     """
 
     dataset: Dataset
@@ -66,20 +66,20 @@ class ImageSource:
         return values
 
     def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The pictures of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
-        rows = self._pictures[indices if isinstance(indices, range) else list(indices)]
+        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
+        rows = self._images[indices if isinstance(indices, range) else list(indices)]
         cells: list[dict[str, Any] | None] = rows[self.image_column].to_pylist()
         return [cell or {"bytes": None, "path": None} for cell in cells]
 
     def row_name(self, index: int, cell: dict[str, Any]) -> str:
-        """What an error calls a row: its file, or its number and the name of the data set."""
+        """What an error calls a row: its file, or its number and the name of the dataset."""
         if cell["bytes"] is None and cell["path"] is not None:
             return str(cell["path"])
         file = f" ({cell['path']})" if cell["path"] else ""
         return f"row {index} of {self.name}, split {self.split}{file}"
 
     @cached_property
-    def _pictures(self) -> Dataset:
+    def _images(self) -> Dataset:
         return self.dataset.select_columns([self.image_column]).with_format("arrow")
 
 
@@ -93,23 +93,23 @@ def open_images(
     test_share: float = 0.1,
     seed: int = 0,
 ) -> ImageSource:
-    """One split of a data set.
+    """One split of a dataset.
 
-    "train" and "test" are those of `open_splits`, so that they never share a picture: where the data set has no
+    "train" and "test" are those of `open_splits`, so that they never share an image: where the dataset has no
     held-out split, a seeded share of its training split is "test" and only the rest is "train". `open_all` gives every
     split as it is.
 
     Args:
-        dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of pictures,
+        dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of images,
             or a folder or file of parquet, arrow or `save_to_disk`.
-        split: "train", "test", or any split that the data set has; `valid`, `val` and `dev` also find `validation`.
+        split: "train", "test", or any split that the dataset has; `valid`, `val` and `dev` also find `validation`.
         image_column, label_column: found by their feature type where not given.
-        revision: branch, tag or commit of a data set on the Hub.
+        revision: branch, tag or commit of a dataset on the Hub.
         test_share: part of the training split that is held out where there is no other; 0 holds nothing out.
-        seed: decides which pictures are held out.
+        seed: decides which images are held out.
 
     Raises:
-        DataError: no such data set, split or column, or no pictures in it; the message says what was found.
+        DataError: no such dataset, split or column, or no images in it; the message says what was found.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     _check_share(test_share)
@@ -135,13 +135,13 @@ def open_splits(
     test_share: float = 0.1,
     seed: int = 0,
 ) -> tuple[ImageSource, ImageSource]:
-    """The pictures to train on and those to test on. Arguments and errors are those of `open_images`.
+    """The images to train on and those to test on. Arguments and errors are those of `open_images`.
 
-    The test pictures are the split `test`, else `validation`, else a seeded share of the training split.
+    The test images are the split `test`, else `validation`, else a seeded share of the training split.
     """
     _check_share(test_share)
     if test_share == 0:
-        raise ConfigurationError("test_share must be above 0 to have pictures to test on, got 0")
+        raise ConfigurationError("test_share must be above 0 to have images to test on, got 0")
     train, test = _split_up(read_splits(dataset, revision), dataset, image_column, label_column, test_share, seed)
     assert test is not None
     return train, test
@@ -150,13 +150,13 @@ def open_splits(
 def open_all(
     dataset: str, *, image_column: str | None = None, label_column: str | None = None, revision: str | None = None
 ) -> dict[str, ImageSource]:
-    """Every split that a data set has, by its name there; nothing is held out. Arguments as in `open_images`."""
+    """Every split that a dataset has, by its name there; nothing is held out. Arguments as in `open_images`."""
     named = read_splits(dataset, revision)
     return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
 
 
 def native_format(source: ImageSource) -> tuple[tuple[int, int], int]:
-    """The size (H, W) and the channels that the pictures of a source have, from the headers of up to 32 rows.
+    """The size (H, W) and the channels that the images of a source have, from the headers of up to 32 rows.
 
     Where they differ in size, it is a square: the largest power of two within the smallest of them, at most 256. One
     channel only where all of them are grey.
@@ -165,7 +165,7 @@ def native_format(source: ImageSource) -> tuple[tuple[int, int], int]:
     sizes, grey, errors = set(), True, []
     for index, cell in zip(rows, source.undecoded(rows), strict=True):
         try:
-            image = open_picture(cell["bytes"] or cell["path"] or b"", name=source.row_name(index, cell))
+            image = load_image(cell["bytes"] or cell["path"] or b"", name=source.row_name(index, cell))
         except DataError as error:  # the first one is raised below if there is nothing else
             errors.append(error)
             continue
@@ -195,7 +195,7 @@ def _split_up(
                 test = _source(named, name, split, image_column, label_column)
                 if group == "test":
                     return train, test
-                note = f"there is no test split: {split} ({len(test):,} pictures) is used to test on"
+                note = f"there is no test split: {split} ({len(test):,} images) is used to test on"
                 return replace(train, notes=(*train.notes, note)), replace(test, notes=(*test.notes, note))
     return _hold_out(train, test_share, seed) if test_share else (train, None)
 
@@ -203,11 +203,11 @@ def _split_up(
 def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
     total = len(train)
     if total < 2:
-        raise DataError(f"{train.name} has one picture and no test split; at least 2 pictures are needed")
+        raise DataError(f"{train.name} has one image and no test split; at least 2 images are needed")
     held = min(max(1, round(total * test_share)), total - 1)
     order = np.random.default_rng(seed).permutation(total)
     note = (
-        f"there is no test split: {held:,} of the {total:,} pictures of {train.split} are held out to test on "
+        f"there is no test split: {held:,} of the {total:,} images of {train.split} are held out to test on "
         f"(test_share {test_share:g}, seed {seed})"
     )
     test_rows, train_rows = np.sort(order[:held]), np.sort(order[held:])
@@ -230,7 +230,7 @@ def _find_split(named: NamedSplits, name: str, split: str) -> str:
     for found in named.splits:
         if split_group(found) == split_group(split):
             return found
-    raise DataError(f"{name} has no split {split}; found: {_listed(named.splits)}.{nearest(split, named.splits)}")
+    raise DataError(f"{name} has no split {split}; found: {_listed(named.splits)}.{did_you_mean(split, named.splits)}")
 
 
 def _source(

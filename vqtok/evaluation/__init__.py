@@ -1,4 +1,4 @@
-"""How good a tokenizer is on named pictures: reconstruction error and use of codes, and the health of its codebook."""
+"""How good a tokenizer is on named images: reconstruction error and use of codes, and the health of its codebook."""
 
 from __future__ import annotations
 

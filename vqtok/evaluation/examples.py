@@ -1,4 +1,4 @@
-"""What a code stands for: the patches of pictures whose latents lie nearest to it, and what is painted for it."""
+"""What a code stands for: the patches of images whose latents lie nearest to it, and what is decoded for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vqtok.data import Pictures
+from vqtok.data import ImageDataset
 from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["BestPlaces", "CodeExamples", "cut_patch", "paint_code", "spread_codes"]
+__all__ = ["BestPositions", "CodeExamples", "cut_patch", "decode_code", "spread_codes"]
 
 Array = npt.NDArray[Any]
 
@@ -24,46 +24,46 @@ class CodeExamples:
 
     Attributes:
         codebook, code: which.
-        share: of all positions of the pictures that were looked at.
-        patches: uint8 (n, C + 1, 3f, 3f): n pictures' pixels of a place, f a side, and of the places around it, nearest
-            latent first; n is less than wanted where fewer pictures have the code. The last channel is 255, and 0
-            beyond the edge of the picture.
-        painted: uint8 (C + 1, 3f, 3f), the middle of a picture that has this code everywhere.
+        share: of all positions of the images that were looked at.
+        patches: uint8 (n, C + 1, 3f, 3f): n images' pixels of a position, f a side, and of the positions around it,
+            nearest latent first; n is less than wanted where fewer images have the code. The last channel is 255, and 0
+            beyond the edge of the image.
+        decoded: uint8 (C + 1, 3f, 3f), the middle of an image that has this code everywhere.
     """
 
     codebook: int
     code: int
     share: float
     patches: npt.NDArray[np.uint8]
-    painted: npt.NDArray[np.uint8]
+    decoded: npt.NDArray[np.uint8]
 
 
-class BestPlaces:
-    """For every code the places with the smallest distortion so far, each in another picture.
+class BestPositions:
+    """For every code the positions with the smallest distortion so far, each in another image.
 
-    Memory grows with the number of codes and not with that of pictures.
+    Memory grows with the number of codes and not with that of images.
 
     Args:
-        wanted: places kept of each code.
+        wanted: positions kept of each code.
     """
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
         self.codes = np.empty(0, dtype=np.int64)
         self.distortion = np.empty(0, dtype=np.float32)
-        self.pictures = np.empty(0, dtype=np.int64)
-        self.places = np.empty(0, dtype=np.int64)
+        self.images = np.empty(0, dtype=np.int64)
+        self.positions = np.empty(0, dtype=np.int64)
 
     def add(self, codes: Array, distortion: Array, *, first: int) -> None:
-        """Look at a batch of codes (B, h, w) and distortions (B, h, w), whose pictures are numbered from `first`."""
-        batch, places = len(codes), codes[0].size
+        """Look at a batch of codes (B, h, w) and distortions (B, h, w), whose images are numbered from `first`."""
+        batch, positions = len(codes), codes[0].size
         self.codes = np.concatenate([self.codes, codes.ravel()])
         self.distortion = np.concatenate([self.distortion, distortion.ravel()])
-        self.pictures = np.concatenate([self.pictures, np.repeat(np.arange(first, first + batch), places)])
-        self.places = np.concatenate([self.places, np.tile(np.arange(places), batch)])
+        self.images = np.concatenate([self.images, np.repeat(np.arange(first, first + batch), positions)])
+        self.positions = np.concatenate([self.positions, np.tile(np.arange(positions), batch)])
         self.keep(np.flatnonzero(self.codes >= 0))
-        self.keep(np.lexsort((self.distortion, self.pictures, self.codes)))
-        self.keep(np.flatnonzero(is_first(self.codes) | is_first(self.pictures)))  # the best place of each picture
+        self.keep(np.lexsort((self.distortion, self.images, self.codes)))
+        self.keep(np.flatnonzero(is_first(self.codes) | is_first(self.images)))  # the best position of each image
         self.keep(np.lexsort((self.distortion, self.codes)))
         begins = np.flatnonzero(is_first(self.codes))
         rank = np.arange(len(self.codes)) - np.repeat(begins, np.diff(np.append(begins, len(self.codes))))
@@ -71,21 +71,24 @@ class BestPlaces:
 
     def keep(self, index: Array) -> None:
         self.codes, self.distortion = self.codes[index], self.distortion[index]
-        self.pictures, self.places = self.pictures[index], self.places[index]
+        self.images, self.positions = self.images[index], self.positions[index]
 
     def of(self, code: int) -> list[tuple[int, int]]:
-        """Numbers of picture and place, place counted row by row, of the best places of a code, best first."""
+        """Numbers of image and position, position counted row by row, of the best positions of a code, best first."""
         index = np.flatnonzero(self.codes == code)
-        return list(zip(self.pictures[index].tolist(), self.places[index].tolist(), strict=True))
+        return list(zip(self.images[index].tolist(), self.positions[index].tolist(), strict=True))
 
-    def patches(self, code: int, pictures: Pictures, tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
-        """The patches of the best places of a code, uint8 (n, C + 1, 3f, 3f)."""
+    def patches(self, code: int, images: ImageDataset, tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
+        """The patches of the best positions of a code, uint8 (n, C + 1, 3f, 3f)."""
         found = self.of(code)
         factor = tokenizer.config.downsample_factor
-        pixels = pictures.__getitems__([picture for picture, _ in found])["pixels"].numpy()
+        pixels = images.__getitems__([image for image, _ in found])["pixels"].numpy()
         columns = tokenizer.grid[1]
         return np.stack(
-            [cut_patch(one, divmod(place, columns), factor) for one, (_, place) in zip(pixels, found, strict=True)]
+            [
+                cut_patch(one, divmod(position, columns), factor)
+                for one, (_, position) in zip(pixels, found, strict=True)
+            ]
         )
 
 
@@ -99,24 +102,24 @@ def spread_codes(counts: Array, wanted: int) -> Sequence[int]:
     ranked = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     if not len(ranked):
         return []
-    places = np.unique(np.linspace(0, len(ranked) - 1, min(wanted, len(ranked))).round().astype(int))
-    return [int(code) for code in ranked[places]]
+    positions = np.unique(np.linspace(0, len(ranked) - 1, min(wanted, len(ranked))).round().astype(int))
+    return [int(code) for code in ranked[positions]]
 
 
-def cut_patch(pixels: Array, place: tuple[int, int], factor: int) -> npt.NDArray[np.uint8]:
-    """The pixels of a place, `factor` a side, and of those around it: (C, H, W) -> (C + 1, 3 factor, 3 factor).
+def cut_patch(pixels: Array, position: tuple[int, int], factor: int) -> npt.NDArray[np.uint8]:
+    """The pixels of a position, `factor` a side, and of those around it: (C, H, W) -> (C + 1, 3 factor, 3 factor).
 
-    The last channel is 255 inside the picture and 0 beyond its edge.
+    The last channel is 255 inside the image and 0 beyond its edge.
     """
     opaque = np.concatenate([pixels, np.full_like(pixels[:1], 255)])
     padded = np.pad(opaque, ((0, 0), (factor, factor), (factor, factor)))
-    top, left = place[0] * factor, place[1] * factor
+    top, left = position[0] * factor, position[1] * factor
     return padded[:, top : top + 3 * factor, left : left + 3 * factor]
 
 
 @torch.no_grad()
-def paint_code(tokenizer: VQTokenizer, codebook: int, code: int) -> npt.NDArray[np.uint8]:
-    """The middle of what the decoder paints where every place has one code, and other codebooks have none."""
+def decode_code(tokenizer: VQTokenizer, codebook: int, code: int) -> npt.NDArray[np.uint8]:
+    """The middle of what the decoder decodes where every position has one code, and other codebooks have none."""
     height, width = tokenizer.grid
     codes = torch.full((1, height, width), code, device=tokenizer.device)
     if tokenizer.num_codebooks > 1:
@@ -125,5 +128,5 @@ def paint_code(tokenizer: VQTokenizer, codebook: int, code: int) -> npt.NDArray[
         codes = alone
     vectors = tokenizer.quantizer.decode(codes).to(tokenizer.dtype)
     pixels = (tokenizer.decoder(vectors)[0].float().clamp(-1, 1) + 1) * 127.5
-    painted = pixels.round().to(torch.uint8).cpu().numpy()
-    return cut_patch(painted, (height // 2, width // 2), tokenizer.config.downsample_factor)
+    decoded = pixels.round().to(torch.uint8).cpu().numpy()
+    return cut_patch(decoded, (height // 2, width // 2), tokenizer.config.downsample_factor)

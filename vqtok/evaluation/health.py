@@ -1,7 +1,7 @@
 """Whether a codebook is healthy: how often its codes are used and where, how far apart they lie, what they stand for.
 
-A healthy codebook uses nearly all of its codes, none of them for most of the pictures; has no two codes on one spot;
-and uses many codes at every place of the grid.
+A healthy codebook uses nearly all of its codes, none of them for most of the images; has no two codes on one spot;
+and uses many codes at every position of the grid.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from torch import Tensor
 from vqtok.data import ImageSource, to_pixels
 from vqtok.evaluation.codebook import CodeUse, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
-from vqtok.evaluation.examples import BestPlaces, CodeExamples, paint_code, spread_codes
-from vqtok.evaluation.places import PlaceCounts
-from vqtok.evaluation.reconstruction import first_pixels, pictures_for, portable
+from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
+from vqtok.evaluation.positions import PositionCounts
+from vqtok.evaluation.reconstruction import first_pixels, images_for, portable
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["CodebookHealth", "measure_health"]
 
 Array = npt.NDArray[Any]
 
-SHOWN_CODEBOOKS = 4  # of several, the first ones get distances, maps of places and examples
+SHOWN_CODEBOOKS = 4  # of several, the first ones get distances, maps of positions and examples
 SHOWN_CODES = 12  # with examples, over all shown codebooks
 PATCHES = 8  # of each
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookHealth:
-    """What was found on the pictures of one split.
+    """What was found on the images of one split.
 
     Attributes:
-        about: data set, split, number of pictures, tokenizer and grid, as JSON types.
+        about: dataset, split, number of images, tokenizer and grid, as JSON types.
         counts: int64 (Q, K), how often each code of each codebook was used.
-        place_perplexity, codes_at_place: (q, h, w) of the first q codebooks: the perplexity of the codes at each place
-            of the grid, and how many there are.
-        block: places a side that were counted as one, which h and w are then divided by, to hold memory; 1 unless grid
-            and codebook are very large.
+        position_perplexity, codes_at_position: (q, h, w) of the first q codebooks: the perplexity of the codes at each
+            position of the grid, and how many there are.
+        block: positions a side that were counted as one, which h and w are then divided by, to hold memory; 1 unless
+            grid and codebook are very large.
         distances: of the first q codebooks.
         examples: codes of the first q codebooks, from the most used to the least used.
     """
 
     about: Mapping[str, Any]
     counts: npt.NDArray[np.int64]
-    place_perplexity: npt.NDArray[np.float64]
-    codes_at_place: npt.NDArray[np.int64]
+    position_perplexity: npt.NDArray[np.float64]
+    codes_at_position: npt.NDArray[np.int64]
     block: int
     distances: tuple[CodeDistances, ...]
     examples: tuple[CodeExamples, ...]
@@ -74,38 +74,38 @@ class CodebookHealth:
 def measure_health(
     tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None = None, batch_size: int = 128
 ) -> CodebookHealth:
-    """Encode the first pictures of a split once and look at the codes; memory does not grow with their number.
+    """Encode the first images of a split once and look at the codes; memory does not grow with their number.
 
     Args:
         tokenizer: on the device to compute on.
         source: the split.
-        num_images: its first so many pictures; None takes all.
-        batch_size: pictures at once.
+        num_images: its first so many images; None takes all.
+        batch_size: images at once.
 
     Raises:
         ConfigurationError: num_images or batch_size below 1.
-        DataError: a picture that cannot be read.
+        DataError: an image that cannot be read.
     """
-    pictures, total = pictures_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
+    images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
-    by_place = PlaceCounts(
+    by_place = PositionCounts(
         num_codebooks=tokenizer.num_codebooks, codebook_size=tokenizer.codebook_size, grid=tokenizer.grid
     )
-    best = [BestPlaces(PATCHES) for _ in shown]
+    best = [BestPositions(PATCHES) for _ in shown]
     tokenizer.eval()
-    for first, codes, distortion in encoded(tokenizer, first_pixels(pictures, total, batch_size)):
+    for first, codes, distortion in encoded(tokenizer, first_pixels(images, total, batch_size)):
         by_place.add(codes)
         for codebook in shown:
             best[codebook].add(codes[..., codebook], distortion, first=first)
     counts = by_place.totals()
-    perplexity, codes_at_place = zip(*(by_place.by_place(codebook) for codebook in shown), strict=True)
+    perplexity, codes_at_position = zip(*(by_place.by_place(codebook) for codebook in shown), strict=True)
     examples = [
         CodeExamples(
             codebook=codebook,
             code=code,
             share=float(counts[codebook, code] / counts[codebook].sum()),
-            patches=best[codebook].patches(code, pictures, tokenizer),
-            painted=paint_code(tokenizer, codebook, code),
+            patches=best[codebook].patches(code, images, tokenizer),
+            decoded=decode_code(tokenizer, codebook, code),
         )
         for codebook in shown
         for code in spread_codes(counts[codebook], max(3, SHOWN_CODES // len(shown)))
@@ -113,8 +113,8 @@ def measure_health(
     return CodebookHealth(
         about=describe_source(tokenizer, source, total),
         counts=counts,
-        place_perplexity=np.stack(perplexity),
-        codes_at_place=np.stack(codes_at_place),
+        position_perplexity=np.stack(perplexity),
+        codes_at_position=np.stack(codes_at_position),
         block=by_place.block,
         distances=tuple(
             code_distances(code_vectors(tokenizer.quantizer, codebook, device=tokenizer.device)) for codebook in shown
@@ -125,7 +125,7 @@ def measure_health(
 
 @torch.no_grad()
 def encoded(tokenizer: VQTokenizer, batches: Iterator[Tensor]) -> Iterator[tuple[int, Array, Array]]:
-    """Of each batch of pixels, uint8: the number of its first picture, codes (B, h, w, Q) and distortion (B, h, w)."""
+    """Of each batch of pixels, uint8: the number of its first image, codes (B, h, w, Q) and distortion (B, h, w)."""
     first = 0
     for pixels in batches:
         latents = tokenizer.encoder(tokenizer.checked(to_pixels(pixels.to(tokenizer.device))))

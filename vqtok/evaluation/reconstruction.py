@@ -1,13 +1,13 @@
-"""How much of a picture a tokenizer keeps, on a named split, and everything one needs to measure the same again.
+"""How much of an image a tokenizer keeps, on a named split, and everything one needs to measure the same again.
 
 Pixels are compared in [0, 1], the reconstruction clamped to that range:
 
-    mse                 mean over all pixels, channels and pictures of the squared error
+    mse                 mean over all pixels, channels and images of the squared error
     mse_over_variance   mse over one variance of all those elements: 0.06311 for the test split of CIFAR-10, 0.06329
                         for its training split
-    psnr                10 log10(1 / mse) in dB: of the error of the whole split, not the mean over its pictures,
-                        which one picture without error makes infinite
-    ssim                mean over pictures, Gaussian window of sigma 1.5 (Wang et al. 2004), as torchmetrics has it
+    psnr                10 log10(1 / mse) in dB: of the error of the whole split, not the mean over its images,
+                        which one image without error makes infinite
+    ssim                mean over images, Gaussian window of sigma 1.5 (Wang et al. 2004), as torchmetrics has it
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vqtok.data import ImageSource, Pictures, ordered_batches, to_pixels
+from vqtok.data import ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import ConfigurationError
 from vqtok.evaluation.codebook import CodeUse, count_codes
 from vqtok.tokenizer import VQTokenizer
@@ -40,28 +40,28 @@ SMALLEST_SSIM = 6  # pixels a side: the window of 11 is padded by reflecting 5 o
 def evaluate_tokenizer(
     tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None = None, batch_size: int = 128
 ) -> dict[str, Any]:
-    """Reconstruct the pictures of one split and measure the error and the use of codes.
+    """Reconstruct the images of one split and measure the error and the use of codes.
 
     Args:
         tokenizer: on the device to compute on.
         source: the split.
-        num_images: its first so many pictures; None takes all.
-        batch_size: pictures at once; no number depends on it beyond the rounding of float32.
+        num_images: its first so many images; None takes all.
+        batch_size: images at once; no number depends on it beyond the rounding of float32.
 
     Returns:
         What metrics.json holds: the measures above and `variance`, `perplexity`, `codes_in_use`, `codebook_size`,
         `bits_per_image`, and what decided them: data, preprocessing, tokenizer, versions and device. A measure that is
-        not defined (of pictures without variance, without error, or too small for SSIM) is None.
+        not defined (of images without variance, without error, or too small for SSIM) is None.
 
     Raises:
         ConfigurationError: num_images or batch_size below 1.
-        DataError: a picture that cannot be read.
+        DataError: an image that cannot be read.
     """
-    pictures, total = pictures_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
+    images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     config = tokenizer.config
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()
-    for pixels in first_pixels(pictures, total, batch_size):
+    for pixels in first_pixels(images, total, batch_size):
         sums.add(pixels)
     return {
         "dataset": source.name,
@@ -69,7 +69,7 @@ def evaluate_tokenizer(
         "dataset_revision": source.revision,
         "split": source.split,
         "num_images": total,
-        "num_images_in_split": len(pictures),
+        "num_images_in_split": len(images),
         "pixels_sha256": sums.digest.hexdigest(),
         **sums.measures(),
         "bits_per_image": tokenizer.codes_per_image * math.log2(tokenizer.codebook_size),
@@ -115,12 +115,12 @@ class Sums:
             codebook_size=self.tokenizer.codebook_size,
             num_codebooks=self.tokenizer.num_codebooks,
         )
-        painted = (self.tokenizer.decode(codes) + 1) / 2  # decode clamps to [-1, 1]
+        decoded = (self.tokenizer.decode(codes) + 1) / 2  # decode clamps to [-1, 1]
         wanted = (originals + 1) / 2
-        self.squared_error += float((painted.double() - wanted.double()).square().sum())
-        self.psnr.update(painted.double(), wanted.double())
+        self.squared_error += float((decoded.double() - wanted.double()).square().sum())
+        self.psnr.update(decoded.double(), wanted.double())
         if self.ssim is not None:
-            self.ssim.update(painted, wanted)
+            self.ssim.update(decoded, wanted)
 
     def measures(self) -> dict[str, float | int | None]:
         """The numbers of everything that was added."""
@@ -142,10 +142,10 @@ class Sums:
         }
 
 
-def pictures_for(
+def images_for(
     tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None, batch_size: int
-) -> tuple[Pictures, int]:
-    """The pictures of a split as the tokenizer takes them, and how many of them are looked at.
+) -> tuple[ImageDataset, int]:
+    """The images of a split as the tokenizer takes them, and how many of them are looked at.
 
     Raises:
         ConfigurationError: num_images or batch_size below 1.
@@ -154,14 +154,14 @@ def pictures_for(
         if value is not None and value < 1:
             raise ConfigurationError(f"{name} must be at least 1, got {value}")
     config = tokenizer.config
-    pictures = Pictures(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
-    return pictures, min(len(pictures), num_images or len(pictures))
+    images = ImageDataset(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
+    return images, min(len(images), num_images or len(images))
 
 
-def first_pixels(pictures: Pictures, total: int, batch_size: int) -> Iterator[Tensor]:
-    """The first `total` pictures in order, uint8 (B, C, H, W), with a progress bar."""
-    batches = islice(ordered_batches(pictures, batch_size), -(-total // batch_size))
-    with tqdm(total=total, desc="evaluating", unit="pictures", disable=None, leave=False) as progress:
+def first_pixels(images: ImageDataset, total: int, batch_size: int) -> Iterator[Tensor]:
+    """The first `total` images in order, uint8 (B, C, H, W), with a progress bar."""
+    batches = islice(ordered_batches(images, batch_size), -(-total // batch_size))
+    with tqdm(total=total, desc="evaluating", unit="images", disable=None, leave=False) as progress:
         done = 0
         for batch in batches:
             pixels = batch["pixels"][: total - done]

@@ -1,7 +1,7 @@
 """The page that a model is read about on the Hub: what it is, how to use it, what was measured, how it was made.
 
-The text stands in `templates/`; the figures come from files beside the model, see `evidence.py`, and where there are
-none the card says so.
+The text stands in `templates/`; the figures come from files beside the model, see `run_metadata.py`, and where there
+are none the card says so.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from vqtok.hub.evidence import Evidence, find_evidence
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
+from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
 from vqtok.quantizers import build_quantizer
 
 __all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
 
 MARK = "<!-- Written by vqtok. To keep a text of your own, change it and delete this line. -->"
-PICTURES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
+IMAGES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
 CHANNELS = {1: "grey", 3: "RGB"}
 ARCHITECTURES = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
 
@@ -48,10 +48,10 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Card:
-    """The text of a README.md and the pictures it shows, by the name under which they lie beside it."""
+    """The text of a README.md and the images it shows, by the name under which they lie beside it."""
 
     text: str
-    pictures: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
 
 
 def tokenizer_card(
@@ -65,7 +65,7 @@ def tokenizer_card(
 
     Args:
         folder: what `save_pretrained` wrote.
-        run: run folder with the recipe and pictures; by default the one that the folder is the `model/` of.
+        run: run folder with the recipe and images; by default the one that the folder is the `model/` of.
         metrics: of an evaluation; by default those in metrics.json of the folder.
         repo_id: where it will be; by default the card names the folder.
 
@@ -73,8 +73,8 @@ def tokenizer_card(
         CheckpointError: no such folder, or a file in it that cannot be read.
     """
     model = open_folder(folder)
-    evidence = find_evidence(model.path, PICTURES["tokenizer"], run=run, metrics=metrics)
-    return tokenizer_text(model, evidence, repo_id or str(model.path))
+    run_metadata = find_run_metadata(model.path, IMAGES["tokenizer"], run=run, metrics=metrics)
+    return tokenizer_text(model, run_metadata, repo_id or str(model.path))
 
 
 def prior_card(
@@ -86,37 +86,37 @@ def prior_card(
 ) -> str:
     """The card of a prior folder; arguments and errors are those of `tokenizer_card`."""
     model = open_folder(folder)
-    evidence = find_evidence(model.path, PICTURES["prior"], run=run, metrics=metrics)
-    return prior_text(model, evidence, repo_id or str(model.path))
+    run_metadata = find_run_metadata(model.path, IMAGES["prior"], run=run, metrics=metrics)
+    return prior_text(model, run_metadata, repo_id or str(model.path))
 
 
 def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
-    """The card of either kind, with the evidence that lies in and beside `origin`.
+    """The card of either kind, with the run_metadata that lies in and beside `origin`.
 
     A README.md in the origin that people wrote, which has lost the mark of a generated one, is taken as it is.
     """
-    name = PICTURES[folder.kind]
-    evidence = find_evidence(origin, name)
-    pictures = {name: evidence.picture} if evidence.picture else {}
+    name = IMAGES[folder.kind]
+    run_metadata = find_run_metadata(origin, name)
+    images = {name: run_metadata.image} if run_metadata.image else {}
     written = origin / CARD
     if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
-        return Card(text, pictures)
+        return Card(text, images)
     build = tokenizer_text if folder.kind == "tokenizer" else prior_text
-    return Card(build(folder, evidence, repo_id), pictures)
+    return Card(build(folder, run_metadata, repo_id), images)
 
 
 def write_card(folder: str | Path) -> None:
-    """Write README.md and its picture into a tokenizer or prior folder; a README.md that people wrote stays."""
+    """Write README.md and its image into a tokenizer or prior folder; a README.md that people wrote stays."""
     model = open_folder(folder)
     card = card_of(model, str(model.path), model.path)
-    contents = {name: path.read_bytes() for name, path in card.pictures.items()} | {CARD: card.text.encode()}
+    contents = {name: path.read_bytes() for name, path in card.images.items()} | {CARD: card.text.encode()}
     for name, content in contents.items():
         partial = model.path / f".{name}.partial"
         partial.write_bytes(content)
         os.replace(partial, model.path / name)
 
 
-def tokenizer_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
+def tokenizer_text(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
     """Fill in the template of a tokenizer."""
     network = folder.config["network"]
     with torch.device("meta"):  # its sizes, at no cost
@@ -127,35 +127,35 @@ def tokenizer_text(folder: ModelFolder, evidence: Evidence, repository: str) -> 
     grid = [height // factor, width // factor, *([books] if books > 1 else [])]
     colours = CHANNELS.get(folder.config["num_channels"], f"{folder.config['num_channels']} channels")
     facts = {
-        "pictures": f"{height}x{width} pixels, {colours}, resized by {folder.config['resample']} and cropped if needed",
-        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per picture",
+        "images": f"{height}x{width} pixels, {colours}, resized by {folder.config['resample']} and cropped if needed",
+        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per image",
         "codebook": f"{codebooks}, for latents of {quantizer.code_dim} dimensions",
         "quantizer": options(folder.config["quantizer"], without=("codebook_size", "code_dim")),
         "network": options(network),
-        "size of a picture in codes": f"{math.ceil(math.prod(grid) * math.log2(size))} bits",
+        "size of an image in codes": f"{math.ceil(math.prod(grid) * math.log2(size))} bits",
     }
     summary = (
-        f"A picture tokenizer: it turns a picture of {height}x{width} pixels into a grid of "
-        f"{' x '.join(map(str, grid))} whole numbers below {size}, and such a grid back into a picture."
+        f"An image tokenizer: it turns an image of {height}x{width} pixels into a grid of "
+        f"{' x '.join(map(str, grid))} whole numbers below {size}, and such a grid back into an image."
     )
     return fill(
         "tokenizer.md",
-        metadata(folder, evidence, repository, "image-feature-extraction"),
+        metadata(folder, run_metadata, repository, "image-feature-extraction"),
         name=short_name(repository),
         summary=summary,
         facts=rows(facts),
         repository=repository,
         shape=f"({', '.join(map(str, [1, *grid]))})",
-        metrics=metrics_section(evidence),
-        picture=picture_section(
-            evidence, "Reconstructions", PICTURES["tokenizer"], "Held-out pictures over their reconstructions"
+        metrics=metrics_section(run_metadata),
+        image=image_section(
+            run_metadata, "Reconstructions", IMAGES["tokenizer"], "Held-out images over their reconstructions"
         ),
-        recipe=recipe_section(evidence),
+        recipe=recipe_section(run_metadata),
         paper=quantizer.paper,
     )
 
 
-def prior_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
+def prior_text(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
     """Fill in the template of a prior."""
     binding = folder.config["vqtok"]
     books, names = binding.get("num_codebooks", 1), binding.get("label_names") or []
@@ -163,17 +163,17 @@ def prior_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
     kind = ARCHITECTURES.get(folder.config["model_type"], str(folder.config["model_type"]))
     facts = {
         "architecture": kind,
-        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per picture",
+        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per image",
         "codes": f"{binding['codebook_size']} per codebook",
         "classes": f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "none",
     }
     summary = (
         f"A {kind} over grids of {' x '.join(map(str, grid))} codes: it draws new grids"
-        f"{' of a class' if names else ''}, and the tokenizer that made the codes paints them."
+        f"{' of a class' if names else ''}, and the tokenizer that made the codes decodes them."
     )
     return fill(
         "prior.md",
-        metadata(folder, evidence, repository, "unconditional-image-generation"),
+        metadata(folder, run_metadata, repository, "unconditional-image-generation"),
         name=short_name(repository),
         summary=summary,
         facts=rows(facts),
@@ -181,9 +181,9 @@ def prior_text(folder: ModelFolder, evidence: Evidence, repository: str) -> str:
         tokenizer=hub_id(binding.get("tokenizer")) or "THE-TOKENIZER-OF-ITS-CODES",
         labels=", labels=[0]" if names else "",
         fingerprint=binding["fingerprint"][:12],
-        metrics=metrics_section(evidence),
-        picture=picture_section(evidence, "Samples", PICTURES["prior"], "Drawn from the prior"),
-        recipe=recipe_section(evidence),
+        metrics=metrics_section(run_metadata),
+        image=image_section(run_metadata, "Samples", IMAGES["prior"], "Drawn from the prior"),
+        recipe=recipe_section(run_metadata),
     )
 
 
@@ -192,9 +192,9 @@ def fill(template: str, data: ModelCardData, **values: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n{Template(text).substitute(mark=MARK, **values)}"
 
 
-def metadata(folder: ModelFolder, evidence: Evidence, repository: str, task: str) -> ModelCardData:
+def metadata(folder: ModelFolder, run_metadata: RunMetadata, repository: str, task: str) -> ModelCardData:
     """What the Hub searches and sorts by. A licence is for the owner to choose: none is claimed."""
-    measured = evidence.metrics or {}
+    measured = run_metadata.metrics or {}
     name, split = measured.get("dataset"), measured.get("split")
     measured_on = hub_id(measured.get("dataset_resolved", name))
     results = [
@@ -210,7 +210,7 @@ def metadata(folder: ModelFolder, evidence: Evidence, repository: str, task: str
         for key, value in shown(measured).items()
         if name and split
     ]
-    trained_on = hub_id((evidence.recipe or {}).get("dataset"))
+    trained_on = hub_id((run_metadata.recipe or {}).get("dataset"))
     return ModelCardData(
         library_name="vqtok",
         pipeline_tag=task,
@@ -221,29 +221,29 @@ def metadata(folder: ModelFolder, evidence: Evidence, repository: str, task: str
     )
 
 
-def metrics_section(evidence: Evidence) -> str:
+def metrics_section(run_metadata: RunMetadata) -> str:
     """A table of what was measured, and on what."""
-    if evidence.metrics:
-        measured = evidence.metrics
+    if run_metadata.metrics:
+        measured = run_metadata.metrics
         notes = "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in measured.get("notes", []))
-        return f"{pictures_of(measured)}:\n\n{metric_rows(measured)}{notes}"
-    if evidence.held_out:
-        recipe, step = evidence.recipe or {}, evidence.held_out["step"]
+        return f"{images_of(measured)}:\n\n{metric_rows(measured)}{notes}"
+    if run_metadata.held_out:
+        recipe, step = run_metadata.recipe or {}, run_metadata.held_out["step"]
         data = f"what was held out of `{recipe.get('dataset') or recipe.get('codes')}`" if recipe else "held-out data"
-        return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(evidence.held_out)}"
+        return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(run_metadata.held_out)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 
-def pictures_of(measured: Mapping[str, Any]) -> str:
-    """How many pictures of which split of what an evaluation looked at."""
+def images_of(measured: Mapping[str, Any]) -> str:
+    """How many images of which split of what an evaluation looked at."""
     name = measured.get("dataset_resolved", measured.get("dataset"))
     split = f"`{hub_id(name) or Path(str(name)).name}`, split `{measured.get('split')}`"
     count, whole = measured.get("num_images"), measured.get("num_images_in_split")
     if count is None:
         return f"On {split}"
     if whole in (None, count):
-        return f"On {count:,} pictures of {split}"
-    return f"On the first {count:,} of {whole:,} pictures of {split}"
+        return f"On {count:,} images of {split}"
+    return f"On the first {count:,} of {whole:,} images of {split}"
 
 
 def metric_rows(values: Mapping[str, Any]) -> str:
@@ -255,17 +255,17 @@ def shown(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: values[name] for name in MEANINGS if isinstance(values.get(name), int | float)}
 
 
-def picture_section(evidence: Evidence, title: str, name: str, caption: str) -> str:
-    if evidence.picture is None:
+def image_section(run_metadata: RunMetadata, title: str, name: str, caption: str) -> str:
+    if run_metadata.image is None:
         return ""
-    when = "" if evidence.step is None else f", at step {evidence.step}"
+    when = "" if run_metadata.step is None else f", at step {run_metadata.step}"
     return f"\n## {title}\n\n{caption}{when}.\n\n![{caption}]({name})\n"
 
 
-def recipe_section(evidence: Evidence) -> str:
-    if evidence.recipe is None:
+def recipe_section(run_metadata: RunMetadata) -> str:
+    if run_metadata.recipe is None:
         return "No record of the training run is stored with these weights."
-    recipe = yaml.safe_dump(dict(evidence.recipe), sort_keys=False).rstrip()
+    recipe = yaml.safe_dump(dict(run_metadata.recipe), sort_keys=False).rstrip()
     return f"<details>\n<summary>config.yaml of the run</summary>\n\n```yaml\n{recipe}\n```\n\n</details>"
 
 

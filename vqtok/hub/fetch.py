@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 
 from vqtok.errors import HubError
+from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import SETTINGS
-from vqtok.hub.refusals import hub_errors
 
 __all__ = ["fetch"]
 

@@ -1,4 +1,4 @@
-"""Send a tokenizer or prior folder to the Hub: weights, settings, card and picture, all in one commit."""
+"""Send a tokenizer or prior folder to the Hub: weights, settings, card and image, all in one commit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from vqtok.errors import HubError
 from vqtok.hub.card import MARK, Card, card_of
+from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import CARD, METRICS, ModelFolder, open_folder
-from vqtok.hub.refusals import hub_errors
 
 __all__ = ["check_can_push", "push", "push_model"]
 
@@ -144,7 +144,7 @@ def contents(folder: ModelFolder, origin: Path, card: Card) -> dict[str, Path | 
     files: dict[str, Path | bytes] = {name: folder.path / name for name in folder.files}
     if (origin / METRICS).is_file():
         files[METRICS] = origin / METRICS
-    return {**files, **card.pictures, CARD: card.text.encode()}
+    return {**files, **card.images, CARD: card.text.encode()}
 
 
 def check_can_push(repo_id: str, token: str | None = None) -> str:

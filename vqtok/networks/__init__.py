@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.networks.conv import ConvDecoder, ConvEncoder
 
 __all__ = ["NETWORKS", "ConvDecoder", "ConvEncoder", "build_networks", "network_options"]
@@ -22,7 +22,8 @@ def network_options(kind: str) -> dict[str, Any]:
     """The options of a pair of networks and their defaults, by name; channels and code dimension are not among them."""
     if not isinstance(kind, str) or kind not in NETWORKS:
         raise ConfigurationError(
-            f"network.type must be one of {', '.join(sorted(NETWORKS))}, got {kind!r}.{nearest(str(kind), NETWORKS)}"
+            f"network.type must be one of {', '.join(sorted(NETWORKS))}, got {kind!r}."
+            f"{did_you_mean(str(kind), NETWORKS)}"
         )
     parameters = inspect.signature(NETWORKS[kind][0]).parameters
     return {

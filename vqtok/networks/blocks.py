@@ -12,7 +12,7 @@ __all__ = ["ResidualBlock", "ResidualStack", "init_convolution"]
 def init_convolution(convolution: nn.Conv2d | nn.ConvTranspose2d, gain: float) -> None:
     """Normal weights with standard deviation gain / sqrt(inputs that one output sums), zero bias.
 
-    A transposed convolution with kernel k and stride s sums k*k / s*s of its kernel's places for each output.
+    A transposed convolution with kernel k and stride s sums k*k / s*s of its kernel's positions for each output.
     """
     kernel = math.prod(convolution.kernel_size)
     if isinstance(convolution, nn.ConvTranspose2d):

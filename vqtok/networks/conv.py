@@ -1,6 +1,6 @@
 """The convolutional encoder and decoder of van den Oord et al. 2017, arXiv:1711.00937, section 4.1.
 
-Strided 4x4 convolutions halve the picture until one place of the grid stands for `downsample_factor` pixels a side,
+Strided 4x4 convolutions halve the image until one position of the grid stands for `downsample_factor` pixels a side,
 then a 3x3 convolution, residual blocks and a projection to the code dimension; the decoder is the mirror image.
 """
 
@@ -43,7 +43,7 @@ class ConvEncoder(nn.Sequential):
         hidden_size: channels at grid resolution; half of it before.
         residual_size: channels inside a residual block.
         num_residual_blocks: blocks at grid resolution.
-        downsample_factor: pixels a side for one place of the grid, a power of two.
+        downsample_factor: pixels a side for one position of the grid, a power of two.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ConvDecoder(nn.Sequential):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He initialisation; pixels start at half the spread of [-1, 1], which a colour picture has."""
+        """He initialisation; pixels start at half the spread of [-1, 1], which a colour image has."""
         reset_convolutions(self, last_gain=0.5)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior, code_logits, negative_log_likelihood, training_loss
 from vqtok.priors.loading import load_prior
@@ -55,7 +55,8 @@ def fill_prior_options(options: Mapping[str, Any]) -> dict[str, Any]:
     kind = options.get("type", "transformer")
     if kind not in ARCHITECTURES:
         raise ConfigurationError(
-            f"arch must be one of {', '.join(sorted(ARCHITECTURES))}, got {kind!r}.{nearest(str(kind), ARCHITECTURES)}"
+            f"arch must be one of {', '.join(sorted(ARCHITECTURES))}, got {kind!r}."
+            f"{did_you_mean(str(kind), ARCHITECTURES)}"
         )
     parameters = inspect.signature(ARCHITECTURES[kind]).parameters
     filled = {"type": kind} | {name: p.default for name, p in parameters.items() if p.default is not p.empty}
@@ -63,7 +64,8 @@ def fill_prior_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in filled:
             allowed = [known for known in filled if known != "type"]
             raise ConfigurationError(
-                f"a prior of type {kind} has no option {name!r}, it has {', '.join(allowed)}.{nearest(name, allowed)}"
+                f"a prior of type {kind} has no option {name!r}, it has {', '.join(allowed)}."
+                f"{did_you_mean(name, allowed)}"
             )
         filled[name] = _typed(name, value, type(filled[name]))
     return filled

@@ -1,7 +1,7 @@
 """Which tokenizer's codes a prior models, and by which names its classes go.
 
 A prior is nothing without the tokenizer whose codes it was trained on, so this travels in `config.json` under the key
-`vqtok`, and every program that samples compares the fingerprints before it paints.
+`vqtok`, and every program that samples compares the fingerprints before it decodes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Draw new codes from a prior, and have a tokenizer paint them.
+"""Draw new codes from a prior, and have a tokenizer decode them.
 
 Guidance mixes what a prior knows with and without the class, logits = null + s (class - null), which sharpens towards
 the class for s > 1 (Ho and Salimans 2022, arXiv:2207.12598). Top-k keeps the k most probable codes (Fan et al. 2018,
 arXiv:1805.04833), top-p the fewest that together reach probability p (Holtzman et al. 2020, arXiv:1904.09751).
 
-Each image has its own row of random numbers, drawn on the CPU before anything else, so the pictures of a seed are
+Each image has its own row of random numbers, drawn on the CPU before anything else, so the images of a seed are
 the same whatever the batch size.
 """
 
@@ -55,7 +55,7 @@ def generate(
     seed: int | None = None,
     batch_size: int = 64,
 ) -> list[Image.Image]:
-    """Draw pictures that were never there: `sample_codes`, painted by the tokenizer.
+    """Draw images that were never there: `sample_codes`, decoded by the tokenizer.
 
     Raises:
         MismatchError: the prior was trained on another tokenizer's codes.
@@ -73,7 +73,7 @@ def generate(
         seed=seed,
         batch_size=batch_size,
     )
-    return [picture for batch in codes.split(batch_size) for picture in tok.detokenize(batch)]
+    return [image for batch in codes.split(batch_size) for image in tok.detokenize(batch)]
 
 
 def sample_codes(

@@ -10,8 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from vqtok.errors import ConfigurationError
-from vqtok.errors import nearest as nearest_name  # `nearest` is a file of this package
+from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, perplexity
 from vqtok.quantizers.bsq import BinarySphericalQuantizer
 from vqtok.quantizers.ema import EMAQuantizer
@@ -64,7 +63,7 @@ def quantizer_options(method: str) -> dict[str, Any]:
     if not isinstance(method, str) or method not in QUANTIZERS:
         allowed = ", ".join(sorted(QUANTIZERS))
         raise ConfigurationError(
-            f"quantizer.type must be one of {allowed}, got {method!r}.{nearest_name(str(method), QUANTIZERS)}"
+            f"quantizer.type must be one of {allowed}, got {method!r}.{did_you_mean(str(method), QUANTIZERS)}"
         )
     options: dict[str, Any] = {}
     # A method takes the options of its parents; where it names one itself, its own default holds.

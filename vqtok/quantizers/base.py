@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError, did_you_mean
 
 __all__ = [
     "EACH",
@@ -99,7 +99,7 @@ def one_of(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> None:
     """Refuse a value that is not among the allowed ones, naming the nearest."""
     if value not in allowed:
         raise ConfigurationError(
-            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{nearest(str(value), allowed)}"
+            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{did_you_mean(str(value), allowed)}"
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, at_least_zero, straight_through
-from vqtok.quantizers.processes import mean_over_processes
+from vqtok.quantizers.distributed import mean_over_processes
 from vqtok.quantizers.soft_bits import bit_entropy
 
 __all__ = ["BitQuantizer", "bits_of", "codes_of", "mean_of_sums"]

@@ -8,7 +8,7 @@ start, and an entropy term over soft assignments (Yu et al. 2023, arXiv:2310.057
 
 The defaults are what measured best or as good: test MSE over variance with one option changed, 512 codes of dimension
 64, 1,000 steps of `vqtok train` at batch 32 with 200 of warm-up, CIFAR-10 (hidden_size 128) and MNIST (64), first 2,500
-test pictures, one run each:
+test images, one run each:
 
                               ema, CIFAR-10     ema, MNIST        vq, CIFAR-10      vq, MNIST
     defaults                  0.0648            0.0443            0.0682            0.0546
@@ -34,9 +34,9 @@ from torch.nn.functional import linear, normalize
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers.base import Quantizer, QuantizerOutput, at_least_zero, entropy, from_rows, one_of, to_rows
+from vqtok.quantizers.distributed import count_rows, mean_over_processes, pick_rows, random_numbers
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
-from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows, random_numbers
 
 __all__ = ["Chosen", "CodebookQuantizer"]
 

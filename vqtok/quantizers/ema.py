@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers.distributed import all_reduce_sum
 from vqtok.quantizers.nearest import NearestCodeQuantizer
-from vqtok.quantizers.processes import all_reduce_sum
 from vqtok.quantizers.restart import RestartingQuantizer
 
 __all__ = ["EMAQuantizer"]

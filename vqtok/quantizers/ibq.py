@@ -10,7 +10,7 @@ The paper's affinity is the inner product z C^T. The double quantization loss, w
 holds latents and codes together on both ways. The entropy term of the paper is `entropy_weight`.
 
 The defaults are not the paper's (metric=dot, temperature=1, no restart), whose codebook collapsed on CIFAR-10. Test MSE
-over variance and codes in use of 512 there, batch 32 at the loop's defaults, first 2,500 test pictures, one run each:
+over variance and codes in use of 512 there, batch 32 at the loop's defaults, first 2,500 test images, one run each:
 
     1,000 steps     metric=dot, temperature=1, restart_threshold=0              0.1891       9
     400 steps       metric=cosine, temperature=0.1, restart_threshold=0         0.1685      38

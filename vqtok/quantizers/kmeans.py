@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vqtok.quantizers.distributed import all_reduce_sum
 from vqtok.quantizers.lookup import nearest_codes
-from vqtok.quantizers.processes import all_reduce_sum
 
 __all__ = ["kmeans"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers.codebook import CodebookQuantizer
-from vqtok.quantizers.processes import all_reduce_sum, pick_rows, random_numbers
+from vqtok.quantizers.distributed import all_reduce_sum, pick_rows, random_numbers
 
 __all__ = ["RestartingQuantizer"]
 

@@ -28,15 +28,15 @@ DRAWINGS = {
         "names. Dark squares along the diagonal are families of similar codes; codes that are never used show in a "
         "colour of their own.",
     ),
-    "places": (
-        "use of codes by place on the grid",
-        "Where on the grid codes are used. Few codes at a place are a fault unless the pictures are alike there, as "
+    "positions": (
+        "use of codes by position on the grid",
+        "Where on the grid codes are used. Few codes at a position are a fault unless the images are alike there, as "
         "at the edges of digits on black paper.",
     ),
     "examples": (
-        "patches of pictures beside the codes that stand for them",
-        "What codes stand for: the places, framed, whose latents lie nearest to a code, each from another picture, "
-        "and what the decoder paints where every place has that code. The patches of a row should resemble each "
+        "patches of images beside the codes that stand for them",
+        "What codes stand for: the positions, framed, whose latents lie nearest to a code, each from another image, "
+        "and what the decoder decodes where every position has that code. The patches of a row should resemble each "
         "other inside the frame.",
     ),
 }
@@ -57,7 +57,7 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
         )
     codes = found["codebook_size"] * found["num_codebooks"]
     text = (
-        f"On {found['num_images']:,} pictures of <em>{escape(str(found['dataset']))}</em>, split "
+        f"On {found['num_images']:,} images of <em>{escape(str(found['dataset']))}</em>, split "
         f"<em>{escape(str(found['split']))}</em>: {found['codes_in_use']:,} of {codes:,} codes in use, "
         f"{found['dead_codes']:,} dead, perplexity {number(found['perplexity'])}. The 1% most used codes take "
         f"{found['share_of_top_percent']:.1%} of all positions."
@@ -74,7 +74,7 @@ def usage_over_training(run: Path) -> str:
     rows = read_metric_rows(run)
     seen = [
         Line(name, steps, shares)
-        for name, split in (("training, over the last pictures", "train"), ("held out", "test"))
+        for name, split in (("training, over the last images", "train"), ("held out", "test"))
         for steps, shares in [curve(rows, split, "usage", scale=100)]
         if steps
     ]

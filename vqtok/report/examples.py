@@ -1,4 +1,4 @@
-"""Codes beside the patches of pictures that they stand for."""
+"""Codes beside the patches of images that they stand for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = 1.7  # tiles, the width of what is written of a code
 
 
 def draw_examples(health: CodebookHealth) -> Figure:
-    """A row a code, the most used first: its share, what the decoder paints for it, and the patches nearest to it."""
+    """A row a code, the most used first: its share, what the decoder decodes for it, and the patches nearest to it."""
     examples = health.examples
     columns = NAMES + 1.5 + PATCHES
     width, height = columns * TILE, (len(examples) + HEAD) * TILE  # inches
@@ -31,13 +31,13 @@ def draw_examples(health: CodebookHealth) -> Figure:
     figure = Figure(figsize=whole)
     axes = figure.add_axes((MARGIN / whole[0], MARGIN / whole[1], width / whole[0], height / whole[1]))
     axes.set_axis_off()
-    axes.text(NAMES + 0.5 - GAP / 2, -0.12, "painted", ha="center", va="bottom")
-    axes.text(NAMES + 1.5, -0.12, "places of pictures whose latents lie nearest to the code", va="bottom")
+    axes.text(NAMES + 0.5 - GAP / 2, -0.12, "decoded", ha="center", va="bottom")
+    axes.text(NAMES + 1.5, -0.12, "positions of images whose latents lie nearest to the code", va="bottom")
     several = health.counts.shape[0] > 1
     for row, each in enumerate(examples):
         name = f"codebook {each.codebook + 1}\ncode {each.code:,}" if several else f"code {each.code:,}"
         axes.text(0, row + 0.5 - GAP / 2, f"{name}\n{100 * each.share:.2g}%", va="center", linespacing=1.3)
-        tiles = [(NAMES, each.painted), *((NAMES + 1.5 + i, patch) for i, patch in enumerate(each.patches))]
+        tiles = [(NAMES, each.decoded), *((NAMES + 1.5 + i, patch) for i, patch in enumerate(each.patches))]
         for left, pixels in tiles:
             side = 1 - GAP
             axes.imshow(in_colour(pixels), extent=(left, left + side, row + side, row), interpolation="nearest")
@@ -54,7 +54,7 @@ def draw_examples(health: CodebookHealth) -> Figure:
 def frame(
     axes: Axes, corner: tuple[float, float], side: float, inside: npt.NDArray[np.bool_], colour: str, width: float
 ) -> None:
-    """A line around the part of a square that is inside the picture."""
+    """A line around the part of a square that is inside the image."""
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) / inside.shape[1 - axis] * side for axis in (1, 0))
     pixel = side / len(inside)
     left, top = corner[0] + columns[0], corner[1] + rows[0]

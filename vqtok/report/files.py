@@ -10,7 +10,7 @@ import yaml
 
 from vqtok.errors import CheckpointError
 
-__all__ = ["newest_sheet", "read_json", "read_metric_rows", "read_yaml"]
+__all__ = ["newest_image_grid", "read_json", "read_metric_rows", "read_yaml"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def read_metric_rows(run: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged: every line must be an object with step and split") from error
 
 
-def newest_sheet(run: Path) -> Path | None:
-    """The sheet of pictures that training painted last, samples/step-000500.png."""
-    sheets = sorted((run / "samples").glob("step-*.png"), key=lambda path: int(path.stem.removeprefix("step-")))
-    return sheets[-1] if sheets else None
+def newest_image_grid(run: Path) -> Path | None:
+    """The image grid that training decoded last, samples/step-000500.png."""
+    grids = sorted((run / "samples").glob("step-*.png"), key=lambda path: int(path.stem.removeprefix("step-")))
+    return grids[-1] if grids else None

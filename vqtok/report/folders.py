@@ -85,10 +85,10 @@ def tokenizer_rows(folder: Path) -> Rows:
     times = f"{tokenizer.num_codebooks} times " if tokenizer.num_codebooks > 1 else ""
     dimensions = tokenizer.quantizer.code_dim
     rows = [
-        ("pictures", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
+        ("images", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
         ("grid", grid_text(tokenizer.grid, tokenizer.num_codebooks)),
         ("codebook", f"{times}{tokenizer.codebook_size:,} codes, for latents of {dimensions} dimensions"),
-        ("size", f"{bits:,.5g} bits a picture, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
+        ("size", f"{bits:,.5g} bits an image, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
         ("network", options_text(config.network)),
         ("quantizer", options_text(config.quantizer, without=("codebook_size", "code_dim"))),
         ("encoder", f"{parameters(tokenizer.encoder):,} parameters"),
@@ -142,7 +142,7 @@ def codes_rows(folder: Path) -> Rows:
     ]
     for split, dataset in splits.items():
         use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
-        rows.append((str(split), f"{len(dataset):,} pictures, {use}"))
+        rows.append((str(split), f"{len(dataset):,} images, {use}"))
     broken = read_broken(folder) if (folder / "codes.json").is_file() else []
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
@@ -191,7 +191,7 @@ def metrics_rows(path: Path) -> Rows:
     if not path.is_file():
         return [("metrics", "none: measure them with `vqtok evaluate`")]
     metrics = read_json(path)
-    where = f"{metrics.get('num_images'):,} pictures of {metrics.get('dataset')}, split {metrics.get('split')}"
+    where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 
@@ -202,7 +202,7 @@ def parameters(module: nn.Module) -> int:
 
 def grid_text(grid: tuple[int, int], num_codebooks: int) -> str:
     shape = [*grid, *([num_codebooks] if num_codebooks > 1 else [])]
-    return f"{' x '.join(map(str, shape))}, {math.prod(shape):,} codes a picture"
+    return f"{' x '.join(map(str, shape))}, {math.prod(shape):,} codes an image"
 
 
 def options_text(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:

@@ -51,7 +51,7 @@ STYLE: Any = {
 
 
 def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
-    """Write `frequencies.png`, `distances.png`, `places.png`, `examples.png` and `health.json`, each replacing its own.
+    """Write `frequencies.png`, `distances.png`, `positions.png`, `examples.png` and `health.json` over older ones.
 
     Returns:
         The files in this order.
@@ -155,16 +155,16 @@ def draw_distances(health: CodebookHealth) -> Figure:
     return figure
 
 
-def draw_places(health: CodebookHealth) -> Figure:
-    """Perplexity and number of codes at each place of the grid."""
+def draw_positions(health: CodebookHealth) -> Figure:
+    """Perplexity and number of codes at each position of the grid."""
     figure, panels = rows_of_panels(health, columns=2, height=3.4)
     for codebook, row in enumerate(panels):
-        measured = (("perplexity", health.place_perplexity), ("codes in use", health.codes_at_place))
+        measured = (("perplexity", health.position_perplexity), ("codes in use", health.codes_at_position))
         for axes, (name, values) in zip(row, measured, strict=True):
             draw_map(axes, values[codebook])
-            axes.set_title(panel_title(health, codebook, f"{name} at each place"))
+            axes.set_title(panel_title(health, codebook, f"{name} at each position"))
             figure.colorbar(axes.images[0], ax=axes, fraction=0.05)
-    blocks = f", squares of {health.block} x {health.block} places as one" if health.block > 1 else ""
+    blocks = f", squares of {health.block} x {health.block} positions as one" if health.block > 1 else ""
     figure.suptitle(f"Where on the grid codes are used, {where(health)}{blocks}", x=0.01, ha="left")
     return figure
 
@@ -183,7 +183,7 @@ def draw_map(axes: Axes, values: Any) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """No ticks and no edges around what is a picture."""
+    """No ticks and no edges around what is an image."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -204,12 +204,12 @@ def panel_title(health: CodebookHealth, codebook: int, text: str) -> str:
 
 def where(health: CodebookHealth) -> str:
     about = health.about
-    return f"{about['num_images']:,} pictures of {about['dataset']}, {about['split']}"
+    return f"{about['num_images']:,} images of {about['dataset']}, {about['split']}"
 
 
 DRAWINGS: dict[str, Callable[[CodebookHealth], Figure]] = {
     "frequencies": draw_frequencies,
     "distances": draw_distances,
-    "places": draw_places,
+    "positions": draw_positions,
     "examples": draw_examples,
 }

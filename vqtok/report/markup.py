@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from vqtok.errors import DataError
-from vqtok.report.pictures import data_uri
+from vqtok.report.images import data_uri
 
 __all__ = ["figure", "image", "number", "section"]
 
@@ -27,21 +27,21 @@ def image(
     caption: str = "",
     drawing: bool = False,
 ) -> str:
-    """A picture file as a figure, its rows named on the left; pixels stay sharp unless it is a drawing.
+    """An image file as a figure, its rows named on the left; pixels stay sharp unless it is a drawing.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing or no image.
     """
     try:
         with Image.open(path) as opened:
             opened.load()
             return figure(opened, alternative, names, narrow=narrow, caption=caption, drawing=drawing)
     except OSError as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}") from error
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
 def figure(
-    picture: Image.Image,
+    image: Image.Image,
     alternative: str,
     names: Sequence[str] = (),
     *,
@@ -52,10 +52,10 @@ def figure(
     labels = "".join(f"<span>{escape(name)}</span>" for name in names)
     side = f'<div class="classes">{labels}</div>' if names else ""
     told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    kinds = "narrow" if narrow else "wide", "sheet drawing" if drawing else "sheet"
+    kinds = "narrow" if narrow else "wide", "grid drawing" if drawing else "grid"
     return (
         f'<figure class="{kinds[0]}"><div class="{kinds[1]}">{side}'
-        f'<img alt="{escape(alternative)}" src="{data_uri(picture)}"></div>{told}</figure>'
+        f'<img alt="{escape(alternative)}" src="{data_uri(image)}"></div>{told}</figure>'
     )
 
 

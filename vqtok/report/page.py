@@ -1,6 +1,6 @@
 """One HTML page with the whole way on it, drawn from nothing but the files that the stages left on disk.
 
-The page holds its pictures and charts itself and asks nothing of the network, so that it can be mailed or opened from a
+The page holds its images and charts itself and asks nothing of the network, so that it can be mailed or opened from a
 disk. A stage whose folder is not given has no section.
 """
 
@@ -47,7 +47,7 @@ def write_report(
         codes: a codes folder of that tokenizer.
         health: the folder that `vqtok inspect --dataset` or `draw_health` wrote for that tokenizer.
         prior_run: a finished run folder of a prior over those codes.
-        samples: a sheet that `vqtok sample` painted, one row a class where the prior has classes.
+        samples: an image grid that `vqtok sample` decoded, one row a class where the prior has classes.
         stages: a JSON file {"stages": [{"command": ..., "seconds": ...}, ...]}.
 
     Raises:
@@ -89,11 +89,11 @@ def write_report(
 def lead(run: Path, tokenizer: VQTokenizer) -> str:
     """What the tokenizer does, in a sentence."""
     height, width = tokenizer.config.size
-    dataset = Path(str(read_yaml(run / "config.yaml").get("dataset", "pictures"))).name
+    dataset = Path(str(read_yaml(run / "config.yaml").get("dataset", "images"))).name
     grid = " &times; ".join(map(str, tokenizer.grid))
     return (
-        f"A tokenizer turned pictures of <em>{escape(dataset)}</em>, {height} &times; {width} pixels each, into grids "
-        f"of {grid} codes out of {tokenizer.codebook_size:,}, and back into pictures."
+        f"A tokenizer turned images of <em>{escape(dataset)}</em>, {height} &times; {width} pixels each, into grids "
+        f"of {grid} codes out of {tokenizer.codebook_size:,}, and back into images."
     )
 
 
@@ -102,13 +102,13 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
     metrics = read_json(run / "model" / "metrics.json") if (run / "model" / "metrics.json").is_file() else {}
     bits = tokenizer.codes_per_image * math.log2(tokenizer.codebook_size)
     raw = math.prod(tokenizer.config.size) * tokenizer.config.num_channels * 8
-    shown = [("Size of a picture", f"{bits:,.4g} bits", f"1/{raw / bits:.3g} of its raw pixels")]
+    shown = [("Size of an image", f"{bits:,.4g} bits", f"1/{raw / bits:.3g} of its raw pixels")]
     if metrics:
         shown += [
             (
                 "Error / variance",
                 number(metrics["mse_over_variance"]),
-                f"on {metrics['num_images']:,} pictures",
+                f"on {metrics['num_images']:,} images",
             ),
             ("PSNR", number(metrics["psnr"], " dB"), "of the mean squared error"),
             ("SSIM", number(metrics["ssim"]), "1 is identical"),

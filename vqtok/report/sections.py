@@ -12,9 +12,9 @@ import numpy as np
 
 from vqtok.evaluation import CodeUse, count_codes
 from vqtok.report.charts import Line, bar_chart, line_chart
-from vqtok.report.files import newest_sheet, read_json, read_metric_rows
+from vqtok.report.files import newest_image_grid, read_json, read_metric_rows
+from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
-from vqtok.report.pictures import code_sheet
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["code_grids", "code_use", "drawn_samples", "prior_training", "reconstructions", "training"]
@@ -23,15 +23,15 @@ GRIDS_SHOWN = 12
 
 
 def reconstructions(run: Path) -> str:
-    """The sheet that training painted last."""
-    sheet = newest_sheet(run)
-    if sheet is None:
+    """The image grid that training decoded last."""
+    grid = newest_image_grid(run)
+    if grid is None:
         return ""
     return section(
         "Reconstructions",
-        "Held-out pictures that the tokenizer never saw in training. Under each row of originals, the same pictures "
+        "Held-out images that the tokenizer never saw in training. Under each row of originals, the same images "
         "after a trip through the codes.",
-        image(sheet, "rows of originals, each over the row of their reconstructions"),
+        image(grid, "rows of originals, each over the row of their reconstructions"),
     )
 
 
@@ -58,7 +58,7 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         y_label="perplexity of the codes",
         levels={f"all {tokenizer.codebook_size:,} codes used alike": tokenizer.codebook_size},
     )
-    end = f" It ended at {test[-1]['mse']:.4g} on held-out pictures." if test else ""
+    end = f" It ended at {test[-1]['mse']:.4g} on held-out images." if test else ""
     return section(
         "Training the tokenizer",
         f"The error falls as encoder, codebook and decoder learn together.{end} Perplexity tells how many codes, "
@@ -83,27 +83,27 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
         y_label="share of all positions, %",
         levels={"if all were used alike": 100 / tokenizer.codebook_size},
     )
-    pictures = sum(len(codes) for codes in grids.values())
+    images = sum(len(codes) for codes in grids.values())
     return section(
         "Use of the codes",
-        f"Of {counts.size:,} codes, {use.codes_in_use:,} occur in {pictures:,} pictures, with a perplexity of "
+        f"Of {counts.size:,} codes, {use.codes_in_use:,} occur in {images:,} images, with a perplexity of "
         f"{use.perplexity:.4g}.",
         f'<div class="narrow">{chart}</div>',
     )
 
 
 def code_grids(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
-    """Grids in false colours under the pictures that they decode to."""
+    """Grids in false colours under the images that they decode to."""
     split = "test" if "test" in grids else next(iter(grids))
     codes = grids[split][:GRIDS_SHOWN]
     if not len(codes):
         return ""
-    sheet = code_sheet(tokenizer, codes, columns=GRIDS_SHOWN)
+    grid = code_image_grid(tokenizer, codes, columns=GRIDS_SHOWN)
     return section(
-        "Pictures as codes",
-        f"What the prior reads: the grid of codes under each picture that it decodes to, from the split "
+        "Images as codes",
+        f"What the prior reads: the grid of codes under each image that it decodes to, from the split "
         f"<em>{escape(split)}</em>. One square is one code; codes whose vectors are close have similar colours.",
-        figure(sheet, "decoded pictures over their grids of codes"),
+        figure(grid, "decoded images over their grids of codes"),
     )
 
 
@@ -129,19 +129,19 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
     return section(
         "Training the prior",
         "The prior learns which code follows those before it, given the class where there is one. Every bit below the "
-        "dashed lines is something it knows about how the codes of a picture hang together.",
+        "dashed lines is something it knows about how the codes of an image hang together.",
         f'<div class="narrow">{chart}</div>',
     )
 
 
-def drawn_samples(sheet: Path, prior_run: Path | None) -> str:
-    """Pictures that were never there, each row with the name of its class where there are classes."""
+def drawn_samples(grid: Path, prior_run: Path | None) -> str:
+    """Images that were never there, each row with the name of its class where there are classes."""
     names = read_json(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
     told = " Each row is one class." if names else ""
     return section(
         "Samples",
-        f"Nobody drew these. The prior drew their codes one after another, and the tokenizer painted them.{told}",
-        image(sheet, "pictures drawn from the prior", names or (), narrow=True),
+        f"Nobody drew these. The prior drew their codes one after another, and the tokenizer decoded them.{told}",
+        image(grid, "images drawn from the prior", names or (), narrow=True),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from vqtok.errors import CheckpointError, ConfigurationError, nearest
+from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.networks import network_options
 from vqtok.quantizers import quantizer_options
 
@@ -37,10 +37,10 @@ class VQTokenizerConfig(PreTrainedConfig):
     """Configuration of a VQTokenizer.
 
     Args:
-        image_size: height and width in pixels that pictures are brought to before they are tokenized; one number
+        image_size: height and width in pixels that images are brought to before they are tokenized; one number
             stands for both.
-        num_channels: 1 for grey, 3 for RGB; pictures need one of these, tensors may have any number.
-        resample: how pictures are resized, one of RESAMPLES.
+        num_channels: 1 for grey, 3 for RGB; images need one of these, tensors may have any number.
+        resample: how images are resized, one of RESAMPLES.
         network: `{"type": "conv", ...}` with options of vqtok.networks.
         quantizer: `{"type": "ema", ...}` with options of vqtok.quantizers.
 
@@ -63,7 +63,7 @@ class VQTokenizerConfig(PreTrainedConfig):
             if key not in INHERITED_KEYS:
                 raise ConfigurationError(
                     f"{key!r} is not a key of a vqtok configuration, which has {', '.join(OWN_KEYS)}."
-                    f"{nearest(key, OWN_KEYS)}"
+                    f"{did_you_mean(key, OWN_KEYS)}"
                 )
         super().__post_init__(**kwargs)
         size = 32 if self.image_size is None else self.image_size
@@ -95,7 +95,7 @@ class VQTokenizerConfig(PreTrainedConfig):
         if self.resample not in RESAMPLES:
             raise ConfigurationError(
                 f"resample must be one of {', '.join(RESAMPLES)}, got {self.resample!r}."
-                f"{nearest(self.resample, RESAMPLES)}"
+                f"{did_you_mean(self.resample, RESAMPLES)}"
             )
         check_divisible(height, width, self.downsample_factor)
 
@@ -115,7 +115,7 @@ class VQTokenizerConfig(PreTrainedConfig):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to a picture before it is encoded: enough to do the same elsewhere."""
+        """What is done to an image before it is encoded: enough to do the same elsewhere."""
         return {
             "image_size": list(self.size),
             "num_channels": self.num_channels,
@@ -126,7 +126,7 @@ class VQTokenizerConfig(PreTrainedConfig):
 
 
 def check_divisible(height: int, width: int, factor: int) -> None:
-    """Refuse a picture size that does not divide into a grid, naming the two nearest that do."""
+    """Refuse an image size that does not divide into a grid, naming the two nearest that do."""
     if factor < 1:
         raise ConfigurationError(f"network.downsample_factor must be a power of two, got {factor}")
     if height % factor == 0 and width % factor == 0 and min(height, width) > 0:
@@ -135,7 +135,7 @@ def check_divisible(height: int, width: int, factor: int) -> None:
     larger = [max(factor, -(-side // factor) * factor) for side in (height, width)]
     near = " or ".join(dict.fromkeys(f"{high}x{wide}" for high, wide in (smaller, larger)))
     raise ConfigurationError(
-        f"a picture of {height}x{width} pixels does not divide by the downsample factor {factor}; "
+        f"an image of {height}x{width} pixels does not divide by the downsample factor {factor}; "
         f"the nearest sizes that do: {near}"
     )
 
@@ -162,7 +162,7 @@ def fill_options(
     for name, value in given.items():
         if name not in ("type", *sections, *options):
             inner = [key for key in sections if name in options[key]]
-            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else nearest(str(name), options)
+            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else did_you_mean(str(name), options)
             raise ConfigurationError(
                 f"{section}.{name} is not an option of {section}.type {kind!r}, "
                 f"which has {', '.join(sorted(options))}.{meant}"

@@ -1,7 +1,7 @@
-"""The Hugging Face image processor of a tokenizer: pictures to pixels in [-1, 1], and back.
+"""The Hugging Face image processor of a tokenizer: images to pixels in [-1, 1], and back.
 
-It reads and resizes with `vqtok.data.pictures`, as everything else in this project does, so that its pixels equal those
-of training and tokenizing bit for bit. Pictures stay uint8 until they are stacked and are normalised once for all,
+It reads and resizes with `vqtok.data.images`, as everything else in this project does, so that its pixels equal those
+of training and tokenizing bit for bit. Images stay uint8 until they are stacked and are normalised once for all,
 where the stock loop of `PilBackend` works on each one as an array of floats.
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
 
+from vqtok.data.images import RESAMPLING, image_array
 from vqtok.data.loading import to_pixels
-from vqtok.data.pictures import RESAMPLING, picture_array
-from vqtok.errors import ConfigurationError, DataError, nearest
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
 __all__ = ["VQImageProcessor"]
 
@@ -37,7 +37,7 @@ SERVICE = ("image_processor_type", "processor_class", "feature_extractor_type", 
 
 
 class VQImageProcessor(PilBackend):
-    """Pictures to pixels, as one tokenizer was trained on them.
+    """Images to pixels, as one tokenizer was trained on them.
 
     Args:
         size: {"height": H, "width": W}, or (H, W), or one number for both.
@@ -70,7 +70,7 @@ class VQImageProcessor(PilBackend):
         self.resample = _resampling(resample)
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Pixels of one or several pictures.
+        """Pixels of one or several images.
 
         Args:
             images: a path, bytes, PIL image, uint8 or [0, 1] float array (H, W) or (H, W, C), the same as a tensor
@@ -82,11 +82,11 @@ class VQImageProcessor(PilBackend):
             `pixel_values`: float32 (B, C, H, W) in [-1, 1].
 
         Raises:
-            DataError: a picture that is missing, broken or out of range, or no picture at all.
+            DataError: an image that is missing, broken or out of range, or no image at all.
             ConfigurationError: an argument that does not exist or makes no sense.
         """
         if args:
-            raise ConfigurationError("only the pictures are given by position; name every other argument")
+            raise ConfigurationError("only the images are given by position; name every other argument")
         tensor_type = kwargs.pop("return_tensors", None) or "pt"
         size = _height_and_width(kwargs.pop("size", self.size))
         num_channels = kwargs.pop("num_channels", self.num_channels)
@@ -96,16 +96,16 @@ class VQImageProcessor(PilBackend):
             raise ConfigurationError(f"return_tensors must be 'pt' or 'np', got {tensor_type!r}")
         flat = list(_flatten(images))
         if not flat:
-            raise DataError("there are no pictures in the list; give at least one")
+            raise DataError("there are no images in the list; give at least one")
         pixels = np.stack(
-            [picture_array(image, num_channels=num_channels, size=size, resample=resample) for image in flat]
+            [image_array(image, num_channels=num_channels, size=size, resample=resample) for image in flat]
         )
         return BatchFeature({"pixel_values": to_pixels(torch.from_numpy(pixels))}, tensor_type=tensor_type)
 
     def post_process(self, pixels: Tensor) -> list[Image.Image]:
-        """Paint pixels (B, C, H, W) in [-1, 1], C 1 or 3: one PIL image (L or RGB) each. Values outside are clamped."""
+        """Turn pixels (B, C, H, W) in [-1, 1], C 1 or 3 into PIL images (L or RGB); values outside are clamped."""
         if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-            raise DataError(f"pixels must be (B, C, H, W) with C 1 or 3 to be painted, got {tuple(pixels.shape)}")
+            raise DataError(f"pixels must be (B, C, H, W) with C 1 or 3 to be decoded, got {tuple(pixels.shape)}")
         levels = pixels.detach().to("cpu", torch.float32).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         arrays = levels.permute(0, 2, 3, 1).contiguous().numpy()
         return [Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array) for array in arrays]
@@ -133,7 +133,7 @@ def _flatten(images: Any) -> Iterable[Any]:
         yield images
     else:
         raise DataError(
-            f"cannot read pictures from {type(images).__name__}; give paths, PIL images, arrays or tensors, or a list"
+            f"cannot read images from {type(images).__name__}; give paths, PIL images, arrays or tensors, or a list"
         )
 
 
@@ -147,7 +147,7 @@ def _arrays(images: Tensor) -> Iterable[np.ndarray[Any, Any]]:
                 "pixels that are already in [-1, 1] go to the model's encode()"
             )
     if images.ndim not in (2, 3, 4):
-        raise DataError(f"a tensor of pictures must be (H, W), (C, H, W) or (B, C, H, W), got {tuple(images.shape)}")
+        raise DataError(f"a tensor of images must be (H, W), (C, H, W) or (B, C, H, W), got {tuple(images.shape)}")
     batch = images if images.ndim == 4 else images[None]
     for image in batch.detach().cpu():
         yield (image if image.ndim == 2 or image.shape[0] not in (1, 3, 4) else image.permute(1, 2, 0)).numpy()
@@ -158,7 +158,8 @@ def _check_fixed(given: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key not in FIXED:
             raise ConfigurationError(
-                f"{key} is no argument of VQImageProcessor; it takes {', '.join(allowed[:4])}.{nearest(key, allowed)}"
+                f"{key} is no argument of VQImageProcessor; it takes {', '.join(allowed[:4])}."
+                f"{did_you_mean(key, allowed)}"
             )
         values = value if isinstance(value, list | tuple) else [value]
         if value is not None and any(item != FIXED[key] for item in values):
@@ -178,6 +179,7 @@ def _height_and_width(size: Any) -> tuple[int, int]:
 def _resampling(name: Any) -> str:
     if name not in RESAMPLING:
         raise ConfigurationError(
-            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {name!r}.{nearest(str(name), RESAMPLING)}"
+            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {name!r}."
+            f"{did_you_mean(str(name), RESAMPLING)}"
         )
     return str(name)

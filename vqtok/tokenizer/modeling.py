@@ -1,4 +1,4 @@
-"""The tokenizer as a Hugging Face model: pictures to codes and back. van den Oord et al. 2017, arXiv:1711.00937."""
+"""The tokenizer as a Hugging Face model: images to codes and back. van den Oord et al. 2017, arXiv:1711.00937."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ class VQTokenizer(PreTrainedModel):
         return pixels
 
     def tokenize(self, images: Any) -> Tensor:
-        """Codes of pictures: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
+        """Codes of images: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
         return self.encode(self.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device))
 
     def detokenize(self, codes: Tensor) -> list[Image.Image]:
-        """Pictures of codes (B, h, w) or (B, h, w, Q)."""
+        """Images of codes (B, h, w) or (B, h, w, Q)."""
         return self.image_processor.post_process(self.decode(codes))
 
     @property
@@ -155,12 +155,12 @@ class VQTokenizer(PreTrainedModel):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to a picture before it is encoded, as JSON types."""
+        """What is done to an image before it is encoded, as JSON types."""
         return self.config.preprocessing
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the code grid of a picture of the configured size."""
+        """Height and width of the code grid of an image of the configured size."""
         height, width = self.config.size
         return height // self.config.downsample_factor, width // self.config.downsample_factor
 
@@ -183,7 +183,7 @@ class VQTokenizer(PreTrainedModel):
     def fingerprint(self) -> str:
         """sha256, as hex, over what decides the codes: encoder, codebook and preprocessing, in their present types.
 
-        Two tokenizers with one fingerprint give one picture the same codes. A model cast to another type gives other
+        Two tokenizers with one fingerprint give one image the same codes. A model cast to another type gives other
         codes here and there, and so has another fingerprint.
         """
         tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}

@@ -1,15 +1,15 @@
-"""From pictures to a tokenizer and from codes to a prior: two loops, their configuration and their checkpoints."""
+"""From images to a tokenizer and from codes to a prior: two loops, their configuration and their checkpoints."""
 
 from __future__ import annotations
 
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import resolve_config, resume_config
-from vqtok.training.tokenizer import TrainingResult, open_pictures, train_tokenizer
+from vqtok.training.tokenizer import TrainingResult, open_training_images, train_tokenizer
 
 __all__ = [
     "TokenizerTrainingConfig",
     "TrainingResult",
-    "open_pictures",
+    "open_training_images",
     "resolve_config",
     "resume_config",
     "train_tokenizer",

@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its place and renamed when it is complete, so that a run that is cut off never leaves one
 that looks good and is not. It holds what the next step depends on: weights, codebook buffers, optimizer, the random
-numbers of every process, and the step, which decides the learning rate and the place in the data.
+numbers of every process, and the step, which decides the learning rate and the position in the data.
 """
 
 from __future__ import annotations

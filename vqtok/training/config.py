@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.networks import build_networks, network_options
 from vqtok.quantizers import build_quantizer, quantizer_options
 from vqtok.tokenizer.configuration import RESAMPLES, fill_options
@@ -35,7 +35,7 @@ class LoopConfig:
         precision: "no" (float32), "bf16" or "fp16" autocast.
         compile: run the model through torch.compile.
         seed: of weights, order of examples and noise.
-        num_workers: processes that decode pictures, where they are not held in memory.
+        num_workers: processes that decode images, where they are not held in memory.
         log_every, eval_every, checkpoint_every: in steps.
         keep_checkpoints: newest ones kept.
         tracker: "none", "tensorboard", "trackio" or "wandb".
@@ -83,15 +83,15 @@ class TokenizerTrainingConfig(LoopConfig):
 
     Args:
         dataset: what `vqtok.data.open_images` takes.
-        revision: of a Hub data set.
+        revision: of a Hub dataset.
         image_column, label_column: names, where the feature types do not decide.
-        test_share: of the training pictures, held out where the data has no test split.
-        image_size: pixels, one number or [height, width]; null takes the pictures' own where they all agree.
-        num_channels: 1 or 3; null takes the pictures' own.
-        resample: how pictures are resized.
+        test_share: of the training images, held out where the data has no test split.
+        image_size: pixels, one number or [height, width]; null takes the images' own where they all agree.
+        num_channels: 1 or 3; null takes the images' own.
+        resample: how images are resized.
         network, quantizer: as in VQTokenizerConfig, what is left out filled with defaults.
-        eval_images: held-out pictures looked at during training; 0 looks at all.
-        usage_window: training pictures, over all processes, that the use of the codes is counted over.
+        eval_images: held-out images looked at during training; 0 looks at all.
+        usage_window: training images, over all processes, that the use of the codes is counted over.
         usage_warning: the log warns when the share of codes in use over that window falls under this; 0 never warns.
     """
 
@@ -134,4 +134,6 @@ def at_least(name: str, value: float, smallest: float) -> None:
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{nearest(value, allowed)}")
+        raise ConfigurationError(
+            f"{name} must be one of {', '.join(allowed)}, got {value!r}.{did_you_mean(value, allowed)}"
+        )

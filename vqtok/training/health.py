@@ -1,6 +1,6 @@
-"""Whether the codebook is alive in training: the use of its codes over the last pictures, not over the last batch.
+"""Whether the codebook is alive in training: the use of its codes over the last images, not over the last batch.
 
-A batch of 32 pictures of 64 positions holds 2,048 codes and cannot show that 8,192 are in use. So every batch's codes
+A batch of 32 images of 64 positions holds 2,048 codes and cannot show that 8,192 are in use. So every batch's codes
 are counted on the device into the newest of a ring of buckets, each of which holds the counts of some steps; a new
 bucket takes the place of the oldest. Nothing there waits for the host, and processes meet only when somebody looks.
 """
@@ -51,25 +51,25 @@ def attainable_usage(counts: Tensor) -> float:
 
 
 class CodeUseWindow:
-    """How often each code was used over the last pictures of all processes.
+    """How often each code was used over the last images of all processes.
 
     A bucket holds the steps of a sixteenth of the window, at least one, and the window as many buckets as fit. So a
-    full window never holds more than `pictures`, or one batch where that is more, and less by under two buckets.
+    full window never holds more than `images`, or one batch where that is more, and less by under two buckets.
 
     Args:
         num_codebooks, codebook_size: Q and K.
-        pictures: N, the length of the window.
-        batch_size: pictures of a step, over all processes and accumulated parts.
+        images: N, the length of the window.
+        batch_size: images of a step, over all processes and accumulated parts.
         accelerator: says where the counts lie and which processes to add.
     """
 
     def __init__(
-        self, *, num_codebooks: int, codebook_size: int, pictures: int, batch_size: int, accelerator: Accelerator
+        self, *, num_codebooks: int, codebook_size: int, images: int, batch_size: int, accelerator: Accelerator
     ) -> None:
         self.accelerator = accelerator
         self.batch_size = batch_size
-        self.steps_a_bucket = max(1, pictures // (BUCKETS * batch_size))
-        buckets = max(1, pictures // (self.steps_a_bucket * batch_size))
+        self.steps_a_bucket = max(1, images // (BUCKETS * batch_size))
+        buckets = max(1, images // (self.steps_a_bucket * batch_size))
         self.counts = torch.zeros(buckets, num_codebooks, codebook_size, dtype=torch.int64, device=accelerator.device)
         self.steps = 0
 
@@ -89,8 +89,8 @@ class CodeUseWindow:
         return self.steps >= len(self.counts) * self.steps_a_bucket
 
     @property
-    def pictures(self) -> int:
-        """Pictures of all processes that are in the window now."""
+    def images(self) -> int:
+        """Images of all processes that are in the window now."""
         in_newest = (self.steps - 1) % self.steps_a_bucket + 1
         return min(self.steps, (len(self.counts) - 1) * self.steps_a_bucket + in_newest) * self.batch_size
 
@@ -120,7 +120,7 @@ class CodeUseWindow:
 class UsageAlarm:
     """Says when too few codes are in use, once until enough were in use again.
 
-    Too few are less than `usage_warning` times what even use of all codes would show over as many pictures. The window
+    Too few are less than `usage_warning` times what even use of all codes would show over as many images. The window
     has to be full, so that the codes that happened to come first are no alarm; at the end of a run it is looked at as
     it is.
     """
@@ -141,7 +141,7 @@ class UsageAlarm:
         of = f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({usage:.1%})"
         even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
         return (
-            f"step {step}: {of} over the last {window.pictures:,} pictures{even}, under usage_warning "
+            f"step {step}: {of} over the last {window.images:,} images{even}, under usage_warning "
             f"{self.config.usage_warning:g}. Try {', '.join(remedies(self.config))}"
         )
 

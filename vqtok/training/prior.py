@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vqtok.data import picture_grid
+from vqtok.data import image_grid
 from vqtok.data.loading import training_order
 from vqtok.errors import DataError
 from vqtok.priors import (
@@ -42,7 +42,7 @@ from vqtok.training.tokenizer import TrainingResult
 
 __all__ = ["train_prior"]
 
-SHOWN_A_ROW = 10  # samples of one class on a sheet, for at most as many classes
+SHOWN_A_ROW = 10  # samples of one class on an image grid, for at most as many classes
 
 
 class PriorLoss(nn.Module):
@@ -71,7 +71,7 @@ def train_prior(
         config: `config.codes` only says where the grids came from; they are given here.
         binding: the tokenizer the codes belong to, and their classes; without classes, labels are not looked at.
         train, test: images to learn from and held-out ones to look at.
-        tokenizer: paints samples at each evaluation, where given.
+        tokenizer: decodes samples at each evaluation, where given.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
 
     Raises:
@@ -163,7 +163,7 @@ def train_prior(
                 test_metrics = evaluate(accelerator, prior, test, config) | {"unigram_bits_per_code": unigram}
                 log(step, "test", test_metrics)
                 if accelerator.is_main_process and tokenizer is not None:
-                    paint_samples(prior, tokenizer, config.seed, run / "samples" / f"step-{step:06d}.png")
+                    save_samples(prior, tokenizer, config.seed, run / "samples" / f"step-{step:06d}.png")
                 model.train()
                 began = time.perf_counter()
 
@@ -216,14 +216,14 @@ def evaluate(accelerator: Accelerator, prior: Prior, grids: CodeGrids, config: P
     return {"loss": nats_sum / codes_sum, "bits_per_code": nats_sum / codes_sum / math.log(2)}
 
 
-def paint_samples(prior: Prior, tokenizer: Detokenizer, seed: int, path: Path) -> None:
-    """Write a sheet of samples, each row of one class; always of the same random numbers, so that sheets compare."""
+def save_samples(prior: Prior, tokenizer: Detokenizer, seed: int, path: Path) -> None:
+    """Write a grid of samples, each row of one class; always of the same random numbers, so that grids compare."""
     classes = range(min(PriorBinding.from_config(prior.config).num_classes, SHOWN_A_ROW))
     labels = [label for label in classes for _ in range(SHOWN_A_ROW)] or None
-    pictures = generate(prior, tokenizer, num_images=len(labels or range(SHOWN_A_ROW**2)), labels=labels, seed=seed)
+    images = generate(prior, tokenizer, num_images=len(labels or range(SHOWN_A_ROW**2)), labels=labels, seed=seed)
     path.parent.mkdir(exist_ok=True)
-    scale = max(1, 64 // max(pictures[0].size))
-    picture_grid(pictures, columns=SHOWN_A_ROW, scale=scale).save(path)
+    scale = max(1, 64 // max(images[0].size))
+    image_grid(images, columns=SHOWN_A_ROW, scale=scale).save(path)
 
 
 def save_prior(prior: Prior, run: Path) -> None:

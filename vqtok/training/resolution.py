@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from vqtok.errors import ConfigurationError, nearest
+from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.training.config import LoopConfig
 from vqtok.training.runs import replace_text
 
@@ -132,7 +132,7 @@ def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -
     known = {f.name: f for f in fields(kind)}
     head, *path = name.split(".")
     if head not in known:
-        raise ConfigurationError(f"{name!r} is not a configuration key.{nearest(head, known)}")
+        raise ConfigurationError(f"{name!r} is not a configuration key.{did_you_mean(head, known)}")
     if get_origin(get_type_hints(kind)[head]) is dict:
         put_entry(values[head], path, name, value)
     elif path:

@@ -14,12 +14,12 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from vqtok.data import (
+    ImageDataset,
     ImageSource,
-    Pictures,
+    image_grid,
     native_format,
     open_splits,
     ordered_batches,
-    picture_grid,
     to_pixels,
     training_batches,
 )
@@ -38,9 +38,9 @@ from vqtok.training.loop import (
 from vqtok.training.resolution import save_config
 from vqtok.training.runs import MetricsFile, prepare_run
 
-__all__ = ["TrainingResult", "open_pictures", "train_tokenizer"]
+__all__ = ["TrainingResult", "open_training_images", "train_tokenizer"]
 
-SHOWN = 32  # pictures on a sheet of originals over reconstructions
+SHOWN = 32  # images on an image grid of originals over reconstructions
 SHOWN_A_ROW = 16
 
 
@@ -61,10 +61,10 @@ class TrainingResult:
     stopped_by: Signals | None
 
 
-def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
-    """The training and test pictures, and the configuration with the size and channels that the pictures decide.
+def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
+    """The training and test images, and the configuration with the size and channels that the images decide.
 
-    A size that the pictures decide is cut to a multiple of the downsample factor.
+    A size that the images decide is cut to a multiple of the downsample factor.
     """
     train, test = open_splits(
         config.dataset,
@@ -88,7 +88,7 @@ def open_pictures(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingCon
 
 def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
     """The part of a run's configuration that is saved with the weights."""
-    assert config.num_channels is not None  # open_pictures has set it
+    assert config.num_channels is not None  # open_training_images has set it
     return VQTokenizerConfig(
         image_size=config.image_size,
         num_channels=config.num_channels,
@@ -104,13 +104,13 @@ def train_tokenizer(
     """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
 
     Args:
-        config: with image_size and num_channels set, see `open_pictures`.
-        train, test: pictures to learn from and held-out ones to look at.
+        config: with image_size and num_channels set, see `open_training_images`.
+        train, test: images to learn from and held-out ones to look at.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
-        DataError: pictures that cannot be read, or fewer than one batch.
+        DataError: images that cannot be read, or fewer than one batch.
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
     """
@@ -119,8 +119,8 @@ def train_tokenizer(
     accelerator = build_accelerator(config)
     set_seed(config.seed)
     model = VQTokenizer(model_config(config))
-    train_pictures, test_pictures = (
-        Pictures(
+    train_images, test_images = (
+        ImageDataset(
             source,
             image_size=model.config.size,
             num_channels=model.config.num_channels,
@@ -131,7 +131,7 @@ def train_tokenizer(
     start = step_of(newest) if newest else 0
     parts = accelerator.num_processes * config.gradient_accumulation_steps
     batches = training_batches(
-        train_pictures,
+        train_images,
         batch_size=config.batch_size // parts,
         seed=config.seed,
         start_step=start * config.gradient_accumulation_steps,
@@ -155,7 +155,7 @@ def train_tokenizer(
     window = CodeUseWindow(
         num_codebooks=accelerator.unwrap_model(model).num_codebooks,
         codebook_size=accelerator.unwrap_model(model).codebook_size,
-        pictures=config.usage_window,
+        images=config.usage_window,
         batch_size=config.batch_size,
         accelerator=accelerator,
     )
@@ -172,7 +172,7 @@ def train_tokenizer(
 
     step, test_metrics = start, {}
     losses = LossWindow()
-    pictures_seen, began = 0, time.perf_counter()
+    images_seen, began = 0, time.perf_counter()
     progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
     model.train()
     with stop_on_signals() as stop, progress:
@@ -192,7 +192,7 @@ def train_tokenizer(
                 losses.add({"loss": output.loss, **output.losses})
                 window.add(output.codes)
             step += 1
-            pictures_seen += config.batch_size
+            images_seen += config.batch_size
             progress.update()
             last, stopping = step == config.steps, stop(accelerator, step)
 
@@ -201,21 +201,21 @@ def train_tokenizer(
                 counts = window.totals()
                 row = losses.close(accelerator, step) | code_use(counts)
                 row["learning_rate"] = learning_rate_at(step - 1, config)
-                row["pictures_per_second"] = pictures_seen / (time.perf_counter() - began)
+                row["images_per_second"] = images_seen / (time.perf_counter() - began)
                 log(step, "train", row)
                 progress.set_postfix_str(summary(row))
                 warning = alarm.look(window, counts, step, last=last)
                 if warning and metrics_file:
                     tqdm.write(f"warning: {warning}", file=sys.stderr)
                     metrics_file.add(step, "note", {"note": warning})
-                pictures_seen, began = 0, time.perf_counter()
+                images_seen, began = 0, time.perf_counter()
 
             if step % config.eval_every == 0 or last:
                 plain = accelerator.unwrap_model(model)
-                test_metrics = evaluate(accelerator, plain, test_pictures, config)
+                test_metrics = evaluate(accelerator, plain, test_images, config)
                 log(step, "test", test_metrics)
                 if accelerator.is_main_process:
-                    paint_samples(accelerator, plain, test_pictures, run / "samples" / f"step-{step:06d}.png")
+                    save_samples(accelerator, plain, test_images, run / "samples" / f"step-{step:06d}.png")
                 model.train()
                 began = time.perf_counter()
 
@@ -228,7 +228,7 @@ def train_tokenizer(
 
     finished = step == config.steps
     if finished and not test_metrics:  # resumed when there was nothing left to do
-        test_metrics = evaluate(accelerator, accelerator.unwrap_model(model), test_pictures, config)
+        test_metrics = evaluate(accelerator, accelerator.unwrap_model(model), test_images, config)
     if finished and accelerator.is_main_process:
         save_model(accelerator.unwrap_model(model), run)
     accelerator.wait_for_everyone()
@@ -241,24 +241,24 @@ def train_tokenizer(
 def summary(row: dict[str, float]) -> str:
     """What the progress bar says of the last steps."""
     return (
-        f"{row['pictures_per_second']:.0f} pictures/s, loss {row['loss']:.4f}, reconstruction "
+        f"{row['images_per_second']:.0f} images/s, loss {row['loss']:.4f}, reconstruction "
         f"{row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
     )
 
 
 @torch.no_grad()
 def evaluate(
-    accelerator: Accelerator, model: VQTokenizer, pictures: Pictures, config: TokenizerTrainingConfig
+    accelerator: Accelerator, model: VQTokenizer, images: ImageDataset, config: TokenizerTrainingConfig
 ) -> dict[str, float]:
-    """Reconstruction error and code use on held-out pictures; every process takes its share of the batches.
+    """Reconstruction error and code use on held-out images; every process takes its share of the batches.
 
     `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
     counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
-    limit = min(len(pictures), config.eval_images or len(pictures))
-    for index, batch in enumerate(ordered_batches(pictures, batch_size=128, num_workers=config.num_workers)):
+    limit = min(len(images), config.eval_images or len(images))
+    for index, batch in enumerate(ordered_batches(images, batch_size=128, num_workers=config.num_workers)):
         if index * 128 >= limit:
             break
         if index % accelerator.num_processes != accelerator.process_index:
@@ -280,17 +280,17 @@ def evaluate(
 
 
 @torch.no_grad()
-def paint_samples(accelerator: Accelerator, model: VQTokenizer, pictures: Pictures, path: Path) -> None:
-    """Write a sheet: rows of held-out originals, each over the row of their reconstructions."""
+def save_samples(accelerator: Accelerator, model: VQTokenizer, images: ImageDataset, path: Path) -> None:
+    """Write an image grid: rows of held-out originals, each over the row of their reconstructions."""
     model.eval()
-    shown = min(SHOWN, len(pictures))
+    shown = min(SHOWN, len(images))
     columns = min(SHOWN_A_ROW, shown)
     chosen = list(range(shown // columns * columns))  # whole rows
-    pixels = to_pixels(pictures.__getitems__(chosen)["pixels"].to(accelerator.device))
+    pixels = to_pixels(images.__getitems__(chosen)["pixels"].to(accelerator.device))
     with accelerator.autocast():
-        painted = model.decode(model.encode(pixels))
+        decoded = model.decode(model.encode(pixels))
     processor = model.image_processor
-    rows = zip(pixels.split(columns), painted.split(columns), strict=True)
-    sheet = [picture for row in rows for half in row for picture in processor.post_process(half)]
+    rows = zip(pixels.split(columns), decoded.split(columns), strict=True)
+    grid = [image for row in rows for half in row for image in processor.post_process(half)]
     path.parent.mkdir(exist_ok=True)
-    picture_grid(sheet, columns=columns, scale=max(1, 64 // max(model.config.size))).save(path)
+    image_grid(grid, columns=columns, scale=max(1, 64 // max(model.config.size))).save(path)

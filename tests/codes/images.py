@@ -1,4 +1,4 @@
-"""A folder of pictures as people have them: many modes, formats and sizes, and three broken files."""
+"""A folder of images as people have them: many modes, formats and sizes, and three broken files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BROKEN = ("text.png", "cut.jpg", "empty.gif")
 
 
 def make_mixed_folder(folder: Path) -> Path:
-    """30 good pictures in the class folders a and b, and the broken ones among them in b."""
+    """30 good images in the class folders a and b, and the broken ones among them in b."""
     noise = np.random.default_rng(0)
     kinds = [(suffix, mode) for suffix, modes in FORMATS.items() for mode in modes]
     for number, (suffix, mode) in enumerate(kinds):
@@ -35,7 +35,7 @@ def make_mixed_folder(folder: Path) -> Path:
             coarse = noise.integers(0, 256, (height // 4 + 1, width // 4 + 1, 4), dtype=np.uint8)
             image = Image.fromarray(coarse, "RGBA").resize((width, height)).convert(mode)
         image.save(path)
-    (folder / "b" / "text.png").write_text("this is no picture")
+    (folder / "b" / "text.png").write_text("this is no image")
     whole = next(folder.rglob("*-RGB.jpg")).read_bytes()
     (folder / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "b" / "empty.gif").touch()

@@ -1,4 +1,4 @@
-"""Colours tell codes apart, and a sheet shows each picture over its own grid."""
+"""Colours tell codes apart, and an image grid shows each image over its own grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vqtok.report.pictures import code_colours, code_sheet, data_uri
+from vqtok.report.images import code_colours, code_image_grid, data_uri
 from vqtok.tokenizer import VQTokenizer
 
 
@@ -23,24 +23,24 @@ def test_close_vectors_have_close_colours(tiny_tokenizer: VQTokenizer) -> None:
     assert (np.diff(along) > 0).all() and (along.min(), along.max()) == (40, 240)
 
 
-def test_a_sheet_shows_every_picture_over_its_grid(tiny_tokenizer: VQTokenizer) -> None:
+def test_a_sheet_shows_every_image_over_its_grid(tiny_tokenizer: VQTokenizer) -> None:
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 4))
-    sheet = np.asarray(code_sheet(tiny_tokenizer, codes, columns=2))
+    grid = np.asarray(code_image_grid(tiny_tokenizer, codes, columns=2))
     scale, gap = 84 // 16, 3
     step = 16 * scale + gap
-    assert sheet.shape == (gap + 4 * step, gap + 2 * step, 3)  # 2 x 2 pictures and their grids; the fifth fills no row
-    painted = tiny_tokenizer.detokenize(torch.from_numpy(codes))
+    assert grid.shape == (gap + 4 * step, gap + 2 * step, 3)  # 2 x 2 images and their grids; the fifth fills no row
+    decoded = tiny_tokenizer.detokenize(torch.from_numpy(codes))
     colours = code_colours(tiny_tokenizer)
     for index in range(4):
         top, left = gap + 2 * (index // 2) * step, gap + index % 2 * step
-        shown = sheet[top : top + 16 * scale : scale, left : left + 16 * scale : scale]
-        assert (shown == np.asarray(painted[index])[..., None]).all()
-        below = sheet[top + step : top + step + 16 * scale : 4 * scale, left : left + 16 * scale : 4 * scale]
+        shown = grid[top : top + 16 * scale : scale, left : left + 16 * scale : scale]
+        assert (shown == np.asarray(decoded[index])[..., None]).all()
+        below = grid[top + step : top + step + 16 * scale : 4 * scale, left : left + 16 * scale : 4 * scale]
         assert (below == colours[codes[index]]).all()
 
 
-def test_a_uri_holds_the_picture() -> None:
-    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
-    head, _, body = data_uri(picture).partition(",")
+def test_a_uri_holds_the_image() -> None:
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    head, _, body = data_uri(image).partition(",")
     assert head == "data:image/png;base64"
-    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(body)))) == np.asarray(picture)).all()
+    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(body)))) == np.asarray(image)).all()

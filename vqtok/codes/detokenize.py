@@ -1,4 +1,4 @@
-"""Codes back to picture files."""
+"""Codes back to image files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vqtok.errors import ConfigurationError
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["detokenize_dataset", "picture_names"]
+__all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
@@ -29,9 +29,9 @@ WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 def detokenize_dataset(
     codes: CodeSet, tokenizer: VQTokenizer, out: str | Path, *, batch_size: int = BATCH_SIZE, progress: bool = True
 ) -> int:
-    """Paint every grid as a PNG.
+    """Decode every grid as a PNG.
 
-    A picture is named after its `file_name`, sub-folders included, with the suffix .png; without that column, after its
+    An image is named after its `file_name`, sub-folders included, with the suffix .png; without that column, after its
     row: 000000.png. Several splits become one folder each.
 
     Args:
@@ -42,11 +42,11 @@ def detokenize_dataset(
         progress: show a bar on a terminal.
 
     Returns:
-        How many pictures were painted.
+        How many images were decoded.
 
     Raises:
         ConfigurationError: `out` is not empty.
-        DataError: the data set holds no codes, or the disk is full.
+        DataError: the dataset holds no codes, or the disk is full.
         MismatchError: another tokenizer made the codes.
     """
     if batch_size < 1:
@@ -56,29 +56,31 @@ def detokenize_dataset(
     total = sum(len(split) for split in splits.values())
     with (
         new_folder(Path(out)) as folder,
-        tqdm(total=total, desc="painting", unit=" pictures", disable=None if progress else True) as bar,
+        tqdm(total=total, desc="decoding", unit=" images", disable=None if progress else True) as bar,
     ):
         for name, split in splits.items():
-            _paint(split, tokenizer, folder / name, batch_size=batch_size, bar=bar)
+            _write_images(split, tokenizer, folder / name, batch_size=batch_size, bar=bar)
     return total
 
 
-def _paint(dataset: datasets.Dataset, tokenizer: VQTokenizer, folder: Path, *, batch_size: int, bar: tqdm[Any]) -> None:
+def _write_images(
+    dataset: datasets.Dataset, tokenizer: VQTokenizer, folder: Path, *, batch_size: int, bar: tqdm[Any]
+) -> None:
     grids = codes_array(dataset)
     files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
-    paths = [folder / name for name in picture_names(files)]
+    paths = [folder / name for name in image_file_names(files)]
     for parent in {path.parent for path in paths}:
         parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(WRITING_THREADS) as pool:
         for start in range(0, len(grids), batch_size):
             batch = torch.from_numpy(grids[start : start + batch_size].astype(np.int64))
             with torch.inference_mode():
-                pictures = tokenizer.detokenize(batch)
-            list(pool.map(lambda pair: pair[0].save(pair[1]), zip(pictures, paths[start:], strict=False)))
-            bar.update(len(pictures))
+                images = tokenizer.detokenize(batch)
+            list(pool.map(lambda pair: pair[0].save(pair[1]), zip(images, paths[start:], strict=False)))
+            bar.update(len(images))
 
 
-def picture_names(files: Sequence[str | None]) -> list[str]:
+def image_file_names(files: Sequence[str | None]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
     A row without a usable name (none, absolute, or one that leaves the folder) is named by its number; rows whose names

@@ -1,13 +1,13 @@
-"""One picture, whatever it comes as, to uint8 pixels of the size and channels that a tokenizer reads.
+"""One image, whatever it comes as, to uint8 pixels of the size and channels that a tokenizer reads.
 
-Everything in this project that resizes a picture does it here, so that one picture always gives one set of codes:
+Everything in this project that resizes an image does it here, so that one image always gives one set of codes:
 
-    file, bytes, array, PIL picture ─open_picture→ PIL picture, upright ─fit_picture→ L or RGB ─→ uint8 (C, H, W)
+    file, bytes, array, PIL image ─load_image→ PIL image, upright ─fit_image→ L or RGB ─→ uint8 (C, H, W)
 
-Limits on purpose: pictures above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels) are refused rather than warned about,
+Limits on purpose: images above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels) are refused rather than warned about,
 truncated files are refused rather than filled with grey, and animations and multi-page files give their first frame.
 JPEG files are decoded in full: `Image.draft` is faster for large ones but moves pixels by several levels, and then the
-codes of a path would not be the codes of the same picture handed in decoded.
+codes of a path would not be the codes of the same image handed in decoded.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vqtok.errors import ConfigurationError, DataError, nearest
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
-__all__ = ["RESAMPLING", "Picture", "fit_picture", "open_picture", "picture_array"]
+__all__ = ["RESAMPLING", "ImageInput", "fit_image", "image_array", "load_image"]
 
-Picture = str | Path | bytes | Image.Image | npt.NDArray[Any]
+ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -47,57 +47,56 @@ UPRIGHT = {
 }
 
 
-def open_picture(source: Picture, *, name: str | None = None) -> Image.Image:
-    """Decode a picture and turn it upright as its EXIF orientation says.
+def load_image(source: ImageInput, *, name: str | None = None) -> Image.Image:
+    """Decode an image and turn it upright as its EXIF orientation says.
 
     Args:
-        source: a file's path, the bytes of one, a PIL picture, or an array: (H, W), (H, W, C) or (C, H, W) with C 1, 3
+        source: a file's path, the bytes of one, a PIL image, or an array: (H, W), (H, W, C) or (C, H, W) with C 1, 3
             or 4 (channels last where both fit), uint8 in 0..255 or floating point in [0, 1].
-        name: what an error calls the picture; the path where there is one.
+        name: what an error calls the image; the path where there is one.
 
     Raises:
-        DataError: there is no such file, it is no picture, it is cut short, or it has too many pixels.
+        DataError: there is no such file, it is no image, it is cut short, or it has too many pixels.
     """
     if isinstance(source, str | os.PathLike):
         return _open_file(Path(source), name or str(source))
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(source), name or f"a picture of {len(source)} bytes")
+        return _decode(io.BytesIO(source), name or f"an image of {len(source)} bytes")
     if isinstance(source, Image.Image):
-        return _checked(source, name or _picture_name(source))
+        return _checked(source, name or _image_name(source))
     if isinstance(source, np.ndarray):
-        return _array_picture(source, name or f"the array of shape {source.shape}")
-    raise DataError(
-        f"cannot read a picture from {type(source).__name__}; give a path, bytes, a PIL picture or an array"
-    )
+        return _array_image(source, name or f"the array of shape {source.shape}")
+    raise DataError(f"cannot read an image from {type(source).__name__}; give a path, bytes, a PIL image or an array")
 
 
-def fit_picture(
+def fit_image(
     image: Image.Image,
     *,
     num_channels: int,
     size: tuple[int, int],
     resample: str = "bicubic",
-    name: str = "the picture",
+    name: str = "the image",
 ) -> Image.Image:
-    """Bring a picture to a mode (L for 1 channel, RGB for 3) and to a size (H, W).
+    """Bring an image to a mode (L for 1 channel, RGB for 3) and to a size (H, W).
 
     The largest centred part with the proportions of `size` is kept and resampled (with Pillow's antialiasing) to it; a
-    picture whose shorter side is already right is only cropped, one of the right size is not touched. Transparency is
-    laid over white, 16-bit pictures are scaled to 8 bits.
+    image whose shorter side is already right is only cropped, one of the right size is not touched. Transparency is
+    laid over white, 16-bit images are scaled to 8 bits.
 
     Raises:
         ConfigurationError: a number of channels, a size or a resampling method that does not exist.
         DataError: a mode or values that cannot become L or RGB.
     """
     if num_channels not in (1, 3):
-        raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB) to read pictures, got {num_channels}")
+        raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB) to read images, got {num_channels}")
     if resample not in RESAMPLING:
         raise ConfigurationError(
-            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {resample!r}.{nearest(resample, RESAMPLING)}"
+            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {resample!r}."
+            f"{did_you_mean(resample, RESAMPLING)}"
         )
     height, width = size
     if height < 1 or width < 1:
-        raise ConfigurationError(f"the size of a picture must be at least 1 x 1, got {height} x {width}")
+        raise ConfigurationError(f"the size of an image must be at least 1 x 1, got {height} x {width}")
     try:
         image = _to_mode(image, "L" if num_channels == 1 else "RGB", name)
         return _cover(image, height, width, RESAMPLING[resample])
@@ -105,14 +104,12 @@ def fit_picture(
         raise DataError(f"{name} cannot be converted: {_one_line(error)}") from error
 
 
-def picture_array(
-    source: Picture, *, num_channels: int, size: tuple[int, int], resample: str = "bicubic", name: str | None = None
+def image_array(
+    source: ImageInput, *, num_channels: int, size: tuple[int, int], resample: str = "bicubic", name: str | None = None
 ) -> npt.NDArray[np.uint8]:
     """Open, fit and give the pixels: uint8 (C, H, W). Arguments and errors are those of the two functions above."""
-    image = open_picture(source, name=name)
-    image = fit_picture(
-        image, num_channels=num_channels, size=size, resample=resample, name=name or _picture_name(source)
-    )
+    image = load_image(source, name=name)
+    image = fit_image(image, num_channels=num_channels, size=size, resample=resample, name=name or _image_name(source))
     pixels = np.array(image)  # a copy, so that it can be written to and torch takes it
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -122,7 +119,7 @@ def _open_file(path: Path, name: str) -> Image.Image:
         with path.open("rb") as file:
             return _decode(file, name)
     except FileNotFoundError:
-        raise DataError(f"there is no picture {name}") from None
+        raise DataError(f"there is no image {name}") from None
     except OSError as error:
         raise DataError(f"{name} cannot be read: {_one_line(error)}") from error
 
@@ -137,13 +134,13 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} is refused: {_one_line(error)}") from error
     except UnidentifiedImageError:
-        raise DataError(f"{name} is not a picture that Pillow can read") from None
+        raise DataError(f"{name} is not an image that Pillow can read") from None
     except Exception as error:  # a decoder fed with broken bytes may raise anything; whatever it is, the file is broken
         raise DataError(f"{name} is broken: {_one_line(error)}") from error
 
 
 def _checked(image: Image.Image, name: str) -> Image.Image:
-    """A picture that the caller opened: it may still be undecoded, and its file may be broken."""
+    """An image that the caller opened: it may still be undecoded, and its file may be broken."""
     try:
         _refuse_bomb(image, name)
         return _upright(image)
@@ -192,7 +189,7 @@ def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     """
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
-        raise DataError(f"{name} has values below 0 or not finite (mode {image.mode}); give 8-bit or 16-bit pictures")
+        raise DataError(f"{name} has values below 0 or not finite (mode {image.mode}); give 8-bit or 16-bit images")
     ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
     top = next((limit for limit in ranges if values.max() <= limit), None)
     if top is None:
@@ -214,14 +211,14 @@ def _cover(image: Image.Image, height: int, width: int, method: Image.Resampling
     return image.resize((width, height), method, box=(x, y, x + kept_width, y + kept_height))
 
 
-def _array_picture(array: npt.NDArray[Any], name: str) -> Image.Image:
+def _array_image(array: npt.NDArray[Any], name: str) -> Image.Image:
     pixels = array
     if pixels.ndim == 3:
         channels_last = pixels.shape[2] in (1, 3, 4)
         if not channels_last and pixels.shape[0] in (1, 3, 4):
             pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)) or pixels.size == 0:
-        raise DataError(f"{name} is no picture; allowed are (H, W), (H, W, C) and (C, H, W) with C 1, 3 or 4")
+        raise DataError(f"{name} is no image; allowed are (H, W), (H, W, C) and (C, H, W) with C 1, 3 or 4")
     if np.issubdtype(pixels.dtype, np.floating):
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also catches NaN
             raise DataError(f"{name} has values from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1]")
@@ -233,10 +230,10 @@ def _array_picture(array: npt.NDArray[Any], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _picture_name(source: Picture) -> str:
+def _image_name(source: ImageInput) -> str:
     if isinstance(source, str | os.PathLike):
         return str(source)
-    return str(getattr(source, "filename", "")) or "the picture"
+    return str(getattr(source, "filename", "")) or "the image"
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the right uint8 pixels, and whatever is none becomes one clear error."""
+"""Every kind of image becomes the right uint8 pixels, and whatever is none becomes one clear error."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vqtok.data import fit_picture, open_picture, picture_array
-from vqtok.data.pictures import RESAMPLING
+from vqtok.data import fit_image, image_array, load_image
+from vqtok.data.images import RESAMPLING
 from vqtok.errors import ConfigurationError, DataError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -25,9 +25,9 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def colour(picture: Image.Image | bytes, num_channels: int = 3) -> tuple[int, ...]:
-    """The one colour of a picture of one colour."""
-    pixels = picture_array(picture, num_channels=num_channels, size=(2, 2))
+def colour(image: Image.Image | bytes, num_channels: int = 3) -> tuple[int, ...]:
+    """The one colour of an image of one colour."""
+    pixels = image_array(image, num_channels=num_channels, size=(2, 2))
     assert (pixels == pixels[:, :1, :1]).all()
     return tuple(int(value) for value in pixels[:, 0, 0])
 
@@ -37,7 +37,7 @@ def flat(mode: str, value: Any) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("image", "expected"),
     [
         (flat("RGB", (10, 20, 30)), (10, 20, 30)),
         (flat("L", 77), (77, 77, 77)),
@@ -61,10 +61,10 @@ def flat(mode: str, value: Any) -> Image.Image:
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value[0]),
 )
-def test_every_mode_has_the_right_colours(picture: Image.Image, expected: tuple[int, ...]) -> None:
-    assert colour(picture) == expected
+def test_every_mode_has_the_right_colours(image: Image.Image, expected: tuple[int, ...]) -> None:
+    assert colour(image) == expected
     grey = Image.new("RGB", (1, 1), expected).convert("L").getpixel((0, 0))
-    assert colour(picture, num_channels=1) == (grey,)
+    assert colour(image, num_channels=1) == (grey,)
 
 
 def test_lab_comes_back_as_the_colour_that_it_was() -> None:
@@ -85,7 +85,7 @@ def test_a_transparent_colour_of_a_palette_or_of_rgb_is_white() -> None:
 def test_sixteen_bit_files_keep_their_brightness() -> None:
     levels = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     for form in ("PNG", "TIFF"):
-        pixels = picture_array(encoded(Image.fromarray(levels), form), num_channels=1, size=(1, 3))
+        pixels = image_array(encoded(Image.fromarray(levels), form), num_channels=1, size=(1, 3))
         assert pixels.tolist() == [[[0, 100, 255]]]
 
 
@@ -104,7 +104,7 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright_as_pillow_would(orientation: int, tmp_path: Path) -> None:
+def test_images_are_turned_upright_as_pillow_would(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "turned.png"
@@ -112,92 +112,92 @@ def test_pictures_are_turned_upright_as_pillow_would(orientation: int, tmp_path:
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     size = expected.shape[0], expected.shape[1]
-    np.testing.assert_array_equal(picture_array(path, num_channels=3, size=size).transpose(1, 2, 0), expected)
+    np.testing.assert_array_equal(image_array(path, num_channels=3, size=size).transpose(1, 2, 0), expected)
 
 
-def test_a_picture_of_the_right_size_is_not_touched_and_one_too_long_is_only_cropped() -> None:
+def test_a_image_of_the_right_size_is_not_touched_and_one_too_long_is_only_cropped() -> None:
     image = Image.fromarray(NOISE)
-    assert fit_picture(image, num_channels=3, size=(12, 20)) is image
-    assert np.array_equal(np.asarray(fit_picture(image, num_channels=3, size=(12, 12))), NOISE[:, 4:16])
+    assert fit_image(image, num_channels=3, size=(12, 20)) is image
+    assert np.array_equal(np.asarray(fit_image(image, num_channels=3, size=(12, 12))), NOISE[:, 4:16])
     assert np.array_equal(
-        np.asarray(fit_picture(image.rotate(90, expand=True), num_channels=3, size=(20, 9))).shape, (20, 9, 3)
+        np.asarray(fit_image(image.rotate(90, expand=True), num_channels=3, size=(20, 9))).shape, (20, 9, 3)
     )
-    odd = fit_picture(image, num_channels=3, size=(12, 11))  # 9 columns too many: whole pixels, no half ones
+    odd = fit_image(image, num_channels=3, size=(12, 11))  # 9 columns too many: whole pixels, no half ones
     assert np.array_equal(np.asarray(odd), NOISE[:, 4:15])
     tall = Image.fromarray(NOISE.transpose(1, 0, 2).copy())
-    assert np.array_equal(np.asarray(fit_picture(tall, num_channels=3, size=(12, 12))), np.asarray(tall)[4:16])
+    assert np.array_equal(np.asarray(fit_image(tall, num_channels=3, size=(12, 12))), np.asarray(tall)[4:16])
 
 
 def test_the_largest_centred_part_is_resampled() -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 128, 3), dtype=np.uint8))
     for name, method in RESAMPLING.items():
         whole = np.asarray(image.resize((32, 16), method))  # halves of even numbers: cropping after is the same
-        fitted = fit_picture(image, num_channels=3, size=(16, 16), resample=name)
+        fitted = fit_image(image, num_channels=3, size=(16, 16), resample=name)
         np.testing.assert_allclose(np.asarray(fitted).astype(int), whole[:, 8:24], atol=1)
 
 
 def test_shrinking_is_antialiased() -> None:
     stripes = Image.fromarray(np.tile(np.array([0, 255], dtype=np.uint8), (64, 32)))
-    pixels = picture_array(stripes, num_channels=1, size=(8, 8))
+    pixels = image_array(stripes, num_channels=1, size=(8, 8))
     assert abs(pixels.astype(int) - 127).max() <= 5  # nearest would give 0 or 255
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 2), (1000, 7)])
 @pytest.mark.parametrize("size", [(8, 8), (5, 16), (1, 1)])
 def test_any_proportions_fit_any_size(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    pixels = picture_array(np.full(shape, 99, np.uint8), num_channels=1, size=size)
+    pixels = image_array(np.full(shape, 99, np.uint8), num_channels=1, size=size)
     assert pixels.shape == (1, *size) and (pixels == 99).all()
 
 
-def test_a_picture_gives_the_same_pixels_however_it_is_handed_in(tmp_path: Path) -> None:
+def test_a_image_gives_the_same_pixels_however_it_is_handed_in(tmp_path: Path) -> None:
     smooth = Image.fromarray(NOISE).resize((900, 700), Image.Resampling.BICUBIC)
     path = tmp_path / "large.jpg"
     smooth.save(path, quality=90)
     with Image.open(path) as image:
         decoded = image.convert("RGB")
     options: dict[str, Any] = {"num_channels": 3, "size": (64, 64)}
-    expected = picture_array(decoded, **options)
+    expected = image_array(decoded, **options)
     assert expected.dtype == np.uint8 and expected.shape == (3, 64, 64) and expected.flags.c_contiguous
     array = np.asarray(decoded)
     for source in (path, str(path), path.read_bytes(), Image.open(path), array, array.transpose(2, 0, 1)):
-        np.testing.assert_array_equal(picture_array(source, **options), expected)
+        np.testing.assert_array_equal(image_array(source, **options), expected)
     as_floats = array.astype(np.float32) / 255
-    np.testing.assert_array_equal(picture_array(as_floats, **options), expected)
+    np.testing.assert_array_equal(image_array(as_floats, **options), expected)
 
 
 @pytest.mark.parametrize(
     ("array", "complaint"),
     [
-        (np.zeros((5, 6, 2), np.uint8), "no picture"),
-        (np.zeros((0, 4), np.uint8), "no picture"),
-        (np.zeros((2, 3, 4, 5), np.uint8), "no picture"),
+        (np.zeros((5, 6, 2), np.uint8), "no image"),
+        (np.zeros((0, 4), np.uint8), "no image"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "no image"),
         (np.zeros((4, 4), np.int64), "int64"),
         (np.full((4, 4), 255.0), r"\[0, 1\]"),
         (np.full((4, 4), -1.0), r"\[0, 1\]"),
         (np.full((4, 4), np.nan), r"\[0, 1\]"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray, complaint: str) -> None:
+def test_arrays_that_are_no_images_are_refused(array: np.ndarray, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
-        open_picture(array)
+        load_image(array)
 
 
-def test_whatever_is_no_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_is_no_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.png"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     empty = tmp_path / "empty.jpg"
     empty.touch()
     for path in (text, empty):
-        with pytest.raises(DataError, match=f"{path} is not a picture"):
-            open_picture(path)
-    with pytest.raises(DataError, match="there is no picture .*gone.png"):
-        open_picture(tmp_path / "gone.png")
+        with pytest.raises(DataError, match=f"{path} is not an image"):
+            load_image(path)
+    with pytest.raises(DataError, match="there is no image .*gone.png"):
+        load_image(tmp_path / "gone.png")
     with pytest.raises(DataError, match=f"{tmp_path} cannot be read"):
-        open_picture(tmp_path)
-    with pytest.raises(DataError, match="row 7 is not a picture"):
-        open_picture(b"", name="row 7")
-    with pytest.raises(DataError, match="cannot read a picture from dict"):
-        open_picture({})  # type: ignore[arg-type]
+        load_image(tmp_path)
+    with pytest.raises(DataError, match="row 7 is not an image"):
+        load_image(b"", name="row 7")
+    with pytest.raises(DataError, match="cannot read an image from dict"):
+        load_image({})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -205,32 +205,32 @@ def test_a_file_cut_short_is_broken(form: str, tmp_path: Path) -> None:
     data = encoded(Image.fromarray(NOISE).resize((64, 64)), form)
     path = tmp_path / f"short.{form.lower()}"
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r"short\.\w+ is (broken|not a picture)"):
-        open_picture(path)
+    with pytest.raises(DataError, match=r"short\.\w+ is (broken|not an image)"):
+        load_image(path)
     if form in ("PNG", "JPEG"):
         unread = Image.open(io.BytesIO(data[: len(data) // 2]))
         with pytest.raises(DataError, match="broken"):
-            open_picture(unread)
+            load_image(unread)
 
 
 @pytest.mark.parametrize("limit", [2000, 500])
-def test_pictures_with_too_many_pixels_are_refused(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_too_many_pixels_are_refused(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(flat("L", 1).resize((50, 50)), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # Pillow warns above it and raises above its double
     with pytest.raises(DataError, match="is refused"):
-        open_picture(data)
+        load_image(data)
     with pytest.raises(DataError, match=f"50 x 50 pixels are more than the {limit:,}"):
-        open_picture(flat("L", 1).resize((50, 50)))
+        load_image(flat("L", 1).resize((50, 50)))
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
     image = flat("L", 0)
     with pytest.raises(ConfigurationError, match="num_channels must be 1 .* got 2"):
-        fit_picture(image, num_channels=2, size=(4, 4))
+        fit_image(image, num_channels=2, size=(4, 4))
     with pytest.raises(ConfigurationError, match="Did you mean 'bicubic'"):
-        fit_picture(image, num_channels=1, size=(4, 4), resample="bicubik")
+        fit_image(image, num_channels=1, size=(4, 4), resample="bicubik")
     with pytest.raises(ConfigurationError, match="0 x 4"):
-        fit_picture(image, num_channels=1, size=(0, 4))
+        fit_image(image, num_channels=1, size=(0, 4))
 
 
 FORMS = {form: encoded(Image.fromarray(NOISE), form) for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")}
@@ -243,7 +243,7 @@ def test_damaged_files_give_pixels_or_a_data_error_and_nothing_else(form: str, d
     for position in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=6)):
         damaged[position] = data.draw(st.integers(0, 255))
     try:
-        pixels = picture_array(bytes(damaged), num_channels=3, size=(8, 8))
+        pixels = image_array(bytes(damaged), num_channels=3, size=(8, 8))
     except DataError as error:
         assert "\n" not in str(error)
     else:

@@ -10,29 +10,29 @@ from PIL import Image
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, codes_array, detokenize_dataset, load_codes, tokenize_dataset
-from vqtok.codes.painter import picture_names
+from vqtok.codes.detokenize import image_file_names
 from vqtok.errors import ConfigurationError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 
 
-def test_pictures_are_those_of_the_tokenizer_under_their_old_names(
-    tmp_path: Path, pictures_folder: Path, tiny_tokenizer: VQTokenizer
+def test_images_are_those_of_the_tokenizer_under_their_old_names(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer
 ) -> None:
-    codes = tokenize_dataset(pictures_folder, tiny_tokenizer, tmp_path / "codes", progress=False).shuffle(seed=0)
-    assert detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", batch_size=5, progress=False) == 12
+    codes = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False).shuffle(seed=0)
+    assert detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", batch_size=5, progress=False) == 12
     expected = tiny_tokenizer.detokenize(torch.from_numpy(codes_array(codes).astype(np.int64)))
-    for name, picture in zip(codes["file_name"], expected, strict=True):
-        with Image.open(tmp_path / "images" / name) as painted:
-            assert painted.mode == "L"
-            assert np.array_equal(np.asarray(painted), np.asarray(picture))
-    assert len(list((tmp_path / "images").rglob("*.png"))) == 12
+    for name, image in zip(codes["file_name"], expected, strict=True):
+        with Image.open(tmp_path / "decoded" / name) as decoded:
+            assert decoded.mode == "L"
+            assert np.array_equal(np.asarray(decoded), np.asarray(image))
+    assert len(list((tmp_path / "decoded").rglob("*.png"))) == 12
 
 
 def test_rows_without_names_are_numbered(tmp_path: Path, write_codes: WriteCodes, tiny_tokenizer: VQTokenizer) -> None:
     spec = CodesSpec.from_tokenizer(tiny_tokenizer)
     codes = load_codes(write_codes(make_grids(3, spec), spec))
-    detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", progress=False)
-    assert sorted(os.listdir(tmp_path / "images")) == ["000000.png", "000001.png", "000002.png"]
+    detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", progress=False)
+    assert sorted(os.listdir(tmp_path / "decoded")) == ["000000.png", "000001.png", "000002.png"]
 
 
 def test_another_tokenizer_and_a_full_folder_are_refused(
@@ -41,14 +41,14 @@ def test_another_tokenizer_and_a_full_folder_are_refused(
     own, other = CodesSpec.from_tokenizer(tiny_tokenizer), make_spec(grid=(4, 4))
     with pytest.raises(MismatchError, match="a{12}"):
         codes = load_codes(write_codes(make_grids(3, other), other))
-        detokenize_dataset(codes, tiny_tokenizer, tmp_path / "images", progress=False)
+        detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", progress=False)
     full = tmp_path / "full"
     full.mkdir()
-    (full / "picture.png").touch()
+    (full / "image.png").touch()
     with pytest.raises(ConfigurationError, match="not empty"):
         codes = load_codes(write_codes(make_grids(3, own), own, name="own"))
         detokenize_dataset(codes, tiny_tokenizer, full, progress=False)
-    assert os.listdir(full) == ["picture.png"]
+    assert os.listdir(full) == ["image.png"]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_another_tokenizer_and_a_full_folder_are_refused(
     ],
 )
 def test_names_stay_below_the_folder_and_are_each_their_own(files: list[str | None], names: list[str]) -> None:
-    assert picture_names(files) == names
+    assert image_file_names(files) == names

@@ -1,4 +1,4 @@
-"""Codes as pictures: a colour for every code, so that a grid can be seen beside the picture that it stands for."""
+"""Codes as images: a colour for every code, so that a grid can be seen beside the image that it stands for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from vqtok.data import picture_grid
+from vqtok.data import image_grid
 from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["code_colours", "code_sheet", "data_uri"]
+__all__ = ["code_colours", "code_image_grid", "data_uri"]
 
 
 def code_colours(tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
@@ -37,25 +37,25 @@ def code_colours(tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
     return colours
 
 
-def code_sheet(tokenizer: VQTokenizer, codes: npt.NDArray[Any], *, columns: int) -> Image.Image:
-    """Rows of pictures decoded from codes (N, h, w[, Q]), under each row the grids of their codes in false colours.
+def code_image_grid(tokenizer: VQTokenizer, codes: npt.NDArray[Any], *, columns: int) -> Image.Image:
+    """Rows of images decoded from codes (N, h, w[, Q]), under each row the grids of their codes in false colours.
 
-    Of several codebooks the first is shown; pictures that do not fill a row are left out.
+    Of several codebooks the first is shown; images that do not fill a row are left out.
     """
     columns = min(columns, len(codes))
     codes = codes[: len(codes) // columns * columns]
-    pictures = tokenizer.detokenize(torch.from_numpy(codes.astype(np.int64)))
+    images = tokenizer.detokenize(torch.from_numpy(codes.astype(np.int64)))
     shown = codes if tokenizer.num_codebooks == 1 else codes[..., 0]
     colours = code_colours(tokenizer)
-    size = pictures[0].size
+    size = images[0].size
     grids = [Image.fromarray(colours[grid]).resize(size, Image.Resampling.NEAREST) for grid in shown]
-    starts = range(0, len(pictures), columns)
-    laid_out = [image for start in starts for row in (pictures, grids) for image in row[start : start + columns]]
-    return picture_grid(laid_out, columns=columns, gap=3, scale=max(1, 84 // max(size)))
+    starts = range(0, len(images), columns)
+    laid_out = [image for start in starts for row in (images, grids) for image in row[start : start + columns]]
+    return image_grid(laid_out, columns=columns, gap=3, scale=max(1, 84 // max(size)))
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture as PNG inside a URI, so that a page holds it itself."""
+def data_uri(image: Image.Image) -> str:
+    """The image as PNG inside a URI, so that a page holds it itself."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

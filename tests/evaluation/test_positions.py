@@ -1,4 +1,4 @@
-"""Use of codes by place, against a recount."""
+"""Use of codes by position, against a recount."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqtok.evaluation.places import PlaceCounts
+from vqtok.evaluation.positions import PositionCounts
 
 
 @settings(max_examples=40, deadline=None)
@@ -23,7 +23,7 @@ from vqtok.evaluation.places import PlaceCounts
 )
 def test_counts_are_those_of_a_loop(height: int, width: int, size: int, codebooks: int, limit: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, size, (9, height, width, codebooks))
-    counts = PlaceCounts(num_codebooks=codebooks, codebook_size=size, grid=(height, width), limit=limit)
+    counts = PositionCounts(num_codebooks=codebooks, codebook_size=size, grid=(height, width), limit=limit)
     for part in np.split(codes, [4, 4, 7]):
         counts.add(part)
     block = counts.block

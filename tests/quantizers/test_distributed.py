@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.quantizers.methods import METHODS, SMALL
 from vqtok.quantizers import build_quantizer
-from vqtok.quantizers.processes import count_rows, mean_over_processes, pick_rows
+from vqtok.quantizers.distributed import count_rows, mean_over_processes, pick_rows
 
 STEPS, BATCH = 5, 8
 Share = Callable[[int, Tensor], Tensor]

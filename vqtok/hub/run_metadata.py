@@ -13,25 +13,25 @@ import yaml
 from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, read_object
 
-__all__ = ["Evidence", "find_evidence"]
+__all__ = ["RunMetadata", "find_run_metadata"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class RunMetadata:
     """The files behind a card; each is None where there is none.
 
     Attributes:
-        metrics: what an evaluation wrote: the data set, the split, and numbers.
+        metrics: what an evaluation wrote: the dataset, the split, and numbers.
         held_out: the last line about held-out data that training wrote.
         recipe: the run's resolved configuration, without what is true of one machine only.
-        picture: reconstructions of a tokenizer, samples of a prior.
-        step: the step the picture was drawn at, where training drew it.
+        image: reconstructions of a tokenizer, samples of a prior.
+        step: the step the image was drawn at, where training drew it.
     """
 
     metrics: Mapping[str, Any] | None = None
     held_out: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] | None = None
-    picture: Path | None = None
+    image: Path | None = None
     step: int | None = None
 
 
@@ -41,14 +41,14 @@ def run_of(folder: Path) -> Path | None:
     return run if folder.resolve().name == "model" and (run / "config.yaml").is_file() else None
 
 
-def find_evidence(
-    folder: Path, picture: str, *, run: Path | None = None, metrics: Mapping[str, Any] | None = None
-) -> Evidence:
+def find_run_metadata(
+    folder: Path, image: str, *, run: Path | None = None, metrics: Mapping[str, Any] | None = None
+) -> RunMetadata:
     """Gather what lies beside a model.
 
     Args:
         folder: the model's.
-        picture: name of the picture in the folder, which is taken before one of the run.
+        image: name of the image in the folder, which is taken before one of the run.
         run: its run folder; by default the one that the folder is the `model/` of.
         metrics: of an evaluation; by default those in metrics.json of the folder.
 
@@ -59,19 +59,19 @@ def find_evidence(
     if metrics is None and (folder / METRICS).is_file():
         metrics = read_object(folder / METRICS)
     drawn, step = newest_sample(run) if run else (None, None)
-    if (folder / picture).is_file():
-        drawn, step = folder / picture, None
-    return Evidence(
+    if (folder / image).is_file():
+        drawn, step = folder / image, None
+    return RunMetadata(
         metrics=metrics,
         held_out=last_held_out(run) if run else None,
         recipe=read_recipe(run) if run else None,
-        picture=drawn,
+        image=drawn,
         step=step,
     )
 
 
 def newest_sample(run: Path) -> tuple[Path | None, int | None]:
-    """The picture that training drew last, samples/step-000500.png, and its step."""
+    """The image that training drew last, samples/step-000500.png, and its step."""
     drawn = sorted((run / "samples").glob("step-*.png"))
     return (drawn[-1], int(drawn[-1].stem.removeprefix("step-"))) if drawn else (None, None)
 
