@@ -87,11 +87,11 @@ def train(
             options=options,
             assignments=set_ or [],
         )
-        settings.out = settings.out or default_run(settings.dataset)
+        settings = settings.model_copy(update={"out": settings.out or default_run(settings.dataset)})
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_images, test_images = open_training_images(settings)
-    resolved("train", vars(settings) | {"images": f"{len(train_images)} train, {len(test_images)} test"})
+    resolved("train", settings.model_dump() | {"images": f"{len(train_images)} train, {len(test_images)} test"})
     for line in train_images.notes:
         note(line)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +82,7 @@ def train_prior(
     binding, train_grids, test_grids, notes = open_grids(settings)
     resolved(
         "train-prior",
-        asdict(settings)
+        settings.model_dump()
         | {
             "images": f"{len(train_grids)} train, {len(test_grids)} test",
             "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size} codes",

@@ -31,8 +31,8 @@ SMALL: dict[str, Options] = {
 
 VARIANTS: list[Options] = [
     *({"type": method, **options} for method, options in SMALL.items()),
-    {"type": "gumbel", "logits": "linear", "start": "normal", "restart_threshold": 0.0, **SMALL["gumbel"]},
-    {"type": "ema", "metric": "cosine", "gradient": "rotation", "projection_dim": 2, "start": "kmeans", **SMALL["ema"]},
+    {"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0.0, **SMALL["gumbel"]},
+    {"type": "ema", "metric": "cosine", "gradient": "rotation", "projection_dim": 2, "init": "kmeans", **SMALL["ema"]},
     {"type": "vq", "entropy_weight": 0.1, "gradient": "rotation", **SMALL["vq"]},
     {"type": "residual", "shared": True, "stage_dropout": 0.5, "gradient": "rotation", **SMALL["residual"]},
     {"type": "product", "num_codebooks": 3, "each": {"type": "fsq", "levels": [3, 2]}},
@@ -65,7 +65,7 @@ def codebook_options(draw: st.DrawFn, method: str, plain: bool = False) -> Optio
     options: Options = {
         "codebook_size": draw(st.integers(2, 40)),
         "code_dim": dim,
-        "start": draw(st.sampled_from(["kmeans", "latents", "normal"])),
+        "init": draw(st.sampled_from(["data", "kmeans", "normal"])),
         "entropy_weight": draw(st.sampled_from([0.0, 0.1])),
     }
     if method != "simvq":
@@ -77,7 +77,7 @@ def codebook_options(draw: st.DrawFn, method: str, plain: bool = False) -> Optio
         if method in ("ema", "simvq", "vq"):
             options["gradient"] = draw(st.sampled_from(["rotation", "straight-through"]))
     if method == "gumbel" and draw(st.booleans()):
-        options |= {"logits": "linear", "start": "normal", "restart_threshold": 0.0}
+        options |= {"logits": "linear", "init": "normal", "restart_threshold": 0.0}
         options |= {"metric": "euclidean", "entropy_weight": 0.0}
     return options
 

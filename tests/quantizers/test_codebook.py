@@ -28,45 +28,45 @@ def make(method: type[CodebookQuantizer], **options: Any) -> CodebookQuantizer:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_codes_start_on_latents_of_the_first_batch_one_from_each_part_of_it(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="latents")
+    quantizer = make(method, init="data")
     latents = torch.randn(4, 3, 4, 4)
     rows = to_rows(latents)
-    quantizer.start_once(rows)
+    quantizer.initialize_once(rows)
     places = [int((rows == code).all(dim=1).nonzero()) for code in quantizer.codebook.detach()]
     assert [place // 8 for place in places] == list(range(8))  # 64 rows, 8 codes: code k from the k-th eighth
-    assert bool(quantizer.started)
+    assert bool(quantizer.initialized)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_first_training_batch_starts_the_codes(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, start="latents").eval()
+    quantizer = make(method, init="data").eval()
     at_first = quantizer.codebook.detach().clone()
     quantizer(torch.randn(4, 3, 4, 4))
     assert torch.equal(quantizer.codebook, at_first)
     quantizer.train()
-    quantizer.start_once(torch.randn(64, 3))
+    quantizer.initialize_once(torch.randn(64, 3))
     started = quantizer.codebook.detach().clone()
     assert not torch.equal(started, at_first)
-    quantizer.start_once(torch.randn(64, 3))
+    quantizer.initialize_once(torch.randn(64, 3))
     assert torch.equal(quantizer.codebook, started)
-    loaded = make(method, start="latents")
+    loaded = make(method, init="data")
     loaded.load_state_dict(quantizer.state_dict())
-    loaded.start_once(torch.randn(64, 3))
+    loaded.initialize_once(torch.randn(64, 3))
     assert torch.equal(loaded.codebook, started)
 
 
 def test_a_normal_start_stays_where_it_was() -> None:
-    quantizer = make(EMAQuantizer, start="normal", codebook_size=4096, code_dim=16)
+    quantizer = make(EMAQuantizer, init="normal", codebook_size=4096, code_dim=16)
     at_first = quantizer.codebook.clone()
     assert at_first.std().item() == pytest.approx(1 / 4, rel=0.02)
-    quantizer.start_once(torch.randn(64, 16))
+    quantizer.initialize_once(torch.randn(64, 16))
     assert torch.equal(quantizer.codebook, at_first)
     assert torch.equal(quantizer.code_sums, at_first)
 
 
 def test_cosine_codes_are_the_librarys_over_several_steps() -> None:
     """Moving averages of unit vectors, values, codes, commitment and the gradient through the normalisation."""
-    quantizer = make(EMAQuantizer, metric="cosine", start="normal", beta=1.0, decay=0.5, restart_threshold=0.0)
+    quantizer = make(EMAQuantizer, metric="cosine", init="normal", beta=1.0, decay=0.5, restart_threshold=0.0)
     library = VectorQuantize(dim=3, codebook_size=8, decay=0.5, use_cosine_sim=True, rotation_trick=False).train()
     assert isinstance(quantizer, EMAQuantizer)
     quantizer.codebook.copy_(torch.nn.functional.normalize(quantizer.codebook, dim=1))
@@ -82,7 +82,7 @@ def test_cosine_codes_are_the_librarys_over_several_steps() -> None:
         (ours,) = torch.autograd.grad(output.loss + (weights * output.quantized).sum(), latents)
         (theirs,) = torch.autograd.grad(loss.sum() + (to_rows(weights) * rows[0]).sum(), latents)
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(quantizer.table(), library._codebook.embed[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(quantizer.embeddings(), library._codebook.embed[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,7 +93,7 @@ def test_cosine_codes_do_not_see_lengths(method: type[CodebookQuantizer]) -> Non
     assert torch.equal(quantizer.encode(latents), quantizer.encode(lengths * latents))
     norms = quantizer(latents).quantized.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms))
-    directions = torch.nn.functional.normalize(quantizer.table(), dim=1).detach().double().numpy()
+    directions = torch.nn.functional.normalize(quantizer.embeddings(), dim=1).detach().double().numpy()
     closest = (rows_of(latents) @ directions.T).argmax(axis=1)
     np.testing.assert_array_equal(quantizer.encode(latents).flatten().numpy(), closest)
 
@@ -103,7 +103,7 @@ def test_a_projection_compares_in_fewer_dimensions_and_comes_back(method: type[C
     quantizer = make(method, projection_dim=2, metric="euclidean").eval()
     latents = torch.randn(2, 3, 4, 4, requires_grad=True)
     z = rows_of(latents) @ quantizer.project_in.weight.detach().double().numpy().T
-    e = quantizer.table().detach().double().numpy()
+    e = quantizer.embeddings().detach().double().numpy()
     assert e.shape == (8, 2)
     codes = quantizer.encode(latents).flatten().numpy()
     np.testing.assert_array_equal(codes, ((z[:, None] - e[None]) ** 2).sum(axis=2).argmin(axis=1))
@@ -119,7 +119,7 @@ def test_a_projection_compares_in_fewer_dimensions_and_comes_back(method: type[C
 
 def test_a_projection_learns_to_hold_codes_and_latents_together() -> None:
     """The gradient of commitment and decoder through the projection, by autograd over the equations."""
-    quantizer = make(VectorQuantizer, projection_dim=2, start="normal")
+    quantizer = make(VectorQuantizer, projection_dim=2, init="normal")
     latents, weights = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
     output = quantizer(latents)
     wanted = [latents, *quantizer.parameters()]
@@ -141,7 +141,7 @@ def test_the_entropy_term_by_hand(method: type[CodebookQuantizer]) -> None:
     latents = torch.randn(2, 3, 4, 4, requires_grad=True)
     output = quantizer(latents)
     z = to_rows(latents).double()
-    p = torch.softmax(-(z[:, None] - quantizer.table().double()[None]).square().sum(dim=2) / 2.0, dim=1)
+    p = torch.softmax(-(z[:, None] - quantizer.embeddings().double()[None]).square().sum(dim=2) / 2.0, dim=1)
     code_entropy, use = -(p * p.log()).sum(dim=1).mean(), p.mean(dim=0)
     term = code_entropy + (use * use.log()).sum()
     assert output.metrics["code_entropy"].item() == pytest.approx(code_entropy.item(), rel=1e-4)
@@ -165,7 +165,7 @@ def test_the_entropy_term_looks_at_no_more_rows_than_fit(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("start", ["latents", "kmeans"])
 def test_codes_that_outnumber_the_latents_start_apart(start: str) -> None:
     """Copies would never be told apart again where codes move together, as those of simvq do."""
-    quantizer = SimVQuantizer(codebook_size=64, code_dim=5, start=start)
+    quantizer = SimVQuantizer(codebook_size=64, code_dim=5, init=init)
     torch.manual_seed(0)
     quantizer(torch.randn(1, 5, 4, 4))
     assert len(quantizer.codebook.round(decimals=3).unique(dim=0)) == 64

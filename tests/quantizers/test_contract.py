@@ -202,9 +202,9 @@ def test_a_method_that_does_not_exist_is_refused_with_the_nearest() -> None:
         ({"type": "ema", "epsilon": 0.0}, "epsilon must be above 0, got 0.0"),
         ({"type": "vq", "restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
         ({"type": "gumbel", "logits": "cosine"}, "logits must be one of distance, linear, got 'cosine'"),
-        ({"type": "gumbel", "logits": "linear"}, "set quantizer.start=normal and quantizer.restart_threshold=0"),
+        ({"type": "gumbel", "logits": "linear"}, "set quantizer.init=normal and quantizer.restart_threshold=0"),
         (
-            {"type": "gumbel", "logits": "linear", "start": "normal", "restart_threshold": 0.0, "metric": "cosine"},
+            {"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0.0, "metric": "cosine"},
             "leave out quantizer.metric and quantizer.entropy_weight, or set quantizer.logits=distance",
         ),
         ({"type": "gumbel", "kl_weight": -1.0}, "kl_weight must be at least 0 and finite, got -1.0"),

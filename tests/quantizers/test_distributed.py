@@ -29,7 +29,7 @@ SAME: dict[str, dict[str, Any]] = {
     "ema": {"type": "ema", **dying},
     "entropy": {"type": "vq", "entropy_weight": 0.5, "entropy_temperature": 2.0, **dying},
     "ibq": {"type": "ibq", "entropy_weight": 0.5, **dying},
-    "kmeans": {"type": "ema", "start": "kmeans", **codebook},
+    "kmeans": {"type": "ema", "init": "kmeans", **codebook},
     "lfq": {"type": "lfq", "codebook_size": 16, "entropy_weight": 1.0, "temperature": 1.0},
     "product": {"type": "product", "each": {"type": "ema", **dying, "code_dim": 2}},
     "residual": {"type": "residual", "num_codebooks": 3, "stage_dropout": 0.6, "each": {"type": "vq", **dying}},
@@ -40,7 +40,7 @@ SAME: dict[str, dict[str, Any]] = {
         "shared": True,
         "each": {"type": "ema", **dying},
     },
-    "simvq": {"type": "simvq", "codebook_size": 24, "code_dim": 4, "start": "latents"},
+    "simvq": {"type": "simvq", "codebook_size": 24, "code_dim": 4, "init": "data"},
     "vq": {"type": "vq", **dying},
 }
 """Methods that draw nothing of their own: what two processes do is what one does on the whole batch."""
@@ -189,7 +189,7 @@ def test_these_steps_restart_codes_and_leave_stages_out() -> None:
     """And not only go where nothing dies."""
     restarted = 2 * 0.6 * BATCH * 16 / 24  # what cluster_size is set to
     for name in ("ema", "vq", "entropy", "cosine"):
-        sizes = train(SAME[name], lambda step, batch: batch, seed=100).state["quantizer.cluster_size"]
+        sizes = train(SAME[name], lambda step, batch: batch, seed=100).state["quantizer.usage.cluster_size"]
         assert int((sizes - restarted).abs().lt(1e-4).sum()) >= 2, name
     for name in ("residual", "shared"):
         codes = torch.stack(train(SAME[name], lambda step, batch: batch, seed=100).codes)

@@ -40,7 +40,7 @@ class Reference:
 
 def make(**options: Any) -> EMAQuantizer:
     torch.manual_seed(0)
-    plain = {"codebook_size": SIZE, "code_dim": DIM, "start": "normal", "restart_threshold": 0.0}
+    plain = {"codebook_size": SIZE, "code_dim": DIM, "init": "normal", "restart_threshold": 0.0}
     return EMAQuantizer(**(plain | options))
 
 
@@ -53,7 +53,7 @@ def test_counts_sums_and_codes_follow_equations_6_to_8(decay: float, epsilon: fl
         latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH) + 0.2 * step  # latents that drift
         codes = reference.step(latents)
         assert quantizer(latents).codes.flatten().tolist() == codes.tolist()
-        np.testing.assert_allclose(quantizer.cluster_size.numpy(), reference.counts, rtol=1e-5)
+        np.testing.assert_allclose(quantizer.usage.cluster_size.numpy(), reference.counts, rtol=1e-5)
         np.testing.assert_allclose(quantizer.code_sums.numpy(), reference.sums, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(quantizer.codebook.numpy(), reference.e, rtol=1e-4, atol=1e-5)
 
@@ -106,7 +106,7 @@ def test_the_codebook_moves_after_it_was_looked_up() -> None:
 
 
 def test_evaluation_moves_nothing() -> None:
-    quantizer = make(start="latents", restart_threshold=0.5).eval()
+    quantizer = make(init="data", restart_threshold=0.5).eval()
     before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
     quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
     assert all(torch.equal(tensor, before[name]) for name, tensor in quantizer.state_dict().items())
@@ -119,7 +119,7 @@ def test_a_code_that_no_latent_falls_to_keeps_its_place() -> None:
     far = quantizer.codebook[0].clone()
     for _ in range(40):
         quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
-    assert quantizer.cluster_size[0].item() == pytest.approx(0.9**40, rel=1e-4)
+    assert quantizer.usage.cluster_size[0].item() == pytest.approx(0.9**40, rel=1e-4)
     torch.testing.assert_close(quantizer.codebook[0], far, rtol=1e-3, atol=0)
 
 

@@ -16,7 +16,7 @@ ROWS = BATCH * HEIGHT * WIDTH
 
 def make(**options: Any) -> GumbelQuantizer:
     torch.manual_seed(0)
-    plain = {"codebook_size": SIZE, "code_dim": DIM, "start": "normal", "restart_threshold": 0.0}
+    plain = {"codebook_size": SIZE, "code_dim": DIM, "init": "normal", "restart_threshold": 0.0}
     return GumbelQuantizer(**(plain | options))
 
 
@@ -115,7 +115,7 @@ def test_the_temperature_falls_along_an_exponential_and_stays() -> None:
 
 
 def test_a_hard_draw_hands_on_one_code_exactly() -> None:
-    quantizer = make(hard=True, start="latents", restart_threshold=0.9)
+    quantizer = make(hard=True, init="data", restart_threshold=0.9)
     latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
     quantizer(latents)
     before = quantizer.codebook.detach().clone()
@@ -124,7 +124,7 @@ def test_a_hard_draw_hands_on_one_code_exactly() -> None:
 
 
 def test_a_restart_between_forward_and_backward_harms_nothing() -> None:
-    quantizer = make(start="latents", restart_threshold=0.9, decay=0.0, codebook_size=64)
+    quantizer = make(init="data", restart_threshold=0.9, decay=0.0, codebook_size=64)
     latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
     output = quantizer(latents)
     (output.loss + output.quantized.sum()).backward()

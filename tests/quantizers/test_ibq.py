@@ -16,7 +16,7 @@ SHAPE, SIZE = (2, 3, 2, 4), 5
 
 def make(**options: Any) -> IndexBackpropagationQuantizer:
     torch.manual_seed(0)
-    paper = {"metric": "dot", "temperature": 1.0, "start": "normal", "restart_threshold": 0.0}
+    paper = {"metric": "dot", "temperature": 1.0, "init": "normal", "restart_threshold": 0.0}
     return IndexBackpropagationQuantizer(**({"codebook_size": SIZE, "code_dim": SHAPE[1]} | paper | options))
 
 

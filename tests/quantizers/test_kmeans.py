@@ -45,8 +45,8 @@ def test_a_codebook_starts_on_centres_of_the_first_batch(metric: str) -> None:
     distortion = {}
     for start in ("kmeans", "latents"):
         torch.manual_seed(1)
-        quantizer = EMAQuantizer(codebook_size=16, code_dim=3, metric=metric, start=start)
-        quantizer.start_once(quantizer.enter(to_rows(latents)))
+        quantizer = EMAQuantizer(codebook_size=16, code_dim=3, metric=metric, init=init)
+        quantizer.initialize_once(quantizer.rows_to_compare(latents))
         distortion[start] = quantizer.distortion(latents).mean().item()
         torch.testing.assert_close(quantizer.code_sums, quantizer.codebook)  # a count of one each
     assert distortion["kmeans"] < 0.75 * distortion["latents"]
@@ -56,7 +56,7 @@ def test_as_many_codes_as_clusters_find_them() -> None:
     torch.manual_seed(0)
     clusters = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     rows = clusters.repeat_interleave(25, dim=0) + 0.1 * torch.randn(100, 2)  # the start takes one from each quarter
-    quantizer = VectorQuantizer(codebook_size=4, code_dim=2, start="kmeans")
-    quantizer.start_once(rows)
+    quantizer = VectorQuantizer(codebook_size=4, code_dim=2, init="kmeans")
+    quantizer.initialize_once(rows)
     means = rows.view(4, 25, 2).mean(dim=1)
     torch.testing.assert_close(quantizer.codebook.detach(), means, rtol=1e-5, atol=1e-5)

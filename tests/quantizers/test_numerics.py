@@ -80,7 +80,7 @@ def test_an_entropy_term_between_codes_out_of_reach_has_a_gradient() -> None:
     """The probability of a code far from all latents is 0 in float32, and the slope of -p log p there is infinite."""
     torch.manual_seed(0)
     quantizer = build_quantizer(
-        {"type": "vq", "codebook_size": 8, "code_dim": 3, "start": "normal", "entropy_weight": 1.0}
+        {"type": "vq", "codebook_size": 8, "code_dim": 3, "init": "normal", "entropy_weight": 1.0}
     )
     with torch.no_grad():
         quantizer.codebook[4:] = 100.0
@@ -88,7 +88,7 @@ def test_an_entropy_term_between_codes_out_of_reach_has_a_gradient() -> None:
 
 
 def test_the_rotation_of_a_latent_of_length_zero_passes_no_gradient() -> None:
-    quantizer = build_quantizer({"type": "vq", "code_dim": 3, "gradient": "rotation", "start": "normal", "beta": 0.0})
+    quantizer = build_quantizer({"type": "vq", "code_dim": 3, "gradient": "rotation", "init": "normal", "beta": 0.0})
     latents = torch.zeros(1, 3, 1, 2, requires_grad=True)
     with torch.no_grad():
         latents[0, 0, 0, 1] = 1.0
@@ -125,7 +125,7 @@ def test_more_codes_than_rows(method: str, start: str) -> None:
 @pytest.mark.parametrize("options", [o for o in VARIANTS if "each" in o and o["each"]["type"] != "fsq"])
 def test_more_codes_than_rows_in_every_codebook(options: dict[str, Any], start: str) -> None:
     torch.manual_seed(0)
-    quantizer = build_quantizer(sized(options, 50, start=start))
+    quantizer = build_quantizer(sized(options, 50, init=init))
     train(quantizer, noise(quantizer, 1, 2, 2))
 
 
@@ -148,17 +148,17 @@ def test_codes_start_on_the_first_batch_with_rows(start: str) -> None:
     quantizer = build_quantizer({"type": "vq", "codebook_size": 4, "code_dim": 2, "start": start, "decay": 0.0})
     before = quantizer.codebook.detach().clone()
     quantizer(torch.randn(0, 2, 3, 3))
-    assert not bool(quantizer.started)
+    assert not bool(quantizer.initialized)
     assert torch.equal(quantizer.codebook, before)
     rows = 100 + torch.randn(1, 2, 2, 2)
     quantizer(rows)
-    assert bool(quantizer.started)
+    assert bool(quantizer.initialized)
     assert quantizer.codebook.min() > 90
 
 
 def test_an_empty_batch_leaves_a_moving_average_without_memory_where_it_was() -> None:
     """Counts and sums are 0 then, and 0 / 0 is no place for a code."""
-    quantizer = build_quantizer({"type": "ema", "codebook_size": 4, "code_dim": 2, "decay": 0.0, "start": "normal"})
+    quantizer = build_quantizer({"type": "ema", "codebook_size": 4, "code_dim": 2, "decay": 0.0, "init": "normal"})
     before = quantizer.codebook.clone()
     quantizer(torch.randn(0, 2, 3, 3))
     assert torch.equal(quantizer.codebook, before)

@@ -16,7 +16,7 @@ SHAPE, SIZE, NUMBER = (2, 6, 2, 4), 5, 3
 
 def make(**each: Any) -> ProductQuantizer:
     torch.manual_seed(0)
-    plain = {"type": "vq", "codebook_size": SIZE, "code_dim": 2, "start": "normal", "restart_threshold": 0.0}
+    plain = {"type": "vq", "codebook_size": SIZE, "code_dim": 2, "init": "normal", "restart_threshold": 0.0}
     return ProductQuantizer(num_codebooks=NUMBER, each=plain | each)
 
 
@@ -69,7 +69,7 @@ def test_it_is_its_parts_side_by_side(method: str) -> None:
 
 
 def test_the_codebooks_are_apart() -> None:
-    quantizer = make(start="latents", type="ema")
+    quantizer = make(init="data", type="ema")
     quantizer(torch.randn(SHAPE))
     first, second = quantizer.part(0), quantizer.part(1)
     assert not torch.equal(first.codebook, second.codebook)

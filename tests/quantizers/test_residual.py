@@ -17,13 +17,13 @@ SHAPE, SIZE, STAGES = (2, 4, 3, 5), 6, 3
 
 def make(each: dict[str, Any] | None = None, **options: Any) -> ResidualQuantizer:
     torch.manual_seed(0)
-    plain = {"type": "vq", "codebook_size": SIZE, "code_dim": SHAPE[1], "start": "normal"}
+    plain = {"type": "vq", "codebook_size": SIZE, "code_dim": SHAPE[1], "init": "normal"}
     plain |= {} if (each or {}).get("type") == "simvq" else {"restart_threshold": 0.0}
     return ResidualQuantizer(num_codebooks=STAGES, each=plain | (each or {}), **options)
 
 
 def tables(quantizer: ResidualQuantizer) -> list[np.ndarray]:
-    return [quantizer.stage(index).table().detach().double().numpy() for index in range(STAGES)]
+    return [quantizer.stage(index).embeddings().detach().double().numpy() for index in range(STAGES)]
 
 
 def by_brute_force(z: np.ndarray, books: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:

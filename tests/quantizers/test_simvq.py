@@ -15,7 +15,7 @@ SHAPE, SIZE = (3, 4, 2, 5), 6
 
 def make(**options: Any) -> SimVQuantizer:
     torch.manual_seed(0)
-    quantizer = SimVQuantizer(codebook_size=SIZE, code_dim=SHAPE[1], start="normal", **options)
+    quantizer = SimVQuantizer(codebook_size=SIZE, code_dim=SHAPE[1], init="normal", **options)
     with torch.no_grad():
         quantizer.codebook_map += 0.3 * torch.randn_like(quantizer.codebook_map)
     return quantizer
@@ -68,12 +68,12 @@ def test_against_the_library(rotation: bool) -> None:
 
 def test_a_step_for_one_code_moves_all_and_the_coefficients_stay() -> None:
     quantizer = make()
-    coefficients, before = quantizer.codebook.clone(), quantizer.table().detach().clone()
+    coefficients, before = quantizer.codebook.clone(), quantizer.embeddings().detach().clone()
     latents = quantizer.decode(torch.full((1, 1, 1), 2)).detach() + 0.01
     assert quantizer.encode(latents).flatten().tolist() == [2]
     quantizer(latents).loss.backward()
     with torch.no_grad():
         quantizer.codebook_map -= quantizer.codebook_map.grad
     assert torch.equal(quantizer.codebook, coefficients)
-    assert (quantizer.table() - before).norm(dim=1).min() > 0
+    assert (quantizer.embeddings() - before).norm(dim=1).min() > 0
     assert [name for name, _ in quantizer.named_parameters()] == ["codebook_map"]

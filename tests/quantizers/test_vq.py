@@ -12,7 +12,7 @@ BATCH, DIM, HEIGHT, WIDTH, SIZE = 3, 4, 2, 5, 6
 
 def make(beta: float = 0.25) -> VectorQuantizer:
     torch.manual_seed(0)
-    return VectorQuantizer(codebook_size=SIZE, code_dim=DIM, beta=beta, start="normal", restart_threshold=0.0)
+    return VectorQuantizer(codebook_size=SIZE, code_dim=DIM, beta=beta, init="normal", restart_threshold=0.0)
 
 
 def gradients(quantizer: VectorQuantizer, through: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -32,7 +32,7 @@ def test_what_is_left_out_is_filled_in() -> None:
         "code_dim": 64,
         "projection_dim": 0,
         "metric": "euclidean",
-        "start": "latents",
+        "init": "data",
         "entropy_weight": 0.0,
         "entropy_temperature": 1.0,
         "restart_threshold": 0.05,

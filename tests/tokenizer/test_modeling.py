@@ -86,7 +86,7 @@ def test_weights_start_as_the_networks_say_and_not_as_transformers_does() -> Non
     assert model.encoder[5][0].pointwise.weight.abs().max() == 0
     assert model.decoder[1][0].pointwise.weight.abs().max() == 0
     assert model.quantizer.codebook.std().item() == pytest.approx(1 / 8, rel=0.05)
-    assert not bool(model.quantizer.started)
+    assert not bool(model.quantizer.initialized)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -140,7 +140,7 @@ def test_bfloat16_leaves_the_codebook_in_float32(method: str, tmp_path: Path) ->
             tensor = getattr(loaded.quantizer, name)
             assert tensor.dtype == torch.float32
             assert torch.equal(tensor, getattr(model.quantizer, name))
-    assert loaded.quantizer.started.dtype == torch.bool
+    assert loaded.quantizer.initialized.dtype == torch.bool
     output = loaded(pixels())
     assert output.quantized.dtype == output.loss.dtype == torch.float32
     assert output.reconstruction.dtype == torch.bfloat16
@@ -265,9 +265,9 @@ def test_the_fingerprint_is_of_what_decides_the_codes(tiny_tokenizer: VQTokenize
     assert not changed(lambda model: model.to(memory_format=torch.channels_last))
     assert not changed(lambda model: model.train())
     assert not changed(lambda model: model.decoder[0].weight.add_(1))
-    assert not changed(lambda model: model.quantizer.cluster_size.add_(1))
+    assert not changed(lambda model: model.quantizer.usage.cluster_size.add_(1))
     assert not changed(lambda model: model.quantizer.code_sums.add_(1))
-    assert not changed(lambda model: model.quantizer.started.fill_(True))
+    assert not changed(lambda model: model.quantizer.initialized.fill_(True))
     assert changed(lambda model: model.encoder[0].weight[0, 0, 0, 0].add_(1e-6))
     assert changed(lambda model: model.encoder[0].bias[0].add_(1e-6))
     assert changed(lambda model: model.quantizer.codebook[3, 1].add_(1e-6))

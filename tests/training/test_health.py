@@ -159,13 +159,13 @@ def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
 
 
 def test_advice_names_what_is_not_set_so_already() -> None:
-    bare = {"restart_threshold": 0.0, "start": "normal"}
+    bare = {"restart_threshold": 0.0, "init": "normal"}
     for method in ("ema", "vq"):
         advice = remedies(make({"type": method, **bare}))
-        assert advice[:2] == ["quantizer.restart_threshold=0.05", "quantizer.start=latents"]
+        assert advice[:2] == ["quantizer.restart_threshold=0.05", "quantizer.init=data"]
         assert "learning_rate=0.001" in advice and "warmup_steps=1000" in advice
         assert "quantizer.codebook_size=256" in advice and not any("kl_weight" in each for each in advice)
-        healthy = " ".join(remedies(make({"type": method, "restart_threshold": 0.1, "start": "latents"})))
+        healthy = " ".join(remedies(make({"type": method, "restart_threshold": 0.1, "init": "data"})))
         assert "restart" not in healthy and "start" not in healthy
     assert "quantizer.kl_weight=0.002" in remedies(make({"type": "gumbel"}))
     advice = " ".join(remedies(make({"type": "gumbel", "logits": "linear", **bare})))
@@ -174,7 +174,7 @@ def test_advice_names_what_is_not_set_so_already() -> None:
 
 @pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_every_advice_is_a_setting_that_is_taken(method: str) -> None:
-    unhealthy = {"restart_threshold": 0.0, "start": "normal"}
+    unhealthy = {"restart_threshold": 0.0, "init": "normal"}
     known = {name: value for name, value in unhealthy.items() if name in quantizer_options(method)}
     config = make({"type": method} | known, warmup_steps=0)
     advice = remedies(config)

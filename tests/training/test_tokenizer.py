@@ -172,7 +172,7 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    quantizer = {"type": "vq", "codebook_size": 128, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
+    quantizer = {"type": "vq", "codebook_size": 128, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
     train_tokenizer(make(tmp_path / "whole", quantizer=quantizer), *sources)
     (note,) = rows(tmp_path / "whole", "note")
     assert f"warning: {note['note']}\n" in capsys.readouterr().err
@@ -180,7 +180,7 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
     assert note["step"] == 4  # the first look at a full window
     used = 128 - row["dead_codes"]
     assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 images, ")
-    assert "Try quantizer.restart_threshold=0.05, quantizer.start=latents, " in note["note"]
+    assert "Try quantizer.restart_threshold=0.05, quantizer.init=data, " in note["note"]
 
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
@@ -351,14 +351,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
 
 def test_a_batch_in_four_parts_is_the_same_step(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
     """For vq, whose codebook moves by its gradient alone when codes neither start on latents nor restart."""
-    quantizer = {"type": "vq", "codebook_size": 16, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
+    quantizer = {"type": "vq", "codebook_size": 16, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
     weights = []
     for parts in (1, 4):
         run = tmp_path / str(parts)
         changes = {"steps": 3, "batch_size": 8, "gradient_accumulation_steps": parts, "quantizer": quantizer}
         train_tokenizer(make(run, **changes), *sources)
         weights.append(load_file(run / "model" / "model.safetensors"))
-        weights[-1].pop("quantizer.cluster_size")  # a moving average over batches looked up
+        weights[-1].pop("quantizer.usage.cluster_size")  # a moving average over batches looked up
         weights[-1] |= {"rows": torch.tensor([row["loss"] for row in rows(run, "train")])}
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-6, msg=name)
@@ -386,7 +386,7 @@ def test_half_precision_leaves_weights_and_codebook_in_float32(
     result = train_tokenizer(make(tmp_path / "run", precision="bf16", steps=2), *sources)
     assert result.model is not None
     tensors = load_file(result.model / "model.safetensors")
-    assert {tensor.dtype for name, tensor in tensors.items() if name != "quantizer.started"} == {torch.float32}
+    assert {tensor.dtype for name, tensor in tensors.items() if name != "quantizer.initialized"} == {torch.float32}
     AcceleratorState._reset_state()
     plain = train_tokenizer(make(tmp_path / "plain", steps=2), *sources)
     assert plain.metrics["mse"] == pytest.approx(result.metrics["mse"], rel=0.2)

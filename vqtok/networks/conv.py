@@ -8,13 +8,35 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field
 from torch import nn
 
-from vqtok.errors import ConfigurationError
+from vqtok.networks.base import Network, NetworkOptions
 from vqtok.networks.blocks import ResidualBlock, ResidualStack, init_convolution
+from vqtok.options import Allowed
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = ["CONV", "ConvDecoder", "ConvEncoder", "ConvOptions"]
+
+
+def is_power_of_two(factor: int) -> int:
+    """The factor, refused where no number of halvings gives it."""
+    if factor < 1 or factor & (factor - 1):
+        raise ValueError
+    return factor
+
+
+class ConvOptions(NetworkOptions):
+    """Options of `conv`."""
+
+    type: Literal["conv"] = "conv"
+    hidden_size: int = Field(128, ge=2, description="channels at the resolution of the code grid, half of it before")
+    residual_size: int = Field(32, ge=1, description="channels inside a residual block")
+    num_residual_blocks: int = Field(2, ge=0, description="residual blocks at the resolution of the code grid")
+    downsample_factor: Annotated[int, AfterValidator(is_power_of_two), Allowed("a power of two")] = Field(
+        4, description="pixels a side for one code"
+    )
 
 
 def stage_widths(hidden_size: int, downsample_factor: int) -> list[int]:
@@ -23,49 +45,26 @@ def stage_widths(hidden_size: int, downsample_factor: int) -> list[int]:
     return [hidden_size // 2] * (stages - 1) + [hidden_size] if stages else []
 
 
-def check_options(hidden_size: int, residual_size: int, num_residual_blocks: int, downsample_factor: int) -> None:
-    if hidden_size < 2:
-        raise ConfigurationError(f"network.hidden_size must be at least 2, got {hidden_size}")
-    if residual_size < 1:
-        raise ConfigurationError(f"network.residual_size must be at least 1, got {residual_size}")
-    if num_residual_blocks < 0:
-        raise ConfigurationError(f"network.num_residual_blocks must be at least 0, got {num_residual_blocks}")
-    if downsample_factor < 1 or downsample_factor & (downsample_factor - 1):
-        raise ConfigurationError(f"network.downsample_factor must be a power of two, got {downsample_factor}")
-
-
 class ConvEncoder(nn.Sequential):
     """Pixels (B, C, H, W) -> latents (B, D, H / factor, W / factor).
 
     Args:
         num_channels: C.
         code_dim: D.
-        hidden_size: channels at grid resolution; half of it before.
-        residual_size: channels inside a residual block.
-        num_residual_blocks: blocks at grid resolution.
-        downsample_factor: pixels a side for one position of the grid, a power of two.
+        options: of `ConvOptions`, by name.
     """
 
-    def __init__(
-        self,
-        *,
-        num_channels: int,
-        code_dim: int,
-        hidden_size: int = 128,
-        residual_size: int = 32,
-        num_residual_blocks: int = 2,
-        downsample_factor: int = 4,
-    ) -> None:
-        check_options(hidden_size, residual_size, num_residual_blocks, downsample_factor)
-        widths = [num_channels, *stage_widths(hidden_size, downsample_factor)]
+    def __init__(self, *, num_channels: int, code_dim: int, **options: Any) -> None:
+        chosen = ConvOptions(**options)
+        widths = [num_channels, *stage_widths(chosen.hidden_size, chosen.downsample_factor)]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
         super().__init__(
             *layers,
-            nn.Conv2d(widths[-1], hidden_size, kernel_size=3, padding=1),
-            ResidualStack(hidden_size, residual_size, num_residual_blocks),
-            nn.Conv2d(hidden_size, code_dim, kernel_size=1),
+            nn.Conv2d(widths[-1], chosen.hidden_size, kernel_size=3, padding=1),
+            ResidualStack(chosen.hidden_size, chosen.residual_size, chosen.num_residual_blocks),
+            nn.Conv2d(chosen.hidden_size, code_dim, kernel_size=1),
         )
         self.reset_parameters()
 
@@ -77,26 +76,17 @@ class ConvEncoder(nn.Sequential):
 class ConvDecoder(nn.Sequential):
     """Quantized latents (B, D, h, w) -> pixels (B, C, h * factor, w * factor); arguments as for ConvEncoder."""
 
-    def __init__(
-        self,
-        *,
-        num_channels: int,
-        code_dim: int,
-        hidden_size: int = 128,
-        residual_size: int = 32,
-        num_residual_blocks: int = 2,
-        downsample_factor: int = 4,
-    ) -> None:
-        check_options(hidden_size, residual_size, num_residual_blocks, downsample_factor)
-        widths = [*reversed(stage_widths(hidden_size, downsample_factor)), num_channels]
+    def __init__(self, *, num_channels: int, code_dim: int, **options: Any) -> None:
+        chosen = ConvOptions(**options)
+        widths = [*reversed(stage_widths(chosen.hidden_size, chosen.downsample_factor)), num_channels]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
         if not layers:
-            layers = [nn.Conv2d(hidden_size, num_channels, kernel_size=3, padding=1), nn.ReLU()]
+            layers = [nn.Conv2d(chosen.hidden_size, num_channels, kernel_size=3, padding=1), nn.ReLU()]
         super().__init__(
-            nn.Conv2d(code_dim, hidden_size, kernel_size=3, padding=1),
-            ResidualStack(hidden_size, residual_size, num_residual_blocks),
+            nn.Conv2d(code_dim, chosen.hidden_size, kernel_size=3, padding=1),
+            ResidualStack(chosen.hidden_size, chosen.residual_size, chosen.num_residual_blocks),
             *layers[:-1],
         )
         self.reset_parameters()
@@ -115,3 +105,6 @@ def reset_convolutions(network: nn.Module, *, last_gain: float) -> None:
         if isinstance(module, ResidualBlock):
             module.reset_parameters()
     init_convolution(convolutions[-1], gain=last_gain)
+
+
+CONV = Network(options=ConvOptions, encoder=ConvEncoder, decoder=ConvDecoder)

@@ -6,30 +6,33 @@ case in `likelihood.py` and `sampling.py`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoConfig, AutoModel
 
-from vqtok.errors import ConfigurationError, did_you_mean
+from vqtok.options import Types
+from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior, code_logits, negative_log_likelihood, training_loss
 from vqtok.priors.loading import load_prior
-from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig, pixelcnn_prior
+from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig, PixelCNNOptions, pixelcnn_prior
 from vqtok.priors.sampling import Detokenizer, generate, sample_codes
-from vqtok.priors.transformer import transformer_prior
+from vqtok.priors.transformer import TransformerOptions, transformer_prior
 
 __all__ = [
     "ARCHITECTURES",
+    "ARCHITECTURE_TYPES",
+    "Architecture",
     "Detokenizer",
     "PixelCNN",
     "PixelCNNConfig",
     "Prior",
     "PriorBinding",
+    "PriorOptions",
     "build_prior",
     "code_logits",
-    "fill_prior_options",
     "generate",
     "load_prior",
     "negative_log_likelihood",
@@ -37,38 +40,25 @@ __all__ = [
     "training_loss",
 ]
 
-ARCHITECTURES: dict[str, Callable[..., Prior]] = {
-    "pixelcnn": pixelcnn_prior,
-    "transformer": transformer_prior,
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One architecture: what can be chosen, and what builds an untrained prior from a binding and options by name."""
+
+    options: type[PriorOptions]
+    build: Callable[..., Prior]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "pixelcnn": Architecture(options=PixelCNNOptions, build=pixelcnn_prior),
+    "transformer": Architecture(options=TransformerOptions, build=transformer_prior),
 }
+
+ARCHITECTURE_TYPES = Types({name: each.options for name, each in ARCHITECTURES.items()}, default="transformer")
+"""Annotation of a field that holds the options of any architecture."""
 
 AutoConfig.register(PixelCNNConfig.model_type, PixelCNNConfig, exist_ok=True)
 AutoModel.register(PixelCNNConfig, PixelCNN, exist_ok=True)
-
-
-def fill_prior_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"type": "transformer", ...}` with what is left out by default, so that a saved configuration says everything.
-
-    Raises:
-        ConfigurationError: an unknown architecture, an option it does not have, or a value of the wrong type.
-    """
-    kind = options.get("type", "transformer")
-    if kind not in ARCHITECTURES:
-        raise ConfigurationError(
-            f"arch must be one of {', '.join(sorted(ARCHITECTURES))}, got {kind!r}."
-            f"{did_you_mean(str(kind), ARCHITECTURES)}"
-        )
-    parameters = inspect.signature(ARCHITECTURES[kind]).parameters
-    filled = {"type": kind} | {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    for name, value in options.items():
-        if name not in filled:
-            allowed = [known for known in filled if known != "type"]
-            raise ConfigurationError(
-                f"a prior of type {kind} has no option {name!r}, it has {', '.join(allowed)}."
-                f"{did_you_mean(name, allowed)}"
-            )
-        filled[name] = _typed(name, value, type(filled[name]))
-    return filled
 
 
 def build_prior(binding: PriorBinding, options: Mapping[str, Any]) -> Prior:
@@ -79,15 +69,7 @@ def build_prior(binding: PriorBinding, options: Mapping[str, Any]) -> Prior:
         options: `{"type": "transformer", "hidden_size": 256, ...}`, what is left out by default.
 
     Raises:
-        ConfigurationError: as in `fill_prior_options`, or numbers that make no network for these codes.
+        ConfigurationError: an option that the architecture does not have, a value that makes no sense, or numbers that
+            make no network for these codes.
     """
-    filled = fill_prior_options(options)
-    return ARCHITECTURES[filled.pop("type")](binding, **filled)
-
-
-def _typed(name: str, value: Any, wanted: type) -> Any:
-    if wanted is float and type(value) is int or wanted is int and type(value) is float and value.is_integer():
-        value = wanted(value)
-    if type(value) is not wanted:
-        raise ConfigurationError(f"{name} must be {wanted.__name__}, got {value!r}")
-    return value
+    return ARCHITECTURES[options["type"]].build(binding, **options)

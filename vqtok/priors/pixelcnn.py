@@ -14,48 +14,61 @@ needs `kernel_size // 2 + 1` rows of each layer's input, a new position as many 
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
 import torch
-from huggingface_hub.dataclasses import strict
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from vqtok.errors import ConfigurationError
+from vqtok.options import Allowed
+from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
 
-__all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "pixelcnn_prior"]
+__all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "PixelCNNOptions", "pixelcnn_prior"]
 
 
-@strict
+def is_odd(size: int) -> int:
+    """The size, refused where no position is its middle."""
+    if size < 3 or size % 2 == 0:
+        raise ValueError
+    return size
+
+
+class PixelCNNOptions(PriorOptions):
+    """Options of `pixelcnn`."""
+
+    type: Literal["pixelcnn"] = "pixelcnn"
+    hidden_size: int = Field(128, ge=1, description="channels of each stack")
+    num_layers: int = Field(8, ge=1, description="gated layers")
+    kernel_size: Annotated[int, AfterValidator(is_odd), Allowed("odd and at least 3")] = Field(
+        5, description="side of the receptive field of one layer"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of features dropped after each gate in training")
+
+
 class PixelCNNConfig(PreTrainedConfig):
     """What decides the network.
 
     Args:
-        hidden_size: channels of each stack.
-        num_layers: gated layers.
-        kernel_size: side of the receptive field of one layer, odd.
-        dropout: share of features dropped after each gate in training, in [0, 1).
+        arch: options of `PixelCNNOptions`; what is left out is filled with defaults.
         vqtok: `PriorBinding.to_dict()`: grid, codebook size, classes and tokenizer.
+
+    Raises:
+        ConfigurationError: options that make no sense.
     """
 
     model_type = "vqtok-pixelcnn"
 
-    hidden_size: int = 128
-    num_layers: int = 8
-    kernel_size: int = 5
-    dropout: float = 0.0
-    vqtok: dict | None = None  # type: ignore[type-arg]
+    arch: Any = None
+    vqtok: Any = None
 
-    def validate_architecture(self) -> None:
-        """Raise ConfigurationError where the numbers make no network."""
-        for name in ("hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.kernel_size < 3 or self.kernel_size % 2 == 0:
-            raise ConfigurationError(f"kernel_size must be odd and at least 3, got {self.kernel_size}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigurationError(f"dropout must lie in [0, 1), got {self.dropout}")
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.arch = PixelCNNOptions(**(self.arch or {})).model_dump()
 
 
 class ClassBias(nn.Embedding):
@@ -124,11 +137,12 @@ class PixelCNN(PreTrainedModel):
                 f"a PixelCNN reads one code per position, these codes have {self.binding.num_codebooks}: use the "
                 "transformer"
             )
-        channels, classes = config.hidden_size, self.binding.num_classes + 1
+        options = PixelCNNOptions(**config.arch)
+        channels, classes = options.hidden_size, self.binding.num_classes + 1
         self.embedding = nn.Embedding(self.binding.codebook_size, channels)
         self.position = nn.Parameter(torch.zeros(1, channels, *self.binding.grid))
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # a list to its readers
-            GatedLayer(channels, config.kernel_size, classes, config.dropout) for _ in range(config.num_layers)
+            GatedLayer(channels, options.kernel_size, classes, options.dropout) for _ in range(options.num_layers)
         )
         self.head = nn.Sequential(
             nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, self.binding.codebook_size, 1)
@@ -171,18 +185,9 @@ class PixelCNN(PreTrainedModel):
         return logits.permute(0, 2, 3, 1)
 
 
-def pixelcnn_prior(
-    binding: PriorBinding, *, hidden_size: int = 128, num_layers: int = 8, kernel_size: int = 5, dropout: float = 0.0
-) -> PixelCNN:
-    """Build an untrained prior; arguments as in `PixelCNNConfig`."""
-    config = PixelCNNConfig(
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        kernel_size=kernel_size,
-        dropout=dropout,
-        vqtok=binding.to_dict(),
-    )
-    return PixelCNN(config)
+def pixelcnn_prior(binding: PriorBinding, **options: Any) -> PixelCNN:
+    """Build an untrained prior; options as in `PixelCNNOptions`, by name."""
+    return PixelCNN(PixelCNNConfig(arch=options, vqtok=binding.to_dict()))
 
 
 class PixelCNNDecoder:
@@ -192,7 +197,7 @@ class PixelCNNDecoder:
         self.prior, self.classes = prior, classes
         self.height, self.width = prior.binding.grid
         self.index = 0
-        channels, reach = prior.config.hidden_size, prior.config.kernel_size // 2
+        channels, reach = prior.config.arch["hidden_size"], prior.config.arch["kernel_size"] // 2
         rows = prior.position.new_zeros(len(classes), channels, reach, self.width + 2 * reach)
         self.rows_above = [rows] * len(prior.layers)
         self.row = prior.position.new_zeros(len(classes), channels, 1, self.width)  # embeddings of the last whole row
@@ -221,7 +226,7 @@ class PixelCNNDecoder:
     def _start_row(self, y: int) -> None:
         if self.drawn:
             self.row, self.drawn = torch.cat(self.drawn, dim=3), []
-        reach = self.prior.config.kernel_size // 2
+        reach = self.prior.config.arch["kernel_size"] // 2
         up = self.row + self.prior.position[:, :, y : y + 1]
         self.from_above = []
         for number, layer in enumerate(self.prior.layers):

@@ -12,56 +12,62 @@ arXiv:2012.09841, section 3.2; class token in front as in their section 4.3).
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StaticCache
 
-from vqtok.errors import ConfigurationError
+from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
 
-__all__ = ["TransformerDecoder", "token_ids", "transformer_code_logits", "transformer_loss", "transformer_prior"]
+__all__ = [
+    "TransformerDecoder",
+    "TransformerOptions",
+    "token_ids",
+    "transformer_code_logits",
+    "transformer_loss",
+    "transformer_prior",
+]
 
 
-def transformer_prior(
-    binding: PriorBinding,
-    *,
-    hidden_size: int = 256,
-    num_layers: int = 6,
-    num_heads: int = 4,
-    dropout: float = 0.0,
-) -> LlamaForCausalLM:
+class TransformerOptions(PriorOptions):
+    """Options of `transformer`."""
+
+    type: Literal["transformer"] = "transformer"
+    hidden_size: int = Field(256, ge=1, description="width, a multiple of 2 * num_heads")
+    num_layers: int = Field(6, ge=1, description="transformer blocks")
+    num_heads: int = Field(4, ge=1, description="attention heads of each block")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of attention weights dropped in training")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size must be a multiple of 2 * num_heads = {2 * self.num_heads}, got {self.hidden_size}"
+            )
+        return self
+
+
+def transformer_prior(binding: PriorBinding, **options: Any) -> LlamaForCausalLM:
     """Build an untrained prior; what is served with it stands in its `generation_config`.
 
     Args:
         binding: the grids, classes and tokenizer it is for.
-        hidden_size: width, a multiple of 2 * `num_heads`.
-        num_layers: transformer blocks.
-        num_heads: attention heads of each.
-        dropout: share of attention weights dropped in training, in [0, 1).
-
-    Raises:
-        ConfigurationError: a number out of its range, or a width that the heads do not divide.
+        options: of `TransformerOptions`, by name.
     """
-    for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers), ("num_heads", num_heads)):
-        if value < 1:
-            raise ConfigurationError(f"{name} must be at least 1, got {value}")
-    if not 0 <= dropout < 1:
-        raise ConfigurationError(f"dropout must lie in [0, 1), got {dropout}")
-    if hidden_size % (2 * num_heads):
-        raise ConfigurationError(
-            f"hidden_size must be a multiple of 2 * num_heads = {2 * num_heads}, got {hidden_size}"
-        )
+    chosen = TransformerOptions(**options)
     codes = binding.num_codebooks * binding.codebook_size
     config = LlamaConfig(
         vocab_size=codes + binding.num_classes + 1,
-        hidden_size=hidden_size,
-        intermediate_size=32 * math.ceil(hidden_size / 12),  # SwiGLU at the cost of a 4x MLP, arXiv:2002.05202
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
+        hidden_size=chosen.hidden_size,
+        intermediate_size=32 * math.ceil(chosen.hidden_size / 12),  # SwiGLU at the cost of a 4x MLP, arXiv:2002.05202
+        num_hidden_layers=chosen.num_layers,
+        num_attention_heads=chosen.num_heads,
         max_position_embeddings=binding.codes_per_image + 1,
-        attention_dropout=dropout,
+        attention_dropout=chosen.dropout,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,

@@ -6,7 +6,6 @@ codebook, `Q` codebooks per position, `N = B*h*w` rows when the grid is flattene
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
-from vqtok.errors import ConfigurationError, did_you_mean
+from vqtok.options import Options
 
 __all__ = [
-    "EACH",
     "GRADIENTS",
     "Quantizer",
+    "QuantizerOptions",
     "QuantizerOutput",
-    "at_least_zero",
     "entropy",
     "from_rows",
     "mean_squared_error",
-    "one_of",
     "perplexity",
     "rotation_trick",
     "straight_through",
@@ -52,12 +49,31 @@ class QuantizerOutput:
     metrics: dict[str, Tensor]
 
 
+class QuantizerOptions(Options):
+    """What the options of every method have: the name of the method, as `type`."""
+
+    section = "quantizer"
+
+    type: str
+
+
 class Quantizer(nn.Module, ABC):
     """The contract. `decode(encode(z))` equals the `quantized` of a forward pass over `z` from the same state exactly.
 
     Arithmetic is float32 whatever autocast says. A method that learns its codebook while it is used (a moving
     average, a restart) does so at the end of a forward pass in training mode, after the codes were looked up.
+
+    Args:
+        options: those that `Options` describes, by name.
+
+    Raises:
+        ConfigurationError: options that make no sense.
     """
+
+    Options: ClassVar[type[QuantizerOptions]]
+    """What can be chosen."""
+
+    options: QuantizerOptions
 
     codebook_size: int
     num_codebooks: int = 1
@@ -68,6 +84,10 @@ class Quantizer(nn.Module, ABC):
 
     training_state: tuple[str, ...] = ()
     """Names of tensors that training keeps and that decide no code, such as moving averages."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = self.Options(**options)
 
     @abstractmethod
     def forward(self, latents: Tensor) -> QuantizerOutput:
@@ -89,25 +109,6 @@ class Quantizer(nn.Module, ABC):
     def distortion(self, latents: Tensor) -> Tensor:
         """Squared distance of each latent to its code, where the method compares the two: float32 (B, h, w)."""
         return (latents.float() - self.decode(self.encode(latents))).square().sum(dim=1)
-
-
-EACH: dict[str, Any] = {"type": "ema"}
-"""What quantizers made of several are made of where nothing else is said."""
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> None:
-    """Refuse a value that is not among the allowed ones, naming the nearest."""
-    if value not in allowed:
-        raise ConfigurationError(
-            f"quantizer.{name} must be one of {', '.join(allowed)}, got {value!r}.{did_you_mean(str(value), allowed)}"
-        )
-
-
-def at_least_zero(**values: float) -> None:
-    """Refuse a weight below 0 or not a number."""
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise ConfigurationError(f"quantizer.{name} must be at least 0 and finite, got {value}")
 
 
 def to_rows(latents: Tensor) -> Tensor:

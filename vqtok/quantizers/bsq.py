@@ -16,15 +16,27 @@ over the batch; it costs D numbers rather than K, so codes of any number of bits
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from vqtok.errors import ConfigurationError
 from vqtok.quantizers.base import entropy
-from vqtok.quantizers.bits import BitQuantizer
+from vqtok.quantizers.bits import BitOptions, BitQuantizer
 
-__all__ = ["BinarySphericalQuantizer", "on_sphere"]
+__all__ = ["BSQOptions", "BinarySphericalQuantizer", "on_sphere"]
+
+
+class BSQOptions(BitOptions):
+    """Options of `bsq`, with the defaults of the paper's code; it writes tau as half of this one.
+
+    beta: no latent can get far from its code.
+    """
+
+    type: Literal["bsq"] = "bsq"
+    beta: float = Field(0.0, ge=0, description="weight of the commitment loss, ||u - c||^2 on the sphere")
+    inverse_temperature: float = Field(2.0, gt=0, description="tau, the sharpness of the soft assignments")
 
 
 def on_sphere(latents: Tensor) -> Tensor:
@@ -37,44 +49,26 @@ def on_sphere(latents: Tensor) -> Tensor:
 class BinarySphericalQuantizer(BitQuantizer):
     """Codes in {-1, 1}^D / sqrt(D), the signs of the latents; the gradient goes through the projection on the sphere.
 
-    Args:
-        codebook_size: K, a power of two; D = log2 K.
-        beta: weight of the commitment, the mean squared distance ||u - c||^2 on the sphere; 0 as in the paper's code,
-            since no latent can get far from its code.
-        entropy_weight: weight of the entropy term in nats; 0.1 as in the paper's code.
-        diversity_gamma: gamma; 1 as in the paper.
-        inverse_temperature: tau; 2 as in the paper's code, which writes it as half of that.
-
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
 
     paper = "Zhao et al. 2024, arXiv:2406.07548"
 
-    def __init__(
-        self,
-        *,
-        codebook_size: int = 512,
-        beta: float = 0.0,
-        entropy_weight: float = 0.1,
-        diversity_gamma: float = 1.0,
-        inverse_temperature: float = 2.0,
-    ) -> None:
-        super().__init__(
-            codebook_size=codebook_size, beta=beta, entropy_weight=entropy_weight, diversity_gamma=diversity_gamma
-        )
-        if not inverse_temperature > 0:
-            raise ConfigurationError(f"quantizer.inverse_temperature must be above 0, got {inverse_temperature}")
-        self.inverse_temperature = inverse_temperature
+    Options = BSQOptions
+    options: BSQOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.scale = 1 / math.sqrt(self.code_dim)
 
-    def place(self, latents: Tensor) -> Tensor:
+    def project(self, latents: Tensor) -> Tensor:
         return on_sphere(latents)
 
     def commitment(self, differences: Tensor) -> Tensor:
         return differences.square().sum()
 
-    def log_odds(self, placed: Tensor) -> Tensor:
-        return placed * (2 * self.inverse_temperature * self.scale)
+    def log_odds(self, projected: Tensor) -> Tensor:
+        return projected * (2 * self.options.inverse_temperature * self.scale)
 
     def assignment_sums(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits).sum(dim=1)

@@ -1,53 +1,84 @@
-"""A codebook of K learned vectors, and what every method that has one can do with it.
+"""A codebook of K learned vectors, and what every method that has one does with it.
 
-    latents (B, D, h, w) -rows, projection, unit length-> (N, d) -choose-> codes and vectors -projection-> (B, D, h, w)
+    latents (B, D, h, w) -project in, unit length-> rows (N, d) -quantize-> codes, vectors -project out-> (B, D, h, w)
 
-A method says how codes are chosen (`choose`) and how the codebook learns (`learn`, or a loss). The rest is here: a
-lower dimension to compare in and cosine codes (both Yu et al. 2021, arXiv:2110.04627, section 3.2), where the codes
-start, and an entropy term over soft assignments (Yu et al. 2023, arXiv:2310.05737, equation 5).
-
-The defaults are what measured best or as good: test MSE over variance with one option changed, 512 codes of dimension
-64, 1,000 steps of `vqtok train` at batch 32 with 200 of warm-up, CIFAR-10 (hidden_size 128) and MNIST (64), first 2,500
-test images, one run each:
-
-                              ema, CIFAR-10     ema, MNIST        vq, CIFAR-10      vq, MNIST
-    defaults                  0.0648            0.0443            0.0682            0.0546
-    start=kmeans              0.0653            0.0435            0.0684
-    projection_dim=8          0.0660
-    metric=cosine             0.0833            0.0595            0.0862
-    gradient=rotation         0.0896            0.0699            0.0768
-    restart_threshold=0       0.0874, 121 codes 0.0492, 263 codes 0.0837, 221 codes
-    entropy_weight=0.1        0.1173
+A method says how rows are quantized (`quantize_rows`; the nearest code is written here) and what a training batch does
+to the codebook (`update`, or a loss). The rest is here: a lower dimension to compare in and cosine codes (both Yu et
+al. 2021, arXiv:2110.04627, section 3.2), and where the codes start.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import Quantizer, QuantizerOutput, at_least_zero, entropy, from_rows, one_of, to_rows
-from vqtok.quantizers.distributed import count_rows, mean_over_processes, pick_rows, random_numbers
+from vqtok.quantizers.base import (
+    GRADIENTS,
+    Quantizer,
+    QuantizerOptions,
+    QuantizerOutput,
+    from_rows,
+    mean_squared_error,
+    to_rows,
+)
+from vqtok.quantizers.distributed import count_rows, pick_rows, random_numbers
+from vqtok.quantizers.entropy import entropy_terms
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
 
-__all__ = ["Chosen", "CodebookQuantizer"]
+__all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "QuantizedRows", "quantize_to_nearest"]
 
-STARTS = ("kmeans", "latents", "normal")
 
-# Soft assignments that the entropy term looks at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
-ASSIGNMENTS = 2**26
+class CodebookOptions(QuantizerOptions):
+    """What every learned codebook has."""
+
+    codebook_size: int = Field(512, ge=2, description="number of codes, K")
+    code_dim: int = Field(64, ge=1, description="dimension of the latents, D")
+    projection_dim: int = Field(
+        0, ge=0, description="dimension of the codes, between learned linear maps in and out; 0 for no projection"
+    )
+    metric: Literal["cosine", "euclidean"] = Field(
+        "euclidean", description="how latents and codes are compared; cosine brings both to unit length"
+    )
+    init: Literal["data", "kmeans", "normal"] = Field(
+        "data",
+        description="codes start on latents of the first training batch (data), on centres of k-means on it, or "
+        "normally distributed with standard deviation 1 / sqrt(d)",
+    )
+    entropy_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the entropy term in nats: each latent sure of its code, all codes in use alike",
+    )
+    entropy_temperature: float = Field(1.0, gt=0, description="temperature of the soft assignments of the entropy term")
+
+    @model_validator(mode="after")
+    def _projection_is_lower(self) -> Self:
+        if self.projection_dim > self.code_dim:
+            raise ValueError(
+                f"projection_dim must be at most code_dim {self.code_dim}, or 0 for none, got {self.projection_dim}"
+            )
+        return self
+
+
+class NearestCodeOptions(CodebookOptions):
+    """What methods have whose latents take the nearest code."""
+
+    beta: float = Field(0.25, ge=0, description="weight of the commitment loss, ||z - sg[e]||^2")
+    gradient: Literal["rotation", "straight-through"] = Field(
+        "straight-through", description="how the gradient passes from the codes to the latents"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class QuantizedRows:
     """What a method makes of the rows of a batch.
 
     Attributes:
@@ -71,193 +102,173 @@ class Chosen:
         return {name: term.detach() for name, (_, term) in self.losses.items()}
 
 
+class Projection(nn.Linear):
+    """A learned linear map that computes in float32 whatever type the model was cast to."""
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return linear(rows, self.weight.float(), self.bias.float())
+
+
 class CodebookQuantizer(Quantizer):
     """The part that methods with one learned codebook share; `codebook` is float32 (K, d).
-
-    Args:
-        codebook_size: K, number of codes, at least 2.
-        code_dim: D, dimension of the latents.
-        projection_dim: d, dimension of the codes, reached from D and left again by learned linear maps; 0 compares in
-            D dimensions without any.
-        metric: "euclidean", or "cosine": latents and codes are brought to unit length before they are compared, and
-            the decoder gets codes of unit length.
-        start: "latents" puts the codes on latents of the first training batch, "kmeans" on centres of k-means on all
-            of them, "normal" on a normal distribution with standard deviation 1 / sqrt(d).
-        entropy_weight: weight of E[H(p)] - H(E[p]) in nats, where p = softmax(-||z - e||^2 / temperature) over the
-            codes: each latent sure of its code, all codes in use alike. 0 leaves the term out.
-        entropy_temperature: of those soft assignments.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
-    allowed_metrics: ClassVar[tuple[str, ...]] = ("cosine", "euclidean")
+    options: CodebookOptions
     codebook: Tensor
-    started: Tensor
-    training_state: tuple[str, ...] = ("started",)
+    initialized: Tensor
+    training_state: tuple[str, ...] = ("initialized",)
 
-    def __init__(
-        self,
-        *,
-        codebook_size: int = 512,
-        code_dim: int = 64,
-        projection_dim: int = 0,
-        metric: str = "euclidean",
-        start: str = "latents",
-        entropy_weight: float = 0.0,
-        entropy_temperature: float = 1.0,
-    ) -> None:
-        super().__init__()
-        if codebook_size < 2:
-            raise ConfigurationError(f"quantizer.codebook_size must be at least 2, got {codebook_size}")
-        if code_dim < 1:
-            raise ConfigurationError(f"quantizer.code_dim must be at least 1, got {code_dim}")
-        if not 0 <= projection_dim <= code_dim:
-            raise ConfigurationError(
-                f"quantizer.projection_dim must be between 1 and quantizer.code_dim {code_dim}, or 0 for none, "
-                f"got {projection_dim}"
-            )
-        one_of("metric", metric, self.allowed_metrics)
-        one_of("start", start, STARTS)
-        at_least_zero(entropy_weight=entropy_weight)
-        if not entropy_temperature > 0:
-            raise ConfigurationError(f"quantizer.entropy_temperature must be above 0, got {entropy_temperature}")
-        self.codebook_size = codebook_size
-        self.code_dim = code_dim
-        self.metric = metric
-        self.start = start
-        self.entropy_weight = entropy_weight
-        self.entropy_temperature = entropy_temperature
-        self.vector_dim = projection_dim or code_dim
-        if projection_dim:
-            self.project_in = nn.Linear(code_dim, projection_dim)
-            self.project_out = nn.Linear(projection_dim, code_dim)
-        self._projects = bool(projection_dim)
-        self._known_started = False
-        self.register_buffer("started", torch.empty((), dtype=torch.bool))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        chosen = self.options
+        self.codebook_size = chosen.codebook_size
+        self.code_dim = chosen.code_dim
+        self.embedding_dim = chosen.projection_dim or chosen.code_dim
+        projects = chosen.projection_dim > 0
+        self.project_in = Projection(self.code_dim, self.embedding_dim) if projects else nn.Identity()
+        self.project_out = Projection(self.embedding_dim, self.code_dim) if projects else nn.Identity()
+        self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
+        self._known_initialized = False
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.codebook, std=1 / math.sqrt(self.vector_dim))
-        nn.init.zeros_(self.started)
-        self._known_started = False
-        if self._projects:
-            for projection in (self.project_in, self.project_out):
-                nn.init.xavier_uniform_(projection.weight)
-                nn.init.zeros_(projection.bias)
+        nn.init.normal_(self.codebook, std=1 / math.sqrt(self.embedding_dim))
+        nn.init.zeros_(self.initialized)
+        self._known_initialized = False
+        for projection in (self.project_in, self.project_out):
+            if isinstance(projection, Projection):
+                projection.reset_parameters()
 
     @abstractmethod
-    def choose(self, rows: Tensor) -> Chosen:
+    def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         """Codes and vectors of rows (N, d), and what they cost."""
 
-    def learn(self, rows: Tensor, codes: Tensor) -> None:
-        """What a training batch does to buffers, once its codes are chosen; rows (N, d) detached, codes (N,)."""
+    def update(self, rows: Tensor, codes: Tensor) -> None:
+        """What a training batch does to buffers, once its codes are known; rows (N, d) detached, codes (N,)."""
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         grid = (latents.shape[0], latents.shape[2], latents.shape[3])
         with torch.autocast(latents.device.type, enabled=False):
-            rows = self.enter(to_rows(latents))
+            rows = self.rows_to_compare(latents)
             if self.training:
-                self.start_once(rows.detach())
-            chosen = self.choose(rows)
+                self.initialize_once(rows.detach())
+            found = self.quantize_rows(rows)
             if self.training:
-                self.learn(rows.detach(), chosen.codes)
-            quantized = self.leave(chosen.vectors)
+                self.update(rows.detach(), found.codes)
+            quantized = self.project_out(found.vectors)
         return QuantizerOutput(
-            quantized=from_rows(quantized, grid),
-            codes=chosen.codes.view(grid),
-            loss=chosen.loss,
-            metrics=chosen.metrics,
+            quantized=from_rows(quantized, grid), codes=found.codes.view(grid), loss=found.loss, metrics=found.metrics
         )
 
     def encode(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            codes = self.code_of(self.enter(to_rows(latents)))
+            codes = self.encode_rows(self.rows_to_compare(latents))
         return codes.view(latents.shape[0], latents.shape[2], latents.shape[3])
 
     def decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(self.codebook.device.type, enabled=False):
-            rows = self.leave(self.rows_of(codes.flatten()))
+            rows = self.project_out(self.decode_rows(codes.flatten()))
         return from_rows(rows, (codes.shape[0], codes.shape[1], codes.shape[2]))
 
     @torch.no_grad()
     def distortion(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            rows = self.enter(to_rows(latents))
-            errors = (rows - self.rows_of(self.code_of(rows))).square().sum(dim=1)
+            rows = self.rows_to_compare(latents)
+            errors = (rows - self.decode_rows(self.encode_rows(rows))).square().sum(dim=1)
         return errors.view(latents.shape[0], latents.shape[2], latents.shape[3])
 
-    def enter(self, rows: Tensor) -> Tensor:
-        """Latents to where they are compared with codes: (N, D) -> (N, d)."""
-        if self._projects:
-            rows = linear(rows, self.project_in.weight.float(), self.project_in.bias.float())
-        return self.compared(rows)
+    def rows_to_compare(self, latents: Tensor) -> Tensor:
+        """Latents (B, D, h, w) as the metric compares them with codes: (N, d)."""
+        return self.normalized(self.project_in(to_rows(latents)))
 
-    def leave(self, rows: Tensor) -> Tensor:
-        """Codes to what the decoder gets: (N, d) -> (N, D)."""
-        if self._projects:
-            rows = linear(rows, self.project_out.weight.float(), self.project_out.bias.float())
-        return rows
+    def normalized(self, vectors: Tensor) -> Tensor:
+        """Vectors (M, d) at unit length where the metric is cosine."""
+        return normalize(vectors, dim=1) if self.options.metric == "cosine" else vectors
 
-    def compared(self, vectors: Tensor) -> Tensor:
-        """Vectors (M, d) as the metric compares them."""
-        return normalize(vectors, dim=1) if self.metric == "cosine" else vectors
-
-    def table(self) -> Tensor:
+    def embeddings(self) -> Tensor:
         """The vectors of all codes, float32 (K, d), with the gradient to what they are learned by.
 
-        In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
+        In training a copy: what `update` writes to the codebook must not reach what the backward pass remembers.
         """
-        return self.compared(self.codebook.clone() if self.training else self.codebook.float())
+        return self.normalized(self.codebook.clone() if self.training else self.codebook.float())
 
     @torch.no_grad()
-    def code_of(self, rows: Tensor) -> Tensor:
+    def encode_rows(self, rows: Tensor) -> Tensor:
         """The code that a row (N, d) gets outside of training: int64 (N,)."""
-        return nearest_codes(rows, self.table())
+        return nearest_codes(rows, self.embeddings())
 
-    def rows_of(self, codes: Tensor) -> Tensor:
+    def decode_rows(self, codes: Tensor) -> Tensor:
         """The vectors of codes, (N,) -> (N, d)."""
-        return gather_codes(self.table(), codes)
+        return gather_codes(self.embeddings(), codes)
 
     @torch.no_grad()
-    def start_once(self, rows: Tensor) -> None:
-        """On the first training batch that has rows, put the codes where `start` says; rows (N, d)."""
-        if self._known_started:
+    def initialize_once(self, rows: Tensor) -> None:
+        """On the first training batch that has rows, put the codes where `init` says; rows (N, d)."""
+        if self._known_initialized:
             return
-        if not bool(self.started):  # the one look from the host; remembered from then on
+        if not bool(self.initialized):  # the one look from the host; remembered from then on
             rows_in_batch = int(count_rows(rows).sum())
             if rows_in_batch == 0:
                 return
-            vectors = self.codebook
-            if self.start != "normal":
-                noise = random_numbers(3 * self.codebook_size, rows.device).view(3, -1)
-                strata = torch.arange(self.codebook_size, device=rows.device)
-                places = (strata + noise[0]) / self.codebook_size
-                vectors = pick_rows(rows, places)
-                if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
-                    others = (places + (1 + noise[1] * (rows_in_batch - 2)) / rows_in_batch) % 1
-                    vectors = vectors.lerp(pick_rows(rows, others), noise[2, :, None].float() / 2)
-            if self.start == "kmeans":
-                vectors = kmeans(rows, vectors, self.compared)
-            self.place(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))
-            self.started.fill_(True)
-        self._known_started = True
+            vectors = self.codebook if self.options.init == "normal" else self.spread_over(rows, rows_in_batch)
+            if self.options.init == "kmeans":
+                vectors = kmeans(rows, vectors, self.normalized)
+            self.set_codes(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))
+            self.initialized.fill_(True)
+        self._known_initialized = True
+
+    def spread_over(self, rows: Tensor, rows_in_batch: int) -> Tensor:
+        """A latent of the batch of all processes for each code, one from each K-th part of it: (K, d)."""
+        noise = random_numbers(3 * self.codebook_size, rows.device).view(3, -1)
+        strata = torch.arange(self.codebook_size, device=rows.device)
+        positions = (strata + noise[0]) / self.codebook_size
+        vectors = pick_rows(rows, positions)
+        if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
+            others = (positions + (1 + noise[1] * (rows_in_batch - 2)) / rows_in_batch) % 1
+            vectors = vectors.lerp(pick_rows(rows, others), noise[2, :, None].float() / 2)
+        return vectors
 
     @torch.no_grad()
-    def place(self, vectors: Tensor, chosen: Tensor) -> None:
+    def set_codes(self, vectors: Tensor, chosen: Tensor) -> None:
         """Put the chosen codes, bool (K,), on `vectors` (K, d). Methods with further statistics keep them in step."""
         torch.where(chosen[:, None], vectors, self.codebook, out=self.codebook)
 
-    def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
+    def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""
-        squares = rows.square().sum(dim=1, keepdim=True) + table.square().sum(dim=1)
-        return torch.addmm(squares, rows, table.t(), beta=-1, alpha=2)
+        squares = rows.square().sum(dim=1, keepdim=True) + embeddings.square().sum(dim=1)
+        return torch.addmm(squares, rows, embeddings.t(), beta=-1, alpha=2)
 
-    def entropy_losses(self, rows: Tensor, table: Tensor) -> Iterator[tuple[str, tuple[float, Tensor]]]:
-        """The entropy term in its two parts; nothing where its weight is 0."""
-        if self.entropy_weight == 0:
-            return
-        stride = max(1, -(-rows.shape[0] * self.codebook_size // ASSIGNMENTS))
-        log_p = (self.affinity(rows[::stride], table) / self.entropy_temperature).log_softmax(dim=1)
-        entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
-        use = mean_over_processes(log_p.exp(), together=self.training)
-        yield "code_entropy", (self.entropy_weight, mean_over_processes(entropies, together=self.training)[0])
-        yield "use_entropy", (-self.entropy_weight, entropy(use))
+    def entropy_losses(self, rows: Tensor, embeddings: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """The entropy term of rows (N, d) in its two parts; nothing where its weight is 0."""
+        return entropy_terms(
+            rows,
+            self.codebook_size,
+            lambda some: self.affinity(some, embeddings),
+            weight=self.options.entropy_weight,
+            temperature=self.options.entropy_temperature,
+            training=self.training,
+        )
+
+
+def quantize_to_nearest(
+    quantizer: CodebookQuantizer, options: NearestCodeOptions, rows: Tensor, *, learn_codebook: bool
+) -> QuantizedRows:
+    """Each row (N, d) takes the code nearest to it, with a gradient that goes past the choice.
+
+    `learn_codebook` adds the term by which codes follow their latents, ||sg[z] - e||^2.
+    """
+    embeddings = quantizer.embeddings()
+    codes = nearest_codes(rows.detach(), embeddings.detach())
+    vectors = gather_codes(embeddings, codes)
+    losses = {"codebook": (1.0, mean_squared_error(vectors, rows.detach()))} if learn_codebook else {}
+    losses |= {"commitment": (options.beta, mean_squared_error(rows, vectors.detach()))}
+    return QuantizedRows(
+        vectors=GRADIENTS[options.gradient](rows, vectors) if rows.requires_grad else vectors.detach(),
+        codes=codes,
+        losses=losses | quantizer.entropy_losses(rows, embeddings),
+    )

@@ -9,7 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "count_rows", "mean_over_processes", "pick_rows", "random_numbers"]
+__all__ = [
+    "all_reduce_sum",
+    "count_rows",
+    "mean_over_processes",
+    "pick_random_rows",
+    "pick_rows",
+    "random_numbers",
+]
 
 
 def several_processes() -> bool:
@@ -85,3 +92,8 @@ def pick_rows(rows: Tensor, positions: Tensor) -> Tensor:
         picked = torch.where(mine[:, None], rows[index.clamp(0, rows.shape[0] - 1)], picked)
     dist.all_reduce(picked)
     return picked
+
+
+def pick_random_rows(rows: Tensor, count: int) -> Tensor:
+    """Random rows of the batch of all processes, the same on every process: (N, D) -> (count, D)."""
+    return pick_rows(rows, random_numbers(count, rows.device))

@@ -16,26 +16,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import Quantizer, QuantizerOutput, straight_through
+from vqtok.options import Allowed
+from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput, straight_through
 
-__all__ = ["FiniteScalarQuantizer"]
+__all__ = ["FSQOptions", "FiniteScalarQuantizer"]
 
 MARGIN = 1e-3  # of the paper: keeps tanh from rounding past the last level
 MOST_LEVELS = 1000  # beyond, that margin is wider than half a level and the outermost ones are never reached
 
 
+class FSQOptions(QuantizerOptions):
+    """Options of `fsq`.
+
+    The paper's choices (appendix A.4.1): [8, 6, 5] for 2^8 codes, [8, 8, 8] for 2^9, [8, 5, 5, 5] for 2^10,
+    [7, 5, 5, 5, 5] for 2^12, [8, 8, 8, 6, 5] for 2^14, [8, 8, 8, 5, 5, 5] for 2^16.
+    """
+
+    type: Literal["fsq"] = "fsq"
+    levels: Annotated[
+        list[Annotated[int, Field(ge=2, le=MOST_LEVELS)]],
+        Allowed(f"a list of whole numbers from 2 to {MOST_LEVELS}, one for each dimension, such as [8, 8, 8]"),
+    ] = Field([8, 8, 8], min_length=1, description="levels of each dimension; their product is the number of codes")
+
+
 class FiniteScalarQuantizer(Quantizer):
     """Codes without a codebook to learn, so none can die; nothing to save and no loss.
-
-    Args:
-        levels: levels per dimension, each in [2, 1000]; their product is the codebook size K. The paper's choices
-            (appendix A.4.1): [8, 6, 5] for 2^8, [8, 8, 8] for 2^9, [8, 5, 5, 5] for 2^10, [7, 5, 5, 5, 5] for 2^12,
-            [8, 8, 8, 6, 5] for 2^14, [8, 8, 8, 5, 5, 5] for 2^16.
 
     Shapes: latents (B, D, h, w) with D = len(levels); quantized in [-1, 1]; codes (B, h, w) in [0, K), the level of the
     first dimension changing fastest.
@@ -43,14 +54,12 @@ class FiniteScalarQuantizer(Quantizer):
 
     paper = "Mentzer et al. 2023, arXiv:2309.15505"
 
-    def __init__(self, *, levels: Sequence[int] = [8, 8, 8]) -> None:
-        super().__init__()
-        if not levels or any(type(level) is not int or not 2 <= level <= MOST_LEVELS for level in levels):
-            raise ConfigurationError(
-                f"quantizer.levels must be a list of whole numbers from 2 to {MOST_LEVELS}, one for each dimension, "
-                f"such as [8, 8, 8], got {levels!r}"
-            )
-        self.levels = list(levels)
+    Options = FSQOptions
+    options: FSQOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.levels = self.options.levels
         self.code_dim = len(self.levels)
         self.codebook_size = math.prod(self.levels)
 

@@ -1,6 +1,6 @@
 """Sampling made soft: Gumbel-softmax over the codes. Jang et al. 2017, arXiv:1611.01144; Maddison et al. 2017.
 
-In training a code is drawn from q = softmax(logits), relaxed at temperature tau,
+In training a code is sampled from q = softmax(logits), relaxed at temperature tau,
 
     y = softmax((logits + g) / tau),  g ~ Gumbel(0, 1)        quantized = y E  (soft)  or  E[argmax y]  (hard)
 
@@ -12,142 +12,136 @@ the argmax of the logits.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import at_least_zero, one_of
-from vqtok.quantizers.codebook import Chosen
+from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, Projection, QuantizedRows
+from vqtok.quantizers.distributed import pick_random_rows
 from vqtok.quantizers.lookup import gather_codes
-from vqtok.quantizers.restart import RestartingQuantizer
+from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
-__all__ = ["GumbelQuantizer"]
-
-LOGITS = ("distance", "linear")
+__all__ = ["GumbelOptions", "GumbelQuantizer"]
 
 
-class GumbelQuantizer(RestartingQuantizer):
-    """Codes drawn at random in training, the most probable one in evaluation.
+class GumbelOptions(RestartOptions, CodebookOptions):
+    """Options of `gumbel`; the temperature is tau.
 
-    Args:
-        logits: "distance" takes -||z - e_k||^2, so that evaluation is nearest-code search; "linear" learns a map
-            from latents to K logits. There codes are not placed on latents, which needs start="normal" and
-            restart_threshold=0, and have no distances, so that metric and entropy_weight stay at their defaults.
-        hard: pass one code on rather than the mixture.
-        kl_weight: weight of the divergence from the uniform prior, in nats per position.
-        restart_threshold: CIFAR-10, 400 steps, MSE over variance and codes in use of 512: 0.1268 and 499 with 0.2,
-            0.1417 and 433 with 0.05.
-        temperature, temperature_end, temperature_steps: tau falls from the first to the second over that many training
-            batches along an exponential, then stays.
-        shared: see RestartingQuantizer and CodebookQuantizer.
+    restart_threshold: CIFAR-10, 400 steps, MSE over variance and codes in use of 512: 0.1268 and 499 with 0.2, 0.1417
+    and 433 with 0.05.
+    """
 
-    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K). A hard forward pass in training gives drawn codes, so
+    type: Literal["gumbel"] = "gumbel"
+    logits: Literal["distance", "linear"] = Field(
+        "distance",
+        description="distance takes -||z - e||^2, so that evaluation is nearest-code search; linear learns a map from "
+        "latents to K logits, with init=normal and restart_threshold=0",
+    )
+    hard: bool = Field(True, description="pass one code on rather than the mixture")
+    kl_weight: float = Field(5e-4, ge=0, description="weight of the KL to the uniform prior, in nats per position")
+    temperature: float = Field(1.0, gt=0, description="temperature at the start")
+    temperature_end: float = Field(0.0625, gt=0, description="temperature that it falls to exponentially")
+    temperature_steps: int = Field(5000, ge=1, description="training batches until then")
+    restart_threshold: float = Field(
+        0.2, ge=0, lt=1, description=RestartOptions.model_fields["restart_threshold"].description
+    )
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        linear = self.logits == "linear"
+        if linear and (self.init != "normal" or self.restart_threshold != 0):
+            raise ValueError("logits=linear does not put codes on latents: set init=normal and restart_threshold=0")
+        if linear and (self.metric != "euclidean" or self.entropy_weight != 0):
+            raise ValueError(
+                "logits=linear measures no distances: leave out metric and entropy_weight, or set logits=distance"
+            )
+        if self.temperature < self.temperature_end:
+            raise ValueError(
+                f"temperature must be at least temperature_end, got {self.temperature:g} and {self.temperature_end:g}"
+            )
+        return self
+
+
+class GumbelQuantizer(CodebookQuantizer):
+    """Codes sampled in training, the most probable one in evaluation.
+
+    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K). A hard forward pass in training gives sampled codes, so
     `decode(output.codes)` equals `output.quantized` there, and `encode` may give others.
     """
 
     paper = "Jang et al. 2017, arXiv:1611.01144"
 
+    Options = GumbelOptions
+    options: GumbelOptions
     batches_seen: Tensor
-    training_state = ("batches_seen", "cluster_size", "started")
+    training_state = ("batches_seen", "cluster_size", "initialized")
 
-    def __init__(
-        self,
-        *,
-        logits: str = "distance",
-        hard: bool = True,
-        kl_weight: float = 5e-4,
-        temperature: float = 1.0,
-        temperature_end: float = 0.0625,
-        temperature_steps: int = 5000,
-        restart_threshold: float = 0.2,
-        **shared: Any,
-    ) -> None:
-        super().__init__(restart_threshold=restart_threshold, **shared)
-        one_of("logits", logits, LOGITS)
-        at_least_zero(kl_weight=kl_weight)
-        if logits == "linear" and (self.start != "normal" or self.restart_threshold != 0):
-            raise ConfigurationError(
-                "quantizer.logits='linear' does not place codes on latents: "
-                "set quantizer.start=normal and quantizer.restart_threshold=0"
-            )
-        if logits == "linear" and (self.metric != "euclidean" or self.entropy_weight != 0):
-            raise ConfigurationError(
-                "quantizer.logits='linear' measures no distances: "
-                "leave out quantizer.metric and quantizer.entropy_weight, or set quantizer.logits=distance"
-            )
-        if not temperature >= temperature_end > 0:
-            raise ConfigurationError(
-                "quantizer.temperature must be at least quantizer.temperature_end and both above 0, "
-                f"got {temperature} and {temperature_end}"
-            )
-        if temperature_steps < 1:
-            raise ConfigurationError(f"quantizer.temperature_steps must be at least 1, got {temperature_steps}")
-        self.logits = logits
-        self.hard = hard
-        self.kl_weight = kl_weight
-        self.temperature = temperature
-        self.temperature_end = temperature_end
-        self.temperature_steps = temperature_steps
-        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
-        if logits == "linear":
-            self.to_logits = nn.Linear(self.vector_dim, self.codebook_size)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
+        if self.options.logits == "linear":
+            self.to_logits = Projection(self.embedding_dim, self.codebook_size)
+        self.usage = CodeUsage(self.codebook_size, self.options)
         self.register_buffer("batches_seen", torch.empty((), dtype=torch.int64))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        self.usage.reset_parameters()
         nn.init.zeros_(self.batches_seen)
-        if self.logits == "linear":
-            nn.init.xavier_uniform_(self.to_logits.weight)
-            nn.init.zeros_(self.to_logits.bias)
+        if self.options.logits == "linear":
+            self.to_logits.reset_parameters()
 
-    def choose(self, rows: Tensor) -> Chosen:
-        table = self.table()
-        logits = self.logits_of(rows, table)
+    def quantize_rows(self, rows: Tensor) -> QuantizedRows:
+        embeddings = self.embeddings()
+        logits = self.logits_of(rows, embeddings)
         log_q = logits.log_softmax(dim=1)
         divergences = (log_q.exp() * log_q).sum(dim=1) + math.log(self.codebook_size)
-        losses = {"kl": (self.kl_weight, divergences.sum() / max(1, len(rows)))}
-        losses |= dict(self.entropy_losses(rows, table))
+        losses = {"kl": (self.options.kl_weight, divergences.sum() / max(1, len(rows)))}
+        losses |= self.entropy_losses(rows, embeddings)
         if not self.training:
-            codes = self.code_of(rows)
-            return Chosen(vectors=gather_codes(table, codes), codes=codes, losses=losses)
+            codes = self.encode_rows(rows)
+            return QuantizedRows(vectors=gather_codes(embeddings, codes), codes=codes, losses=losses)
         tau = self.current_temperature()
-        vectors, codes = self.draw(logits, table, tau)
-        return Chosen(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
+        vectors, codes = self.sample(logits, embeddings, tau)
+        return QuantizedRows(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
 
     @torch.no_grad()
-    def learn(self, rows: Tensor, codes: Tensor) -> None:
-        if self.restart_threshold > 0:  # noise draws codes that evaluation never takes: those count as dead
-            super().learn(rows, self.code_of(rows))
+    def update(self, rows: Tensor, codes: Tensor) -> None:
+        if self.options.restart_threshold > 0:  # noise samples codes that evaluation never takes: those count as dead
+            counts = self.usage.count(self.encode_rows(rows))
+            dead = self.usage.restart_dead(counts.sum())
+            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
         self.batches_seen += 1
 
-    def logits_of(self, rows: Tensor, table: Tensor) -> Tensor:
+    def logits_of(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the codes, (N, d) -> (N, K)."""
-        if self.logits == "linear":
-            return linear(rows, self.to_logits.weight.float(), self.to_logits.bias.float())
-        return self.affinity(rows, table)
+        if self.options.logits == "linear":
+            logits: Tensor = self.to_logits(rows)
+            return logits
+        return self.affinity(rows, embeddings)
 
     @torch.no_grad()
-    def code_of(self, rows: Tensor) -> Tensor:
+    def encode_rows(self, rows: Tensor) -> Tensor:
         """argmax of the logits, (N, d) -> int64 (N,)."""
-        if self.logits == "distance":
-            return super().code_of(rows)
+        if self.options.logits == "distance":
+            return super().encode_rows(rows)
         return self.logits_of(rows, self.codebook).argmax(dim=1)
 
-    def draw(self, logits: Tensor, table: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """One relaxed draw a row: vectors (N, d) with their gradient, and the codes (N,) it leans to most."""
+    def sample(self, logits: Tensor, embeddings: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """One relaxed sample a row: vectors (N, d) with their gradient, and the codes (N,) it leans to most."""
         exponential = torch.empty_like(logits).exponential_()
         soft = ((logits - exponential.log()) / tau).softmax(dim=1)
         codes = soft.argmax(dim=1)
-        if not self.hard:
-            return soft @ table, codes
-        mixture = soft @ table.detach()
-        return gather_codes(table, codes) + (mixture - mixture.detach()), codes
+        if not self.options.hard:
+            return soft @ embeddings, codes
+        mixture = soft @ embeddings.detach()
+        return gather_codes(embeddings, codes) + (mixture - mixture.detach()), codes
 
     def current_temperature(self) -> Tensor:
         """tau after the batches seen so far, a scalar on the device."""
-        progress = (self.batches_seen / self.temperature_steps).clamp(max=1.0)
-        return self.temperature * (self.temperature_end / self.temperature) ** progress
+        first, last = self.options.temperature, self.options.temperature_end
+        progress = (self.batches_seen / self.options.temperature_steps).clamp(max=1.0)
+        return first * (last / first) ** progress

@@ -21,72 +21,86 @@ over variance and codes in use of 512 there, batch 32 at the loop's defaults, fi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import at_least_zero, mean_squared_error
-from vqtok.quantizers.codebook import Chosen
+from vqtok.quantizers.base import mean_squared_error
+from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, QuantizedRows
+from vqtok.quantizers.distributed import pick_random_rows
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
-from vqtok.quantizers.restart import RestartingQuantizer
+from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
-__all__ = ["IndexBackpropagationQuantizer"]
+__all__ = ["IBQOptions", "IndexBackpropagationQuantizer"]
 
 
-class IndexBackpropagationQuantizer(RestartingQuantizer):
+class IBQOptions(RestartOptions, CodebookOptions):
+    """Options of `ibq`."""
+
+    type: Literal["ibq"] = "ibq"
+    beta: float = Field(0.25, ge=0, description="weight of the pull of the chosen codes to their latents")
+    temperature: float = Field(
+        0.02, gt=0, description="affinities are divided by it in p; where p is all but sure, no gradient passes"
+    )
+    metric: Literal["cosine", "dot", "euclidean"] = Field(  # type: ignore[assignment]  # one more than its parent's
+        "cosine",
+        description="the affinity: dot is the paper's inner product, cosine that of unit vectors, euclidean "
+        "the negative squared distance",
+    )
+
+
+class IndexBackpropagationQuantizer(CodebookQuantizer):
     """The code of the greatest affinity, with a gradient to all codes.
 
     Training holds N x K soft assignments; encoding does not.
-
-    Args:
-        beta: weight of the pull of the chosen codes to their latents.
-        temperature: affinities are divided by it in p. Where p is all but sure, no gradient passes.
-        metric: the affinity: "dot" is the inner product, as in the paper, "cosine" that of unit vectors, "euclidean"
-            the negative squared distance.
-        shared: see RestartingQuantizer and CodebookQuantizer.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
     paper = "Shi et al. 2024, arXiv:2412.02692"
 
-    allowed_metrics = ("cosine", "dot", "euclidean")
+    Options = IBQOptions
+    options: IBQOptions
+    training_state = ("cluster_size", "initialized")
 
-    def __init__(
-        self,
-        *,
-        beta: float = 0.25,
-        temperature: float = 0.02,
-        metric: str = "cosine",
-        **shared: Any,
-    ) -> None:
-        super().__init__(metric=metric, **shared)
-        at_least_zero(beta=beta)
-        if not temperature > 0:
-            raise ConfigurationError(f"quantizer.temperature must be above 0, got {temperature}")
-        self.beta = beta
-        self.temperature = temperature
-        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
+        self.usage = CodeUsage(self.codebook_size, self.options)
         self.reset_parameters()
 
-    def choose(self, rows: Tensor) -> Chosen:
-        table = self.table()
-        codes = self.code_of(rows)
-        chosen = gather_codes(table, codes)
-        soft = (self.affinity(rows, table) / self.temperature).softmax(dim=1) @ table.detach()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.usage.reset_parameters()
+
+    def quantize_rows(self, rows: Tensor) -> QuantizedRows:
+        embeddings = self.embeddings()
+        codes = self.encode_rows(rows)
+        chosen = gather_codes(embeddings, codes)
+        p = (self.affinity(rows, embeddings) / self.options.temperature).softmax(dim=1)
+        soft = p @ embeddings.detach()
         vectors = chosen + (soft - soft.detach())
         losses = {
             "quantization": (1.0, mean_squared_error(vectors, rows)),
             "commitment": (1.0, mean_squared_error(chosen.detach(), rows)),
-            "codebook": (self.beta, mean_squared_error(chosen, rows.detach())),
+            "codebook": (self.options.beta, mean_squared_error(chosen, rows.detach())),
         }
-        return Chosen(vectors=vectors, codes=codes, losses=losses | dict(self.entropy_losses(rows, table)))
-
-    def affinity(self, rows: Tensor, table: Tensor) -> Tensor:
-        return super().affinity(rows, table) if self.metric == "euclidean" else rows @ table.t()
+        return QuantizedRows(vectors=vectors, codes=codes, losses=losses | self.entropy_losses(rows, embeddings))
 
     @torch.no_grad()
-    def code_of(self, rows: Tensor) -> Tensor:
-        return most_similar_codes(rows, self.table()) if self.metric == "dot" else super().code_of(rows)
+    def update(self, rows: Tensor, codes: Tensor) -> None:
+        counts = self.usage.count(codes)
+        if self.options.restart_threshold > 0:
+            dead = self.usage.restart_dead(counts.sum())
+            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
+
+    def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
+        return super().affinity(rows, embeddings) if self.options.metric == "euclidean" else rows @ embeddings.t()
+
+    @torch.no_grad()
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        if self.options.metric == "dot":
+            return most_similar_codes(rows, self.embeddings())
+        return super().encode_rows(rows)

@@ -6,23 +6,32 @@ experiment of van den Oord et al. 2017, section 4.1, are this with Q = 10.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.errors import ConfigurationError
-from vqtok.quantizers.base import EACH, Quantizer, QuantizerOutput
+from vqtok.options import Types
+from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput
+from vqtok.quantizers.ema import EMAOptions
+from vqtok.quantizers.registry import SINGLE_CODEBOOK, build_part
 
-__all__ = ["ProductQuantizer"]
+__all__ = ["ProductOptions", "ProductQuantizer"]
+
+
+class ProductOptions(QuantizerOptions):
+    """Options of `product`; D is Q times the dimension of a part."""
+
+    type: Literal["product"] = "product"
+    num_codebooks: int = Field(2, ge=2, description="codes per position, Q")
+    each: Annotated[
+        QuantizerOptions, Types({name: part.Options for name, part in SINGLE_CODEBOOK.items()}, default="ema")
+    ] = Field(EMAOptions(), description="what each of them is: any method with one codebook")
 
 
 class ProductQuantizer(Quantizer):
     """Q quantizers of one kind side by side.
-
-    Args:
-        num_codebooks: Q, at least 2.
-        each: what each of them is, `{"type": "ema", ...}`: any method with one codebook. D is Q times its code_dim.
 
     Shapes: latents (B, D, h, w), whose channels are the groups one after another; codes (B, h, w, Q) in [0, K). The
     loss and every metric are means over the codebooks.
@@ -30,19 +39,16 @@ class ProductQuantizer(Quantizer):
 
     paper = "Jegou et al. 2011, doi:10.1109/TPAMI.2010.57"
 
-    def __init__(self, *, num_codebooks: int = 2, each: dict[str, Any] = EACH) -> None:
-        super().__init__()
-        from vqtok.quantizers import build_each  # which knows this class
+    Options = ProductOptions
+    options: ProductOptions
 
-        if num_codebooks < 2:
-            raise ConfigurationError(f"quantizer.num_codebooks must be at least 2, got {num_codebooks}")
-        self.num_codebooks = num_codebooks
-        self.parts = nn.ModuleList(build_each(each) for _ in range(num_codebooks))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_codebooks = self.options.num_codebooks
+        self.parts = nn.ModuleList(build_part(self.options.each) for _ in range(self.num_codebooks))
         first = self.part(0)
-        if first.num_codebooks > 1:
-            raise ConfigurationError(f"quantizer.each must be a method with one codebook, got {each['type']!r}")
         self.part_dim = first.code_dim
-        self.code_dim = num_codebooks * first.code_dim
+        self.code_dim = self.num_codebooks * first.code_dim
         self.codebook_size = first.codebook_size
         self.training_state = first.training_state
 

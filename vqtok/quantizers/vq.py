@@ -8,29 +8,50 @@ term. Both are means over all elements, so that no term depends on the batch siz
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vqtok.quantizers.nearest import NearestCodeQuantizer
-from vqtok.quantizers.restart import RestartingQuantizer
+from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.distributed import pick_random_rows
+from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
-__all__ = ["VectorQuantizer"]
+__all__ = ["VQOptions", "VectorQuantizer"]
 
 
-class VectorQuantizer(NearestCodeQuantizer, RestartingQuantizer):
+class VQOptions(RestartOptions, NearestCodeOptions):
+    """Options of `vq`."""
+
+    type: Literal["vq"] = "vq"
+
+
+class VectorQuantizer(CodebookQuantizer):
     """Nearest code, codebook trained by the optimizer.
-
-    Args:
-        shared: see NearestCodeQuantizer, RestartingQuantizer and CodebookQuantizer.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
 
-    learned_by_gradient = True
+    Options = VQOptions
+    options: VQOptions
+    training_state = ("cluster_size", "initialized")
 
-    def __init__(self, **shared: Any) -> None:
-        super().__init__(**shared)
-        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.vector_dim))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
+        self.usage = CodeUsage(self.codebook_size, self.options)
         self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.usage.reset_parameters()
+
+    def quantize_rows(self, rows: Tensor) -> QuantizedRows:
+        return quantize_to_nearest(self, self.options, rows, learn_codebook=True)
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, codes: Tensor) -> None:
+        counts = self.usage.count(codes)
+        if self.options.restart_threshold > 0:
+            dead = self.usage.restart_dead(counts.sum())
+            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)

@@ -1,22 +1,21 @@
 """What decides a tokenizer's networks and its preprocessing; saved with the weights as config.json."""
 
-# No `from __future__ import annotations` here: @strict checks no field whose annotation is text.
-import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from __future__ import annotations
 
-from huggingface_hub.dataclasses import strict
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 from transformers import PreTrainedConfig
 
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
-from vqtok.networks import network_options
-from vqtok.quantizers import quantizer_options
+from vqtok.networks import NETWORK_TYPES, NetworkOptions
+from vqtok.networks.conv import ConvOptions
+from vqtok.options import Allowed, Options
+from vqtok.quantizers import QUANTIZER_TYPES, QuantizerOptions
+from vqtok.quantizers.ema import EMAOptions
 
-__all__ = ["RESAMPLES", "VQTokenizerConfig"]
-
-RESAMPLES = ("bicubic", "bilinear", "lanczos", "nearest")
-
-OWN_KEYS = ("image_size", "num_channels", "resample", "network", "quantizer")
+__all__ = ["ImageSize", "TokenizerOptions", "VQTokenizerConfig"]
 
 # What transformers itself passes to a configuration beside the fields that PreTrainedConfig declares.
 INHERITED_KEYS = (
@@ -32,7 +31,33 @@ INHERITED_KEYS = (
 )
 
 
-@strict
+def height_and_width(size: Any) -> Any:
+    """One number as both."""
+    return [size, size] if type(size) is int else size
+
+
+ImageSize = Annotated[
+    list[Annotated[int, Field(ge=1)]],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(height_and_width),
+    Allowed("[height, width] or one number, in pixels"),
+]
+
+
+class TokenizerOptions(Options):
+    """What is saved with a tokenizer."""
+
+    image_size: ImageSize = Field([32, 32], description="height and width of the images, in pixels")
+    num_channels: int = Field(3, ge=1, description="channels of the images, 1 for grey and 3 for RGB")
+    resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = Field(
+        "bicubic", description="how images are resized"
+    )
+    network: Annotated[NetworkOptions, NETWORK_TYPES] = Field(ConvOptions(), description="encoder and decoder")
+    quantizer: Annotated[QuantizerOptions, QUANTIZER_TYPES] = Field(
+        EMAOptions(), description="how latents become codes"
+    )
+
+
 class VQTokenizerConfig(PreTrainedConfig):
     """Configuration of a VQTokenizer.
 
@@ -40,11 +65,12 @@ class VQTokenizerConfig(PreTrainedConfig):
         image_size: height and width in pixels that images are brought to before they are tokenized; one number
             stands for both.
         num_channels: 1 for grey, 3 for RGB; images need one of these, tensors may have any number.
-        resample: how images are resized, one of RESAMPLES.
+        resample: how images are resized: bicubic, bilinear, lanczos or nearest.
         network: `{"type": "conv", ...}` with options of vqtok.networks.
         quantizer: `{"type": "ema", ...}` with options of vqtok.quantizers.
 
-    What `network` and `quantizer` leave out is filled with defaults, so that a saved configuration says everything.
+    Values are those of `TokenizerOptions`. What is left out is filled with defaults, so that a saved configuration
+    says everything.
 
     Raises:
         ConfigurationError: an unknown key, a value of the wrong type or out of range.
@@ -52,25 +78,25 @@ class VQTokenizerConfig(PreTrainedConfig):
 
     model_type = "vqtok"
 
-    image_size: int | list[int] | None = None
-    num_channels: int = 3
-    resample: str = "bicubic"
-    network: dict[str, Any] | None = None
-    quantizer: dict[str, Any] | None = None
+    image_size: Any = None
+    num_channels: Any = None
+    resample: Any = None
+    network: Any = None
+    quantizer: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        own = TokenizerOptions.model_fields
         for key in kwargs:
             if key not in INHERITED_KEYS:
                 raise ConfigurationError(
-                    f"{key!r} is not a key of a vqtok configuration, which has {', '.join(OWN_KEYS)}."
-                    f"{did_you_mean(key, OWN_KEYS)}"
+                    f"{key!r} is not a key of a vqtok configuration, which has {', '.join(own)}."
+                    f"{did_you_mean(key, own)}"
                 )
         super().__post_init__(**kwargs)
-        size = 32 if self.image_size is None else self.image_size
-        self.image_size = [size, size] if isinstance(size, int) else list(size)
-        self.network = fill_options("network", self.network or {}, "conv", network_options)
-        self.quantizer = fill_options("quantizer", self.quantizer or {}, "ema", quantizer_options)
-        self.check()
+        given = {name: value for name in own if (value := getattr(self, name)) is not None}
+        for name, value in TokenizerOptions(**given).model_dump().items():
+            setattr(self, name, value)
+        check_divisible(*self.size, self.downsample_factor)
 
     @classmethod
     def get_config_dict(
@@ -87,29 +113,15 @@ class VQTokenizerConfig(PreTrainedConfig):
             raise CheckpointError(f"{pretrained_model_name_or_path} holds no tokenizer: its config.json {found}")
         return values, rest
 
-    def check(self) -> None:
-        """Refuse what makes no sense across fields."""
-        height, width = self.size
-        if self.num_channels < 1:
-            raise ConfigurationError(f"num_channels must be at least 1, got {self.num_channels}")
-        if self.resample not in RESAMPLES:
-            raise ConfigurationError(
-                f"resample must be one of {', '.join(RESAMPLES)}, got {self.resample!r}."
-                f"{did_you_mean(self.resample, RESAMPLES)}"
-            )
-        check_divisible(height, width, self.downsample_factor)
-
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        if not isinstance(self.image_size, list) or len(self.image_size) != 2:
-            raise ConfigurationError(f"image_size must be [height, width] or one number, got {self.image_size!r}")
-        return self.image_size[0], self.image_size[1]
+        height, width = self.image_size
+        return height, width
 
     @property
     def downsample_factor(self) -> int:
-        """Pixels a side for one place of the grid."""
-        assert self.network is not None
+        """Pixels a side for one position of the grid."""
         factor: int = self.network["downsample_factor"]
         return factor
 
@@ -127,8 +139,6 @@ class VQTokenizerConfig(PreTrainedConfig):
 
 def check_divisible(height: int, width: int, factor: int) -> None:
     """Refuse an image size that does not divide into a grid, naming the two nearest that do."""
-    if factor < 1:
-        raise ConfigurationError(f"network.downsample_factor must be a power of two, got {factor}")
     if height % factor == 0 and width % factor == 0 and min(height, width) > 0:
         return
     smaller = [max(factor, side // factor * factor) for side in (height, width)]
@@ -138,48 +148,3 @@ def check_divisible(height: int, width: int, factor: int) -> None:
         f"an image of {height}x{width} pixels does not divide by the downsample factor {factor}; "
         f"the nearest sizes that do: {near}"
     )
-
-
-def fill_options(
-    section: str, given: Mapping[str, Any] | str, default_type: str, options_of: Callable[[str], dict[str, Any]]
-) -> dict[str, Any]:
-    """Every option of the chosen type, those not given at their defaults; a word stands for its type alone.
-
-    An option whose default is a section of the same kind, such as `each` of a product quantizer, is filled alike.
-    """
-    given = {"type": given} if isinstance(given, str) else given
-    kind = given.get("type", default_type)
-    try:
-        options = options_of(kind)
-    except ConfigurationError as error:  # which knows the outermost section alone
-        raise ConfigurationError(str(error).replace(section.partition(".")[0], section, 1)) from None
-    sections = [name for name, default in options.items() if isinstance(default, dict)]
-    for name in sections:
-        value = given.get(name, options[name])
-        if not isinstance(value, Mapping | str):
-            raise ConfigurationError(f"{section}.{name} must be a type or key: value entries, got {value!r}")
-        options[name] = fill_options(f"{section}.{name}", value, options[name]["type"], options_of)
-    for name, value in given.items():
-        if name not in ("type", *sections, *options):
-            inner = [key for key in sections if name in options[key]]
-            meant = f" Did you mean '{section}.{inner[0]}.{name}'?" if inner else did_you_mean(str(name), options)
-            raise ConfigurationError(
-                f"{section}.{name} is not an option of {section}.type {kind!r}, "
-                f"which has {', '.join(sorted(options))}.{meant}"
-            )
-        if name not in ("type", *sections):
-            options[name] = as_type_of(f"{section}.{name}", value, options[name])
-    return {"type": kind, **options}
-
-
-def as_type_of(name: str, value: Any, default: Any) -> Any:
-    """The value, refused unless it has the type of its default; an int may stand for a float."""
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    fits = type(value) is type(default)
-    if fits and isinstance(value, list):
-        fits = all(type(item) is type(default[0]) for item in value)
-    if not fits:
-        wanted = f"list of {type(default[0]).__name__}" if isinstance(default, list) else type(default).__name__
-        raise ConfigurationError(f"{name} must be {wanted}, such as {default!r}, got {value!r}")
-    return value

@@ -79,7 +79,6 @@ class VQTokenizer(PreTrainedModel):
 
     def __init__(self, config: VQTokenizerConfig) -> None:
         super().__init__(config)
-        assert config.network is not None and config.quantizer is not None
         quantizer = build_quantizer(config.quantizer)
         encoder, decoder = build_networks(config.network, num_channels=config.num_channels, code_dim=quantizer.code_dim)
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's

@@ -9,7 +9,6 @@ fewer codes, or take a method that moves all codes at once or has none to move.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from vqtok.errors import ConfigurationError
@@ -30,8 +29,9 @@ def remedies(config: TokenizerTrainingConfig) -> list[str]:
 
 def candidates(config: TokenizerTrainingConfig) -> Iterator[str]:
     """What the method has a setting for and what is not set so already."""
-    each = config.quantizer.get("each")
-    prefix, options = ("quantizer.each", each) if isinstance(each, Mapping) else ("quantizer", config.quantizer)
+    quantizer = config.quantizer.model_dump()
+    each = quantizer.get("each")
+    prefix, options = ("quantizer.each", each) if isinstance(each, Mapping) else ("quantizer", quantizer)
     for name, value, better in improvements(options):
         if options.get(name) == value:
             yield f"{prefix}.{name}={better}"
@@ -47,7 +47,7 @@ def candidates(config: TokenizerTrainingConfig) -> Iterator[str]:
 def improvements(options: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name of an option, the value that leaves room, and a better one."""
     yield "restart_threshold", 0, 0.05
-    yield "start", "normal", "latents"
+    yield "init", "normal", "data"
     if options.get("code_dim", 0) > 8:
         yield "projection_dim", 0, 8
     yield "metric", "euclidean", "cosine"
@@ -59,7 +59,7 @@ def improvements(options: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
 def accepted(config: TokenizerTrainingConfig, assignment: str) -> bool:
     """Whether the configuration would take the assignment beside everything else that is set."""
     try:
-        resolve_config(TokenizerTrainingConfig, base=asdict(config), assignments=[assignment])
+        resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
     except ConfigurationError:
         return False
     return True

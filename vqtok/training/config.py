@@ -1,139 +1,81 @@
-"""What decides a run, as keyword-only dataclasses that refuse numbers that make no sense; `resolution` fills them."""
+"""What decides a run, as typed options; `resolution` fills them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 
-from vqtok.errors import ConfigurationError, did_you_mean
-from vqtok.networks import build_networks, network_options
-from vqtok.quantizers import build_quantizer, quantizer_options
-from vqtok.tokenizer.configuration import RESAMPLES, fill_options
+from vqtok.networks import build_networks
+from vqtok.options import Allowed, Options
+from vqtok.quantizers import build_quantizer
+from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
-__all__ = ["LoopConfig", "TokenizerTrainingConfig", "at_least"]
-
-PRECISIONS = ("no", "bf16", "fp16")
-TRACKERS = ("none", "tensorboard", "trackio", "wandb")
+__all__ = ["LoopConfig", "TokenizerTrainingConfig"]
 
 
-@dataclass(kw_only=True)
-class LoopConfig:
-    """What both training loops have.
+class LoopConfig(Options):
+    """What the training of anything has."""
 
-    Args:
-        out: run folder.
-        steps: optimizer steps.
-        batch_size: examples a step, over all processes and accumulated parts.
-        gradient_accumulation_steps: parts that a batch is computed in, to fit memory.
-        learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
-        warmup_steps: steps of the warm-up.
-        weight_decay: AdamW's, on weights of two and more dimensions.
-        max_grad_norm: gradients are clipped to this norm; 0 never clips.
-        precision: "no" (float32), "bf16" or "fp16" autocast.
-        compile: run the model through torch.compile.
-        seed: of weights, order of examples and noise.
-        num_workers: processes that decode images, where they are not held in memory.
-        log_every, eval_every, checkpoint_every: in steps.
-        keep_checkpoints: newest ones kept.
-        tracker: "none", "tensorboard", "trackio" or "wandb".
-    """
+    out: str = Field(description="run folder")
+    steps: int = Field(10_000, ge=1, description="optimizer steps")
+    batch_size: int = Field(32, ge=1, description="examples a step, over all processes and accumulated parts")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is computed in, to fit memory")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+    warmup_steps: int = Field(500, ge=0, description="steps of the warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; no computes in float32")
+    compile: bool = Field(False, description="run the model through torch.compile")
+    seed: int = Field(0, ge=0, description="seed of weights, order and noise")
+    num_workers: int = Field(0, ge=0, description="processes that decode images, where they are not held in memory")
+    log_every: int = Field(50, ge=1, description="steps between log lines")
+    eval_every: int = Field(1000, ge=1, description="steps between evaluations")
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
 
-    out: str
-    steps: int = 10_000
-    batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 1e-3
-    warmup_steps: int = 500
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: str = "no"
-    compile: bool = False
-    seed: int = 0
-    num_workers: int = 0
-    log_every: int = 50
-    eval_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    tracker: str = "none"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every", "eval_every"):
-            at_least(name, getattr(self, name), 1)
-        at_least("checkpoint_every", self.checkpoint_every, 1)
-        at_least("keep_checkpoints", self.keep_checkpoints, 1)
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "seed"):
-            at_least(name, getattr(self, name), 0)
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"learning_rate must be above 0, got {self.learning_rate}")
-        one_of("precision", self.precision, PRECISIONS)
-        one_of("tracker", self.tracker, TRACKERS)
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
         if self.batch_size % self.gradient_accumulation_steps:
-            raise ConfigurationError(
+            raise ValueError(
                 f"batch_size {self.batch_size} must divide by gradient_accumulation_steps "
                 f"{self.gradient_accumulation_steps}"
             )
+        return self
 
 
-@dataclass(kw_only=True)
-class TokenizerTrainingConfig(LoopConfig):
-    """What decides the training of a tokenizer.
+class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
+    """What decides the training of a tokenizer."""
 
-    Args:
-        dataset: what `vqtok.data.open_images` takes.
-        revision: of a Hub dataset.
-        image_column, label_column: names, where the feature types do not decide.
-        test_share: of the training images, held out where the data has no test split.
-        image_size: pixels, one number or [height, width]; null takes the images' own where they all agree.
-        num_channels: 1 or 3; null takes the images' own.
-        resample: how images are resized.
-        network, quantizer: as in VQTokenizerConfig, what is left out filled with defaults.
-        eval_images: held-out images looked at during training; 0 looks at all.
-        usage_window: training images, over all processes, that the use of the codes is counted over.
-        usage_warning: the log warns when the share of codes in use over that window falls under this; 0 never warns.
-    """
+    dataset: str = Field(
+        "mnist-mini",
+        description="mnist-mini, mnist, cifar10, a Hub id, a folder of images, or files that datasets reads",
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
+    image_column: str | None = Field(None, description="column of the images, where the feature types do not decide")
+    label_column: str | None = Field(None, description="column of the labels, where the feature types do not decide")
+    test_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training images held out where there is no test split"
+    )
+    image_size: ImageSize | None = Field(  # type: ignore[assignment]  # the images decide where it is left out
+        None, description="height and width that images are brought to; null takes their own where they all agree"
+    )
+    num_channels: Annotated[Literal[1, 3] | None, Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
+        None, description="1 for grey, 3 for RGB; null takes the images' own"
+    )
+    eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")
+    usage_window: int = Field(8192, ge=1, description="training images that the use of the codes is counted over")
+    usage_warning: float = Field(
+        0.5, ge=0, le=1, description="the log warns when the share of codes in use falls under this; 0 never warns"
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
 
-    dataset: str = "mnist-mini"
-    revision: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    test_share: float = 0.1
-    image_size: int | list[int] | None = None
-    num_channels: int | None = None
-    resample: str = "bicubic"
-    network: dict[str, Any] = field(default_factory=lambda: {"type": "conv"})
-    quantizer: dict[str, Any] = field(default_factory=lambda: {"type": "ema"})
-    eval_images: int = 2000
-    usage_window: int = 8192
-    usage_warning: float = 0.5
-    learning_rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.network = fill_options("network", self.network, "conv", network_options)
-        self.quantizer = fill_options("quantizer", self.quantizer, "ema", quantizer_options)
-        with torch.device("meta"):  # costs no memory, and refuses numbers that make no sense before data is looked for
-            build_networks(self.network, num_channels=1, code_dim=build_quantizer(self.quantizer).code_dim)
-        if self.num_channels not in (None, 1, 3):
-            raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB), got {self.num_channels}")
-        one_of("resample", self.resample, RESAMPLES)
-        at_least("eval_images", self.eval_images, 0)
-        at_least("usage_window", self.usage_window, 1)
-        if not 0 <= self.usage_warning <= 1:
-            raise ConfigurationError(f"usage_warning must be between 0 and 1, got {self.usage_warning}")
-        if not 0 < self.test_share < 1:
-            raise ConfigurationError(f"test_share must be between 0 and 1, got {self.test_share}")
-
-
-def at_least(name: str, value: float, smallest: float) -> None:
-    if not value >= smallest:
-        raise ConfigurationError(f"{name} must be at least {smallest}, got {value}")
-
-
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(
-            f"{name} must be one of {', '.join(allowed)}, got {value!r}.{did_you_mean(value, allowed)}"
-        )
+    @model_validator(mode="after")
+    def _networks_can_be_built(self) -> Self:
+        """Refuse what makes no sense before data is looked for; on the meta device it costs no memory."""
+        with torch.device("meta"):
+            quantizer = build_quantizer(self.quantizer.model_dump())
+            build_networks(self.network.model_dump(), num_channels=1, code_dim=quantizer.code_dim)
+        return self

@@ -6,7 +6,6 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -63,7 +62,8 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
 def start_tracker(accelerator: Accelerator, config: LoopConfig) -> None:
     """Tell the tracker which run this is; values that it cannot hold become text."""
     plain = {
-        name: value if isinstance(value, int | float | str) else str(value) for name, value in asdict(config).items()
+        name: value if isinstance(value, int | float | str) else str(value)
+        for name, value in config.model_dump().items()
     }
     accelerator.init_trackers(Path(config.out).name, config=plain)
 

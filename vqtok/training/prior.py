@@ -93,7 +93,7 @@ def train_prior(
         )
     accelerator = build_accelerator(config)
     set_seed(config.seed)
-    model: nn.Module = PriorLoss(build_prior(binding, config.arch))
+    model: nn.Module = PriorLoss(build_prior(binding, config.arch.model_dump()))
     if accelerator.is_main_process:
         prepare_run(run, resume=resume)
         save_config(config, run / "config.yaml")

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
-from vqtok.errors import ConfigurationError
-from vqtok.priors import fill_prior_options
-from vqtok.training.config import LoopConfig, at_least
+from pydantic import Field
+
+from vqtok.priors import ARCHITECTURE_TYPES, PriorOptions
+from vqtok.priors.transformer import TransformerOptions
+from vqtok.training.config import LoopConfig
 
 __all__ = ["PriorTrainingConfig"]
 
 
-@dataclass(kw_only=True)
 class PriorTrainingConfig(LoopConfig):
-    """What decides the training of a prior.
+    """What decides the training of a prior."""
 
-    Args:
-        codes: codes folder.
-        arch: `{"type": "transformer" | "pixelcnn", ...}` with options of vqtok.priors; what is left out is filled in.
-        label_column: of the codes, where several columns could be it.
-        unconditional: train without classes though the codes have labels.
-        class_dropout: share of training images whose class is hidden, so that guidance has a null class to start from.
-        test_share: of the training codes, held out where there is no test split.
-        eval_images: held-out images looked at during training; 0 looks at all.
-    """
-
-    codes: str
-    arch: dict[str, Any] = field(default_factory=lambda: {"type": "transformer"})
-    label_column: str | None = None
-    unconditional: bool = False
-    class_dropout: float = 0.1
-    test_share: float = 0.1
-    eval_images: int = 2000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.arch = fill_prior_options(self.arch)
-        at_least("eval_images", self.eval_images, 0)
-        if not 0 <= self.class_dropout < 1:
-            raise ConfigurationError(f"class_dropout must lie in [0, 1), got {self.class_dropout}")
-        if not 0 < self.test_share < 1:
-            raise ConfigurationError(f"test_share must be between 0 and 1, got {self.test_share}")
+    codes: str = Field(description="codes folder, as vqtok tokenize writes it")
+    arch: Annotated[PriorOptions, ARCHITECTURE_TYPES] = Field(TransformerOptions(), description="architecture")
+    label_column: str | None = Field(None, description="column of the labels, where several columns could be it")
+    unconditional: bool = Field(False, description="train without classes though the codes have labels")
+    class_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of training images whose class is hidden, which guidance needs"
+    )
+    test_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training codes held out where there is no test split"
+    )
+    eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")
+    batch_size: int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+    warmup_steps: int = Field(100, ge=0, description="steps of the warm-up")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")

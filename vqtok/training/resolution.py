@@ -6,15 +6,14 @@ the run as config.yaml, and that file given back with `--config` is the same run
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
-from vqtok.errors import ConfigurationError, did_you_mean
+from vqtok.errors import ConfigurationError
+from vqtok.options import merge, nest, parse_assignment, read_yaml, types_of
 from vqtok.training.config import LoopConfig
 from vqtok.training.runs import replace_text
 
@@ -52,7 +51,7 @@ def resolve_config(
     """The configuration from its parts, later ones over earlier ones.
 
     Args:
-        kind: the dataclass.
+        kind: the configuration to fill.
         base: values under everything else, such as those of a run that is resumed.
         file: a YAML file of fields.
         options: command-line options; those that are None were not given. "quantizer.codebook_size" names an entry.
@@ -61,15 +60,12 @@ def resolve_config(
     Raises:
         ConfigurationError: an unknown key, a value of the wrong type, an unreadable file.
     """
-    values: dict[str, Any] = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
     given = [(name, value) for name, value in (options or {}).items() if value is not None]
-    given += [parse_assignment(assignment) for assignment in assignments]
+    given += map(parse_assignment, assignments)
+    sections = ((name, types_of(field)) for name, field in kind.model_fields.items())
+    values: dict[str, Any] = {name: {"type": section.default} for name, section in sections if section}
     for source in ((base or {}).items(), (read_yaml(file) if file else {}).items(), given):
-        for name, value in types_first(source):
-            put(kind, values, name, value)
-    missing = [f.name for f in fields(kind) if required(f) and f.name not in values]
-    if missing:
-        raise ConfigurationError(f"{', '.join(missing)} must be given")
+        values = merge(values, nest(source))
     return kind(**values)
 
 
@@ -89,123 +85,21 @@ def resume_config(
     saved = run / "config.yaml"
     if not saved.is_file():
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
-    before = load_config(kind, saved)
-    now = resolve_config(
-        kind, base=asdict(before) | {"out": str(run)}, file=file, options=options, assignments=assignments
-    )
-    for name, value in asdict(before).items():
-        if name not in CHANGEABLE and asdict(now)[name] != value:
+    before = load_config(kind, saved).model_dump()
+    config = resolve_config(kind, base=before | {"out": str(run)}, file=file, options=options, assignments=assignments)
+    now = config.model_dump()
+    for name, value in before.items():
+        if name not in CHANGEABLE and now[name] != value:
             raise ConfigurationError(
-                f"{name} of the run in {run} is {value!r} and cannot become {asdict(now)[name]!r} on resuming; "
+                f"{name} of the run in {run} is {value!r} and cannot become {now[name]!r} on resuming; "
                 f"what can change: {', '.join(CHANGEABLE)}"
             )
-    return now
-
-
-def parse_assignment(assignment: str) -> tuple[str, Any]:
-    name, equals, text = assignment.partition("=")
-    if not equals or not name.strip():
-        raise ConfigurationError(f"--set takes key=value, such as quantizer.codebook_size=1024, got {assignment!r}")
-    try:
-        return name.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(
-            f"the value in --set {assignment!r} is not YAML: {' '.join(str(error).split())}"
-        ) from error
-
-
-def types_first(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """One pair an entry, those that choose a type before those that set an option of it, outer sections first."""
-    entries = [entry for name, value in pairs for entry in spread(name, value)]
-    return sorted(entries, key=lambda entry: ("." in entry[0] and not entry[0].endswith(".type"), entry[0].count(".")))
-
-
-def spread(name: str, value: Any) -> list[tuple[str, Any]]:
-    """The entries of a section, of sections in it too, as dotted names; anything else as it is."""
-    if not (isinstance(value, Mapping) and value):
-        return [(name, value)]
-    return [entry for key, inner in value.items() for entry in spread(f"{name}.{key}", inner)]
-
-
-def put(kind: type[LoopConfig], values: dict[str, Any], name: str, value: Any) -> None:
-    """Set one field, or one entry of a field that is a section."""
-    known = {f.name: f for f in fields(kind)}
-    head, *path = name.split(".")
-    if head not in known:
-        raise ConfigurationError(f"{name!r} is not a configuration key.{did_you_mean(head, known)}")
-    if get_origin(get_type_hints(kind)[head]) is dict:
-        put_entry(values[head], path, name, value)
-    elif path:
-        raise ConfigurationError(f"{name!r} is not a configuration key: {head} has no entries")
-    else:
-        values[head] = typed(head, value, get_type_hints(kind)[head])
-
-
-def put_entry(section: dict[str, Any], path: list[str], name: str, value: Any) -> None:
-    """Set what a path leads to in a section; no path at all chooses its type."""
-    if len(path) == 1 and isinstance(value, str) and isinstance(section.get(path[0]), dict):
-        path = [*path, "type"]  # quantizer.each=vq is short for quantizer.each.type=vq
-    if len(path) > 1:
-        inner = section.get(path[0], {})
-        section[path[0]] = {"type": inner} if isinstance(inner, str) else inner
-        if not isinstance(section[path[0]], dict):
-            raise ConfigurationError(f"{name!r} is not a configuration key: {path[0]} has no entries")
-        put_entry(section[path[0]], path[1:], name, value)
-        return
-    if path:
-        given = {path[0]: number(value)}
-    elif isinstance(value, str):
-        given = {"type": value}
-    elif isinstance(value, Mapping):
-        given = {}
-    else:
-        raise ConfigurationError(f"{name} must be a type or key: value entries, got {value!r}")
-    if given.get("type", section.get("type")) != section.get("type"):
-        section.clear()  # options of one type mean nothing to another
-    section.update(given)
-
-
-def typed(name: str, value: Any, hint: Any) -> Any:
-    """The value, refused unless it has the field's type; an int, or text such as 1e-3, may stand for a float."""
-    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    value = number(value) if float in allowed or int in allowed else value
-    if float in allowed and type(value) is int:
-        return float(value)
-    for kind in allowed:
-        origin = get_origin(kind) or kind
-        if type(value) is origin and (origin is not list or all(type(item) in get_args(kind) for item in value)):
-            return value
-    wanted = " or ".join("null" if kind is types.NoneType else getattr(kind, "__name__", str(kind)) for kind in allowed)
-    raise ConfigurationError(f"{name} must be {wanted}, got {value!r}")
-
-
-def number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; what reads as a float is one."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
+    return config
 
 
 def save_config(config: LoopConfig, path: Path) -> None:
-    """Write every field as YAML, in the order of the dataclass."""
-    replace_text(path, yaml.safe_dump(asdict(config), sort_keys=False))
+    """Write every field as YAML, in the order of their declaration."""
+    replace_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
@@ -76,13 +76,10 @@ def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrai
     )
     if config.image_size is None or config.num_channels is None:
         size, channels = native_format(train)
-        factor = config.network["downsample_factor"]
+        factor = config.network.downsample_factor
         fitting = [max(factor, side // factor * factor) for side in size]
-        config = replace(
-            config,
-            image_size=fitting if config.image_size is None else config.image_size,
-            num_channels=channels if config.num_channels is None else config.num_channels,
-        )
+        found = {"image_size": fitting, "num_channels": channels}
+        config = config.model_copy(update={k: v for k, v in found.items() if getattr(config, k) is None})
     return config, train, test
 
 
@@ -93,8 +90,8 @@ def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
         image_size=config.image_size,
         num_channels=config.num_channels,
         resample=config.resample,
-        network=config.network,
-        quantizer=config.quantizer,
+        network=config.network.model_dump(),
+        quantizer=config.quantizer.model_dump(),
     )
 
 

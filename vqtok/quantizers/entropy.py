@@ -1,0 +1,51 @@
+"""The entropy term over soft assignments: each latent sure of its code, all codes in use alike.
+
+    E[H(p)] - H(E[p])        p = softmax(affinity / temperature) over the codes
+
+Yu et al. 2023, arXiv:2310.05737, equation 5. The means are over the rows of all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from vqtok.quantizers.base import entropy
+from vqtok.quantizers.distributed import mean_over_processes
+
+__all__ = ["entropy_terms"]
+
+# Soft assignments that are looked at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
+ASSIGNMENTS = 2**26
+
+
+def entropy_terms(
+    rows: Tensor,
+    codebook_size: int,
+    affinity: Callable[[Tensor], Tensor],
+    *,
+    weight: float,
+    temperature: float,
+    training: bool,
+) -> dict[str, tuple[float, Tensor]]:
+    """The two parts of the term with their weights; nothing where the weight is 0.
+
+    Args:
+        rows: (N, d).
+        codebook_size: K.
+        affinity: how close rows (M, d) are to each code, the larger the closer: (M, K).
+        weight: of the term, in nats.
+        temperature: of the soft assignments.
+        training: take the means over all processes.
+    """
+    if weight == 0:
+        return {}
+    stride = max(1, -(-rows.shape[0] * codebook_size // ASSIGNMENTS))
+    log_p = (affinity(rows[::stride]) / temperature).log_softmax(dim=1)
+    entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
+    use = mean_over_processes(log_p.exp(), together=training)
+    return {
+        "code_entropy": (weight, mean_over_processes(entropies, together=training)[0]),
+        "use_entropy": (-weight, entropy(use)),
+    }
