@@ -105,7 +105,7 @@ class QuantizedRows:
 class Projection(nn.Linear):
     """A learned linear map that computes in float32 whatever type the model was cast to."""
 
-    def reset_parameters(self) -> None:
+    def init_weights(self) -> None:
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -142,7 +142,7 @@ class CodebookQuantizer(Quantizer):
         self._known_initialized = False
         for projection in (self.project_in, self.project_out):
             if isinstance(projection, Projection):
-                projection.reset_parameters()
+                projection.init_weights()
 
     @abstractmethod
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
@@ -265,10 +265,8 @@ def quantize_to_nearest(
     embeddings = quantizer.embeddings()
     codes = nearest_codes(rows.detach(), embeddings.detach())
     vectors = gather_codes(embeddings, codes)
+    passed = GRADIENTS[options.gradient](rows, vectors) if rows.requires_grad else vectors.detach()
     losses = {"codebook": (1.0, mean_squared_error(vectors, rows.detach()))} if learn_codebook else {}
     losses |= {"commitment": (options.beta, mean_squared_error(rows, vectors.detach()))}
-    return QuantizedRows(
-        vectors=GRADIENTS[options.gradient](rows, vectors) if rows.requires_grad else vectors.detach(),
-        codes=codes,
-        losses=losses | quantizer.entropy_losses(rows, embeddings),
-    )
+    losses |= quantizer.entropy_losses(rows, embeddings)
+    return QuantizedRows(vectors=passed, codes=codes, losses=losses)

@@ -92,7 +92,7 @@ class GumbelQuantizer(CodebookQuantizer):
         self.usage.reset_parameters()
         nn.init.zeros_(self.batches_seen)
         if self.options.logits == "linear":
-            self.to_logits.reset_parameters()
+            self.to_logits.init_weights()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         embeddings = self.embeddings()
