@@ -31,7 +31,7 @@ def test_codes_start_on_latents_of_the_first_batch_one_from_each_part_of_it(meth
     quantizer = make(method, init="data")
     latents = torch.randn(4, 3, 4, 4)
     rows = to_rows(latents)
-    quantizer.initialize_once(rows)
+    quantizer.initialize_once(rows, BatchPart())
     places = [int((rows == code).all(dim=1).nonzero()) for code in quantizer.codebook.detach()]
     assert [place // 8 for place in places] == list(range(8))  # 64 rows, 8 codes: code k from the k-th eighth
     assert bool(quantizer.initialized)
@@ -44,14 +44,14 @@ def test_only_the_first_training_batch_starts_the_codes(method: type[CodebookQua
     quantizer(torch.randn(4, 3, 4, 4))
     assert torch.equal(quantizer.codebook, at_first)
     quantizer.train()
-    quantizer.initialize_once(torch.randn(64, 3))
+    quantizer.initialize_once(torch.randn(64, 3), BatchPart())
     started = quantizer.codebook.detach().clone()
     assert not torch.equal(started, at_first)
-    quantizer.initialize_once(torch.randn(64, 3))
+    quantizer.initialize_once(torch.randn(64, 3), BatchPart())
     assert torch.equal(quantizer.codebook, started)
     loaded = make(method, init="data")
     loaded.load_state_dict(quantizer.state_dict())
-    loaded.initialize_once(torch.randn(64, 3))
+    loaded.initialize_once(torch.randn(64, 3), BatchPart())
     assert torch.equal(loaded.codebook, started)
 
 
@@ -59,7 +59,7 @@ def test_a_normal_start_stays_where_it_was() -> None:
     quantizer = make(EMAQuantizer, init="normal", codebook_size=4096, code_dim=16)
     at_first = quantizer.codebook.clone()
     assert at_first.std().item() == pytest.approx(1 / 4, rel=0.02)
-    quantizer.initialize_once(torch.randn(64, 16))
+    quantizer.initialize_once(torch.randn(64, 16), BatchPart())
     assert torch.equal(quantizer.codebook, at_first)
     assert torch.equal(quantizer.code_sums, at_first)
 

@@ -57,6 +57,6 @@ def test_as_many_codes_as_clusters_find_them() -> None:
     clusters = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     rows = clusters.repeat_interleave(25, dim=0) + 0.1 * torch.randn(100, 2)  # the start takes one from each quarter
     quantizer = VectorQuantizer(codebook_size=4, code_dim=2, init="kmeans")
-    quantizer.initialize_once(rows)
+    quantizer.initialize_once(rows, BatchPart())
     means = rows.view(4, 25, 2).mean(dim=1)
     torch.testing.assert_close(quantizer.codebook.detach(), means, rtol=1e-5, atol=1e-5)

@@ -7,18 +7,20 @@ codebook, `Q` codebooks per position, `N = B*h*w` rows when the grid is flattene
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
 from vqtok.options import Options
+from vqtok.quantizers.distributed import all_reduce_sum
 
 __all__ = [
     "GRADIENTS",
+    "BatchPart",
     "Quantizer",
     "QuantizerOptions",
     "QuantizerOutput",
@@ -49,6 +51,14 @@ class QuantizerOutput:
     metrics: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class BatchPart:
+    """Which part of a training batch a forward pass computes, counted from 0, and how many parts there are."""
+
+    index: int = 0
+    number: int = 1
+
+
 class QuantizerOptions(Options):
     """What the options of every method have: the name of the method, as `type`."""
 
@@ -60,8 +70,11 @@ class QuantizerOptions(Options):
 class Quantizer(nn.Module, ABC):
     """The contract. `decode(encode(z))` equals the `quantized` of a forward pass over `z` from the same state exactly.
 
-    Arithmetic is float32 whatever autocast says. A method that learns its codebook while it is used (a moving
-    average, a restart) does so at the end of a forward pass in training mode, after the codes were looked up.
+    Arithmetic is float32 whatever autocast says, and so are its parameters and buffers whatever the model is cast to.
+
+    A method that learns its codebook while it is used (a moving average, a restart) does so at the end of a forward
+    pass in training mode, after the codes were looked up. Where a batch is computed in parts, a loop says before each
+    forward pass which part it is (`set_part`), and the codebook learns from the whole batch at the end of the last.
 
     Args:
         options: those that `Options` describes, by name.
@@ -81,6 +94,12 @@ class Quantizer(nn.Module, ABC):
 
     paper: ClassVar[str] = "van den Oord et al. 2017, arXiv:1711.00937"
     """Where the method comes from."""
+
+    batch_part: BatchPart = BatchPart()
+    """Which part of a training batch the next forward pass computes."""
+
+    nested: bool = False
+    """Whether this is a part of another quantizer, which then says when a batch ends."""
 
     training_state: tuple[str, ...] = ()
     """Names of tensors that training keeps and that decide no code, such as moving averages."""
@@ -104,6 +123,42 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Fill every parameter and buffer with its starting value."""
+
+    def members(self) -> Sequence[Quantizer]:
+        """The quantizers that this one is made of."""
+        return ()
+
+    def set_part(self, index: int, number: int) -> None:
+        """Say that the next forward pass computes part `index` of a training batch in `number` parts of equal size."""
+        self.batch_part = BatchPart(index, number)
+        for member in self.members():
+            member.set_part(index, number)
+
+    def collected(self) -> list[Tensor]:
+        """Statistics of the training batch so far, to be summed over all processes in place."""
+        return [tensor for member in self.members() for tensor in member.collected()]
+
+    def learn(self) -> None:
+        """Learn from the statistics of the whole batch, and begin the next one."""
+        for member in self.members():
+            member.learn()
+
+    @torch.no_grad()
+    def end_part(self) -> None:
+        """At the end of a training forward pass: after the last part of a batch, learn from it."""
+        if not self.nested and self.batch_part.index + 1 == self.batch_part.number:
+            all_reduce_sum(*self.collected())
+            self.learn()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to another device with the rest of a model, and stay float32 when that is cast to another type."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        super()._apply(moved, recurse)
+        return self
 
     @torch.no_grad()
     def distortion(self, latents: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
     latents (B, D, h, w) -project in, unit length-> rows (N, d) -quantize-> codes, vectors -project out-> (B, D, h, w)
 
 A method says how rows are quantized (`quantize_rows`; the nearest code is written here) and what a training batch does
-to the codebook (`update`, or a loss). The rest is here: a lower dimension to compare in and cosine codes (both Yu et
-al. 2021, arXiv:2110.04627, section 3.2), and where the codes start.
+to the codebook (`learn_from`, or a loss). The rest is here: a lower dimension to compare in and cosine codes (both Yu
+et al. 2021, arXiv:2110.04627, section 3.2), where the codes start, and the restart of those that died.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn.functional import linear, normalize
 
 from vqtok.quantizers.base import (
     GRADIENTS,
+    BatchPart,
     Quantizer,
     QuantizerOptions,
     QuantizerOutput,
@@ -28,10 +29,11 @@ from vqtok.quantizers.base import (
     mean_squared_error,
     to_rows,
 )
-from vqtok.quantizers.distributed import count_rows, pick_rows, random_numbers
+from vqtok.quantizers.distributed import SharedNoise, count_rows, pick_rows
 from vqtok.quantizers.entropy import entropy_terms
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
+from vqtok.quantizers.restart import BatchUsage, CodeUsage
 
 __all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "QuantizedRows", "quantize_to_nearest"]
 
@@ -122,7 +124,10 @@ class CodebookQuantizer(Quantizer):
     options: CodebookOptions
     codebook: Tensor
     initialized: Tensor
-    training_state: tuple[str, ...] = ("initialized",)
+    usage: CodeUsage | None
+    """Counts the use of codes and restarts dead ones, where a method lets codes move one by one."""
+
+    training_state: tuple[str, ...] = ("batches_seen", "cluster_size", "initialized", "noise_seed")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -133,12 +138,18 @@ class CodebookQuantizer(Quantizer):
         projects = chosen.projection_dim > 0
         self.project_in = Projection(self.code_dim, self.embedding_dim) if projects else nn.Identity()
         self.project_out = Projection(self.embedding_dim, self.code_dim) if projects else nn.Identity()
+        self.noise = SharedNoise()
+        self.usage = None
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
+        self._restarted: Tensor | None = None
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.codebook, std=1 / math.sqrt(self.embedding_dim))
         nn.init.zeros_(self.initialized)
+        self.noise.reset_parameters()
+        if self.usage is not None:
+            self.usage.reset_parameters()
         self._known_initialized = False
         for projection in (self.project_in, self.project_out):
             if isinstance(projection, Projection):
@@ -148,18 +159,54 @@ class CodebookQuantizer(Quantizer):
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         """Codes and vectors of rows (N, d), and what they cost."""
 
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        """What a training batch does to buffers, once its codes are known; rows (N, d) detached, codes (N,)."""
+    def collect(self, rows: Tensor, codes: Tensor, part: BatchPart, weight: Tensor | float = 1.0) -> None:
+        """Remember what a part of a training batch says of the codebook; rows (N, d) detached, codes (N,).
+
+        A weight of 0 leaves all of its rows out.
+        """
+        if self.usage is not None:
+            self.usage.collect(rows, codes, self.noise(self.codebook_size), part, weight=weight)
+
+    def collected(self) -> list[Tensor]:
+        return [] if self.usage is None else self.usage.collected
+
+    def learn(self) -> None:
+        if self.usage is not None:
+            self.learn_from(self.usage.end_batch())
+        self.noise.batches_seen += 1
+
+    def learn_from(self, batch: BatchUsage) -> None:
+        """What a whole training batch does to the codebook."""
+        self.codebook.copy_(torch.where(batch.restarted[:, None], batch.sums, self.codebook))
+        self._restarted = batch.restarted
+
+    def watch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have an optimizer forget what it remembers of the codes that restart, before it takes its next step.
+
+        Without this the moments of the old code would move the new one away from the latent that it was put on.
+        """
+        optimizer.register_step_pre_hook(lambda *_: self._forget_restarted(optimizer))
+
+    @torch.no_grad()
+    def _forget_restarted(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._restarted is None or self.codebook.grad is None:
+            return
+        moments = optimizer.state.get(self.codebook, {}).values()
+        for tensor in (self.codebook.grad, *moments):
+            if isinstance(tensor, Tensor) and tensor.shape == self.codebook.shape:
+                tensor.masked_fill_(self._restarted[:, None], 0.0)
+        self._restarted = None
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         grid = (latents.shape[0], latents.shape[2], latents.shape[3])
         with torch.autocast(latents.device.type, enabled=False):
             rows = self.rows_to_compare(latents)
             if self.training:
-                self.initialize_once(rows.detach())
+                self.initialize_once(rows.detach(), self.batch_part)
             found = self.quantize_rows(rows)
             if self.training:
-                self.update(rows.detach(), found.codes)
+                self.collect(rows.detach(), found.codes, self.batch_part)
+                self.end_part()
             quantized = self.project_out(found.vectors)
         return QuantizerOutput(
             quantized=from_rows(quantized, grid), codes=found.codes.view(grid), loss=found.loss, metrics=found.metrics
@@ -193,7 +240,7 @@ class CodebookQuantizer(Quantizer):
     def embeddings(self) -> Tensor:
         """The vectors of all codes, float32 (K, d), with the gradient to what they are learned by.
 
-        In training a copy: what `update` writes to the codebook must not reach what the backward pass remembers.
+        In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
         """
         return self.normalized(self.codebook.clone() if self.training else self.codebook.float())
 
@@ -207,8 +254,8 @@ class CodebookQuantizer(Quantizer):
         return gather_codes(self.embeddings(), codes)
 
     @torch.no_grad()
-    def initialize_once(self, rows: Tensor) -> None:
-        """On the first training batch that has rows, put the codes where `init` says; rows (N, d)."""
+    def initialize_once(self, rows: Tensor, part: BatchPart) -> None:
+        """On the first part of a training batch that has rows, put the codes where `init` says; rows (N, d)."""
         if self._known_initialized:
             return
         if not bool(self.initialized):  # the one look from the host; remembered from then on
@@ -218,25 +265,28 @@ class CodebookQuantizer(Quantizer):
             vectors = self.codebook if self.options.init == "normal" else self.spread_over(rows, rows_in_batch)
             if self.options.init == "kmeans":
                 vectors = kmeans(rows, vectors, self.normalized)
-            self.set_codes(vectors, torch.ones(self.codebook_size, dtype=torch.bool, device=rows.device))
+            self.begin(vectors, rows_in_batch * part.number)
             self.initialized.fill_(True)
         self._known_initialized = True
 
+    def begin(self, vectors: Tensor, rows_in_batch: int) -> None:
+        """Put all codes on `vectors` (K, d) before the first training batch, of so many rows."""
+        self.codebook.copy_(vectors)
+        if self.usage is not None:
+            self.usage.begin_evenly(rows_in_batch)
+
     def spread_over(self, rows: Tensor, rows_in_batch: int) -> Tensor:
         """A latent of the batch of all processes for each code, one from each K-th part of it: (K, d)."""
-        noise = random_numbers(3 * self.codebook_size, rows.device).view(3, -1)
+        noise = self.noise(3 * self.codebook_size).view(3, -1)
         strata = torch.arange(self.codebook_size, device=rows.device)
-        positions = (strata + noise[0]) / self.codebook_size
-        vectors = pick_rows(rows, positions)
+        positions = (strata * rows_in_batch + noise[0] % rows_in_batch) // self.codebook_size
+        counts = count_rows(rows)
+        vectors = pick_rows(rows, positions, counts)
         if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
-            others = (positions + (1 + noise[1] * (rows_in_batch - 2)) / rows_in_batch) % 1
-            vectors = vectors.lerp(pick_rows(rows, others), noise[2, :, None].float() / 2)
+            others = (positions + 1 + noise[1] % max(1, rows_in_batch - 1)) % rows_in_batch
+            share = (noise[2, :, None] % 2**24).float() / 2**25
+            vectors = vectors.lerp(pick_rows(rows, others, counts), share)
         return vectors
-
-    @torch.no_grad()
-    def set_codes(self, vectors: Tensor, chosen: Tensor) -> None:
-        """Put the chosen codes, bool (K,), on `vectors` (K, d). Methods with further statistics keep them in step."""
-        torch.where(chosen[:, None], vectors, self.codebook, out=self.codebook)
 
     def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""

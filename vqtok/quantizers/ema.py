@@ -17,8 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
-from vqtok.quantizers.distributed import all_reduce_sum, pick_random_rows
-from vqtok.quantizers.restart import CodeUsage, RestartOptions
+from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
 
 __all__ = ["EMAOptions", "EMAQuantizer"]
 
@@ -34,7 +33,7 @@ class EMAQuantizer(CodebookQuantizer):
     """Nearest code, codebook as the moving average of the latents of each code.
 
     The codebook, the counts N (`usage.cluster_size`) and the sums m (`code_sums`) are persistent float32 buffers,
-    updated at the end of each training forward pass from the batch of all processes.
+    updated at the end of each training batch from the rows of all processes.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
@@ -42,40 +41,33 @@ class EMAQuantizer(CodebookQuantizer):
     Options = EMAOptions
     options: EMAOptions
     code_sums: Tensor
-    training_state = ("cluster_size", "code_sums", "initialized")
+    usage: CodeUsage
+    training_state = (*CodebookQuantizer.training_state, "code_sums")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.register_buffer("codebook", torch.empty(self.codebook_size, self.embedding_dim))
         self.register_buffer("code_sums", torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = CodeUsage(self.codebook_size, self.options)
+        self.usage = CodeUsage(self.codebook_size, self.options, keep_sums=True)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        self.usage.reset_parameters()
-        nn.init.zeros_(self.code_sums)  # the first training batch makes them N e
+        nn.init.zeros_(self.code_sums)  # `begin` makes them N e
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         return quantize_to_nearest(self, self.options, rows, learn_codebook=False)
 
-    @torch.no_grad()
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        counts = self.usage.count(codes)
-        sums = torch.zeros_like(self.code_sums).index_add_(0, codes, rows)
-        all_reduce_sum(sums)
-        self.code_sums.lerp_(sums, self.usage.step(counts))
-        total, epsilon = self.usage.cluster_size.sum(), self.options.epsilon
-        smoothed = (self.usage.cluster_size + epsilon) / (total + self.codebook_size * epsilon) * total
-        moved = self.code_sums / smoothed[:, None]
-        # A batch without rows may come before the codes have started, when all sums are 0.
-        torch.where(counts.sum() > 0, moved, self.codebook, out=self.codebook)
-        if self.options.restart_threshold > 0:
-            dead = self.usage.restart_dead(counts.sum())
-            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
+    def begin(self, vectors: Tensor, rows_in_batch: int) -> None:
+        super().begin(vectors, rows_in_batch)
+        self.code_sums.copy_(self.usage.cluster_size[:, None] * vectors)
 
-    @torch.no_grad()
-    def set_codes(self, vectors: Tensor, chosen: Tensor) -> None:
-        super().set_codes(vectors, chosen)
-        sums = self.usage.cluster_size[:, None] * vectors
-        torch.where(chosen[:, None], sums, self.code_sums, out=self.code_sums)
+    def learn_from(self, batch: BatchUsage) -> None:
+        counts, epsilon = self.usage.cluster_size, self.options.epsilon
+        restarted = batch.restarted[:, None]
+        averaged = self.code_sums.lerp(batch.sums, batch.step)
+        self.code_sums.copy_(torch.where(restarted, counts[:, None] * batch.sums, averaged))
+        smoothed = (counts + epsilon) / (counts.sum() + self.codebook_size * epsilon) * counts.sum()
+        moved = torch.where(restarted, batch.sums, self.code_sums / smoothed[:, None])
+        # A batch without rows may come before the codes have started, when all sums are 0.
+        self.codebook.copy_(torch.where(batch.step > 0, moved, self.codebook))

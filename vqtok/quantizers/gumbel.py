@@ -18,8 +18,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from vqtok.quantizers.base import BatchPart
 from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, Projection, QuantizedRows
-from vqtok.quantizers.distributed import pick_random_rows
 from vqtok.quantizers.lookup import gather_codes
 from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
@@ -75,22 +75,18 @@ class GumbelQuantizer(CodebookQuantizer):
 
     Options = GumbelOptions
     options: GumbelOptions
-    batches_seen: Tensor
-    training_state = ("batches_seen", "cluster_size", "initialized")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
         if self.options.logits == "linear":
             self.to_logits = Projection(self.embedding_dim, self.codebook_size)
-        self.usage = CodeUsage(self.codebook_size, self.options)
-        self.register_buffer("batches_seen", torch.empty((), dtype=torch.int64))
+        if self.options.restart_threshold > 0:
+            self.usage = CodeUsage(self.codebook_size, self.options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        self.usage.reset_parameters()
-        nn.init.zeros_(self.batches_seen)
         if self.options.logits == "linear":
             self.to_logits.init_weights()
 
@@ -108,13 +104,9 @@ class GumbelQuantizer(CodebookQuantizer):
         vectors, codes = self.sample(logits, embeddings, tau)
         return QuantizedRows(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
 
-    @torch.no_grad()
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        if self.options.restart_threshold > 0:  # noise samples codes that evaluation never takes: those count as dead
-            counts = self.usage.count(self.encode_rows(rows))
-            dead = self.usage.restart_dead(counts.sum())
-            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
-        self.batches_seen += 1
+    def collect(self, rows: Tensor, codes: Tensor, part: BatchPart, weight: Tensor | float = 1.0) -> None:
+        if self.usage is not None:  # noise samples codes that evaluation never takes: those count as dead
+            super().collect(rows, self.encode_rows(rows), part, weight)
 
     def logits_of(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the codes, (N, d) -> (N, K)."""
@@ -143,5 +135,5 @@ class GumbelQuantizer(CodebookQuantizer):
     def current_temperature(self) -> Tensor:
         """tau after the batches seen so far, a scalar on the device."""
         first, last = self.options.temperature, self.options.temperature_end
-        progress = (self.batches_seen / self.options.temperature_steps).clamp(max=1.0)
+        progress = (self.noise.batches_seen / self.options.temperature_steps).clamp(max=1.0)
         return first * (last / first) ** progress

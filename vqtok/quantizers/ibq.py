@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from vqtok.quantizers.base import mean_squared_error
 from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, QuantizedRows
-from vqtok.quantizers.distributed import pick_random_rows
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
 from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
@@ -63,17 +62,13 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
 
     Options = IBQOptions
     options: IBQOptions
-    training_state = ("cluster_size", "initialized")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = CodeUsage(self.codebook_size, self.options)
+        if self.options.restart_threshold > 0:
+            self.usage = CodeUsage(self.codebook_size, self.options)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        self.usage.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         embeddings = self.embeddings()
@@ -88,13 +83,6 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
             "codebook": (self.options.beta, mean_squared_error(chosen, rows.detach())),
         }
         return QuantizedRows(vectors=vectors, codes=codes, losses=losses | self.entropy_losses(rows, embeddings))
-
-    @torch.no_grad()
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        counts = self.usage.count(codes)
-        if self.options.restart_threshold > 0:
-            dead = self.usage.restart_dead(counts.sum())
-            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
 
     def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         return super().affinity(rows, embeddings) if self.options.metric == "euclidean" else rows @ embeddings.t()

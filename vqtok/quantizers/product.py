@@ -6,6 +6,7 @@ experiment of van den Oord et al. 2017, section 4.1, are this with Q = 10.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -45,25 +46,27 @@ class ProductQuantizer(Quantizer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.num_codebooks = self.options.num_codebooks
-        self.parts = nn.ModuleList(build_part(self.options.each) for _ in range(self.num_codebooks))
-        first = self.part(0)
-        self.part_dim = first.code_dim
+        self.groups = nn.ModuleList(build_part(self.options.each) for _ in range(self.num_codebooks))
+        for member in self.members():
+            member.nested = True
+        first = self.members()[0]
+        self.group_dim = first.code_dim
         self.code_dim = self.num_codebooks * first.code_dim
         self.codebook_size = first.codebook_size
         self.training_state = first.training_state
 
-    def part(self, index: int) -> Quantizer:
-        """The quantizer of one group."""
-        part = self.parts[index]
-        assert isinstance(part, Quantizer)
-        return part
+    def members(self) -> Sequence[Quantizer]:
+        """The quantizer of each group."""
+        return [group for group in self.groups if isinstance(group, Quantizer)]
 
     def reset_parameters(self) -> None:
-        for index in range(self.num_codebooks):
-            self.part(index).reset_parameters()
+        for member in self.members():
+            member.reset_parameters()
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
-        outputs = [self.part(index)(group) for index, group in enumerate(self.groups(latents))]
+        outputs = [member(group) for member, group in self.split(latents)]
+        if self.training:
+            self.end_part()
         return QuantizerOutput(
             quantized=torch.cat([output.quantized for output in outputs], dim=1),
             codes=torch.stack([output.codes for output in outputs], dim=-1),
@@ -73,20 +76,20 @@ class ProductQuantizer(Quantizer):
             },
         )
 
-    def groups(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """(B, D, h, w) as Q times (B, D / Q, h, w)."""
-        return torch.split(latents, self.part_dim, dim=1)
+    def split(self, latents: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
+        """(B, D, h, w) as Q times a quantizer and its (B, D / Q, h, w)."""
+        return zip(self.members(), torch.split(latents, self.group_dim, dim=1), strict=True)
 
     def encode(self, latents: Tensor) -> Tensor:
-        return torch.stack([self.part(i).encode(group) for i, group in enumerate(self.groups(latents))], dim=-1)
+        return torch.stack([member.encode(group) for member, group in self.split(latents)], dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         groups = []
-        for index, chosen in enumerate(codes.unbind(dim=-1)):
-            vectors = self.part(index).decode(chosen.clamp(min=0))
+        for member, chosen in zip(self.members(), codes.unbind(dim=-1), strict=True):
+            vectors = member.decode(chosen.clamp(min=0))
             groups.append(torch.where(chosen[:, None] < 0, 0.0, vectors))
         return torch.cat(groups, dim=1)
 
     @torch.no_grad()
     def distortion(self, latents: Tensor) -> Tensor:
-        return torch.stack([self.part(i).distortion(group) for i, group in enumerate(self.groups(latents))]).sum(dim=0)
+        return torch.stack([member.distortion(group) for member, group in self.split(latents)]).sum(dim=0)

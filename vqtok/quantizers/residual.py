@@ -10,7 +10,7 @@ The sum passes its gradient back once, however many stages there are.
 
 from __future__ import annotations
 
-import random
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -18,8 +18,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vqtok.options import Types
-from vqtok.quantizers.base import GRADIENTS, Quantizer, QuantizerOptions, QuantizerOutput, from_rows, to_rows
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows
+from vqtok.quantizers.base import GRADIENTS, BatchPart, Quantizer, QuantizerOptions, QuantizerOutput, from_rows, to_rows
+from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions
+from vqtok.quantizers.distributed import SharedNoise
 from vqtok.quantizers.ema import EMAOptions
 from vqtok.quantizers.registry import SINGLE_CODEBOOK, build_part
 
@@ -76,92 +77,84 @@ class ResidualQuantizer(Quantizer):
 
     Options = ResidualOptions
     options: ResidualOptions
-    batches_seen: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.num_codebooks = self.options.num_codebooks
         count = 1 if self.options.shared else self.num_codebooks
         self.stages = nn.ModuleList(build_part(self.options.each) for _ in range(count))
+        for member in self.members():
+            member.nested = True
         first = self.stage(0)
         self.code_dim = first.code_dim
         self.codebook_size = first.codebook_size
-        self.training_state = ("batches_seen", *first.training_state)
-        self._batches: int | None = None
-        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        self.training_state = first.training_state
+        self.noise = SharedNoise()
+        self.noise.reset_parameters()
+
+    def members(self) -> Sequence[CodebookQuantizer]:
+        """The quantizer of each stage, or the one of all of them."""
+        return [stage for stage in self.stages if isinstance(stage, CodebookQuantizer)]
 
     def stage(self, index: int) -> CodebookQuantizer:
         """The quantizer of one stage."""
-        stage = self.stages[0 if self.options.shared else index]
-        assert isinstance(stage, CodebookQuantizer)
-        return stage
+        return self.members()[0 if self.options.shared else index]
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.batches_seen)
-        self._batches = None
-        for index in range(len(self.stages)):
-            self.stage(index).reset_parameters()
+        self.noise.reset_parameters()
+        for member in self.members():
+            member.reset_parameters()
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         grid = (latents.shape[0], latents.shape[2], latents.shape[3])
         used = self.stages_used()
         with torch.autocast(latents.device.type, enabled=False):
             rows = to_rows(latents)
-            total, chosen, residuals = torch.zeros_like(rows), [], []
-            for index in range(used):
+            total = quantized = torch.zeros_like(rows)  # of all stages, and of those that this batch uses
+            found = []
+            for index in range(self.num_codebooks):
                 residual = rows - total
                 if self.training:
-                    self.stage(index).initialize_once(residual.detach())
-                chosen.append(self.stage(index).quantize_rows(residual))
-                residuals.append(residual.detach())
-                total = total + chosen[-1].vectors.detach()
+                    self.stage(index).initialize_once(residual.detach(), self.stage_part(index))
+                found.append(self.stage(index).quantize_rows(residual))
+                if self.training:
+                    self.collect(index, residual.detach(), found[-1].codes, used)
+                total = total + found[-1].vectors.detach()
+                quantized = torch.where(index < used, total, quantized)
             if self.training:
-                self.update(residuals, [found.codes for found in chosen])
-            quantized = GRADIENTS[self.options.gradient](rows, total)
-            loss = torch.stack([found.loss for found in chosen]).mean() + self.touch(used)
-        codes = [found.codes for found in chosen] + [torch.full_like(chosen[0].codes, -1)] * (self.num_codebooks - used)
+                self.end_part()
+            quantized = GRADIENTS[self.options.gradient](rows, quantized)
+        codes = [torch.where(index < used, stage.codes, -1) for index, stage in enumerate(found)]
         return QuantizerOutput(
             quantized=from_rows(quantized, grid),
             codes=torch.stack(codes, dim=-1).view(*grid, self.num_codebooks),
-            loss=loss,
-            metrics=mean_metrics(chosen),
+            loss=mean_of_first([stage.loss for stage in found], used),
+            metrics={name: mean_of_first([stage.metrics[name] for stage in found], used) for name in found[0].metrics},
         )
 
-    @torch.no_grad()
-    def update(self, residuals: list[Tensor], codes: list[Tensor]) -> None:
-        """Moving averages and restarts, after all stages are chosen: a shared codebook must not move in between."""
-        if (
-            self.options.shared
-        ):  # row by row, so that the parts of several processes follow each other as the whole does
-            self.stage(0).update(torch.stack(residuals, dim=1).flatten(0, 1), torch.stack(codes, dim=1).flatten())
-            return
-        for index, (residual, found) in enumerate(zip(residuals, codes, strict=True)):
-            self.stage(index).update(residual, found)
-
-    def stages_used(self) -> int:
-        """How many stages this batch uses: all of them, but for some training batches.
-
-        Drawn from the number of the batch, so that all processes draw alike and a resumed run goes on alike. The host
-        counts along, having asked the device once.
-        """
+    def stages_used(self) -> Tensor:
+        """How many stages this batch uses, the same on all processes, a scalar on the device."""
+        every = self.noise.noise_seed.new_full((), self.num_codebooks)
         if not self.training or self.options.stage_dropout == 0:
-            return self.num_codebooks
-        if self._batches is None:
-            self._batches = int(self.batches_seen)
-        noise = random.Random(self._batches)
-        self._batches += 1
-        self.batches_seen += 1
-        return (
-            noise.randint(1, self.num_codebooks - 1)
-            if noise.random() < self.options.stage_dropout
-            else self.num_codebooks
-        )
+            return every
+        drops, number = self.noise(2)
+        fewer = drops % 2**24 < self.options.stage_dropout * 2**24
+        return torch.where(fewer, 1 + number % (self.num_codebooks - 1), every)
 
-    def touch(self, used: int) -> Tensor:
-        """Zero, with a gradient of zero for stages left out: data parallel training waits for every parameter's."""
-        unused = self.stages[used:]
-        zero = self.stage(0).codebook.new_zeros(())
-        return sum((parameter.sum() * 0 for parameter in unused.parameters() if parameter.requires_grad), zero)
+    def collect(self, index: int, residual: Tensor, codes: Tensor, used: Tensor) -> None:
+        """Let a stage remember its rows (N, D) of a training batch, unless the batch does without that stage."""
+        self.stage(index).collect(residual, codes, self.stage_part(index), weight=(index < used).to(residual.dtype))
+
+    def stage_part(self, index: int) -> BatchPart:
+        """Which part of its training batch a stage sees: of a shared codebook the rows of every stage are a part."""
+        part = self.batch_part
+        if not self.options.shared:
+            return part
+        return BatchPart(index * part.number + part.index, self.num_codebooks * part.number)
+
+    def learn(self) -> None:
+        super().learn()
+        self.noise.batches_seen += 1
 
     def encode(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
@@ -181,7 +174,7 @@ class ResidualQuantizer(Quantizer):
         return from_rows(total, grid)
 
 
-def mean_metrics(chosen: list[QuantizedRows]) -> dict[str, Tensor]:
-    """The mean of every metric over the stages."""
-    metrics = [found.metrics for found in chosen]
-    return {name: torch.stack([values[name] for values in metrics]).mean() for name in metrics[0]}
+def mean_of_first(values: list[Tensor], number: Tensor) -> Tensor:
+    """The mean of the first so many scalars."""
+    used = [torch.where(index < number, value, 0.0) for index, value in enumerate(values)]
+    return torch.stack(used).sum() / number

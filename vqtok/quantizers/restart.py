@@ -1,4 +1,4 @@
-"""How often each code is used, and which codes are dead.
+"""How often each code is used, which codes are dead, and where they restart.
 
 A codebook that starts far from the latents leaves most codes without a single latent, and a code without latents never
 moves. The remedy since Jukebox (Dhariwal et al. 2020, appendix A): put a code whose use has fallen under a threshold on
@@ -7,14 +7,16 @@ a latent of the current batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.quantizers.base import QuantizerOptions
-from vqtok.quantizers.distributed import all_reduce_sum
+from vqtok.quantizers.base import BatchPart, QuantizerOptions
+from vqtok.quantizers.distributed import rank_and_size
 
-__all__ = ["CodeUsage", "RestartOptions"]
+__all__ = ["BatchUsage", "CodeUsage", "RestartOptions"]
 
 
 class RestartOptions(QuantizerOptions):
@@ -30,38 +32,106 @@ class RestartOptions(QuantizerOptions):
     decay: float = Field(0.99, ge=0, lt=1, description="decay of the moving averages over training batches")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchUsage:
+    """What a whole batch, of all processes and parts, did to the codes.
+
+    Attributes:
+        sums: (K, d), the sum of the rows of each code, zeros unless asked for; of a restarted code the row that it
+            restarts on.
+        restarted: bool (K,), which codes restart.
+        step: scalar, how far moving averages go towards this batch: 1 - decay, and 0 for a batch without rows.
+    """
+
+    sums: Tensor
+    restarted: Tensor
+    step: Tensor
+
+
 class CodeUsage(nn.Module):
-    """The moving average of how often each code is used, `cluster_size` (K,)."""
+    """The moving average of how often each code is used in a batch, `cluster_size` (K,), and the restart of dead codes.
+
+    A code is dead when its average is under `restart_threshold` of the mean over all codes. So an unused code is dead
+    after log(restart_threshold) / log(decay) batches, 298 by default, whatever K and the batch size are. In the next
+    batch it restarts on a row picked at random, and counts as used at twice the threshold, which is long enough to find
+    its latents before it counts as dead again.
+
+    What a batch adds is collected, over its parts where it is computed in several, and summed over all processes by
+    whoever owns this, in one collective. A dead code needs no sum of its rows, so the row that it restarts on travels
+    in the place of that sum.
+    """
 
     cluster_size: Tensor
 
-    def __init__(self, codebook_size: int, options: RestartOptions) -> None:
+    def __init__(self, codebook_size: int, options: RestartOptions, *, keep_sums: bool = False) -> None:
         super().__init__()
         self.threshold = options.restart_threshold
         self.decay = options.decay
+        self.keep_sums = keep_sums
+        self.collected: list[Tensor] = []
         self.register_buffer("cluster_size", torch.empty(codebook_size))
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.cluster_size)
 
-    def count(self, codes: Tensor) -> Tensor:
-        """Move the average towards the use of each code in the batch of all processes; returns that use, (K,)."""
-        ones = torch.ones_like(codes, dtype=torch.float32)
-        counts = torch.zeros_like(self.cluster_size).index_add_(0, codes, ones)  # bincount would wait for the device
-        all_reduce_sum(counts)
-        self.cluster_size.lerp_(counts, self.step(counts))
-        return counts
+    def begin_evenly(self, rows_in_batch: int) -> None:
+        """Every code counts as used evenly by the first batch."""
+        self.cluster_size.fill_(rows_in_batch / len(self.cluster_size))
 
-    def step(self, counts: Tensor) -> Tensor:
-        """How far moving averages go towards this batch, a scalar: 1 - decay, and nowhere for a batch without rows."""
-        return (1 - self.decay) * (counts.sum() > 0)
+    def dead(self) -> Tensor:
+        """Which codes restart in the next batch: bool (K,)."""
+        return self.cluster_size < self.threshold * self.cluster_size.mean()
 
-    def restart_dead(self, rows_in_batch: Tensor) -> Tensor:
-        """Which codes are dead, bool (K,); they count as used at twice the threshold from now on.
+    def collect(
+        self, rows: Tensor, codes: Tensor, noise: Tensor, part: BatchPart, *, weight: Tensor | float = 1.0
+    ) -> None:
+        """Add a part of the batch.
 
-        Twice is long enough for a code to find its latents before it counts as dead again.
+        Args:
+            rows, codes: (N, d) and int64 (N,).
+            noise: whole numbers, the same on every process: int64 (K,).
+            part: which part of the batch this is.
+            weight: 1, or 0 for rows that do not count.
         """
-        threshold = self.threshold * rows_in_batch / len(self.cluster_size)
-        dead = self.cluster_size < threshold
-        self.cluster_size.copy_(torch.where(dead, 2 * threshold, self.cluster_size))
-        return dead
+        weights = rows.new_ones(len(rows)) * weight
+        counts = torch.zeros_like(self.cluster_size).index_add_(0, codes, weights)  # bincount would wait for the device
+        sums = rows.new_zeros(len(counts), rows.shape[1])
+        if self.keep_sums:
+            sums.index_add_(0, codes, rows * weight)
+        if self.threshold > 0:
+            counts, sums = self.place_dead(rows, counts, sums, noise, part, weight)
+        found = [counts, sums, weights.sum()[None]]
+        self.collected = (
+            [old + new for old, new in zip(self.collected, found, strict=True)] if self.collected else found
+        )
+
+    def place_dead(
+        self, rows: Tensor, counts: Tensor, sums: Tensor, noise: Tensor, part: BatchPart, weight: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """Counts and sums where a dead code has 1 and its row if that is in this part of this process, else 0 and 0.
+
+        The row is that which `noise` picks from the whole batch, whose parts follow each other, in each the processes;
+        all have as many rows as this one, or else some rows are picked more often than others.
+        """
+        rank, size = rank_and_size()
+        count = max(1, len(rows))
+        position = noise % (part.number * size * count)
+        here = (position // count == part.index * size + rank) & (weight != 0) & (len(rows) > 0)
+        picked = rows[position % count] if len(rows) else torch.zeros_like(sums)
+        dead = self.dead()
+        return (
+            torch.where(dead, here.to(counts.dtype), counts),
+            torch.where(dead[:, None], picked * here[:, None], sums),
+        )
+
+    def end_batch(self) -> BatchUsage:
+        """Move the average, restart what is dead, and begin the next batch; what was collected is summed already."""
+        counts, sums, rows = self.collected
+        self.collected = []
+        dead = self.dead()
+        restarted = dead & (counts > 0)
+        step = (1 - self.decay) * (rows[0] > 0)
+        even = self.cluster_size.mean()
+        moved = self.cluster_size.lerp(counts.masked_fill(dead, 0), step)
+        self.cluster_size.copy_(torch.where(restarted, 2 * self.threshold * even, moved))
+        return BatchUsage(sums=sums, restarted=restarted, step=step)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
-from vqtok.quantizers.distributed import pick_random_rows
 from vqtok.quantizers.restart import CodeUsage, RestartOptions
 
 __all__ = ["VQOptions", "VectorQuantizer"]
@@ -34,24 +33,13 @@ class VectorQuantizer(CodebookQuantizer):
 
     Options = VQOptions
     options: VQOptions
-    training_state = ("cluster_size", "initialized")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = CodeUsage(self.codebook_size, self.options)
+        if self.options.restart_threshold > 0:
+            self.usage = CodeUsage(self.codebook_size, self.options)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        self.usage.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         return quantize_to_nearest(self, self.options, rows, learn_codebook=True)
-
-    @torch.no_grad()
-    def update(self, rows: Tensor, codes: Tensor) -> None:
-        counts = self.usage.count(codes)
-        if self.options.restart_threshold > 0:
-            dead = self.usage.restart_dead(counts.sum())
-            self.set_codes(pick_random_rows(rows, self.codebook_size), dead)
