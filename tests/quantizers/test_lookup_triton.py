@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +56,20 @@ def test_the_kernel_is_not_for_a_cpu() -> None:
     assert not lookup_triton.suits(torch.empty(10000, 8))
 
 
+@pytest.mark.parametrize(("value", "used"), [(None, False), ("0", False), ("1", True)])
+def test_the_kernel_is_used_where_it_is_asked_for(
+    value: str | None, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = SimpleNamespace(device=torch.device("cuda"), shape=(10000, 8), dtype=torch.float32)
+    monkeypatch.setattr(lookup_triton, "triton", object())
+    monkeypatch.setattr(lookup_triton, "agrees", lambda device: True)
+    monkeypatch.setattr(lookup_triton, "asked_for", lookup_triton.asked_for.__wrapped__)
+    monkeypatch.delenv("VQTOK_TRITON", raising=False)
+    if value is not None:
+        monkeypatch.setenv("VQTOK_TRITON", value)
+    assert lookup_triton.suits(rows) is used  # type: ignore[arg-type]
+
+
 def test_a_kernel_that_does_not_run_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,6 +93,6 @@ def test_the_kernel_equals_the_plain_search_on_a_gpu(count: int, dim: int, size:
     rows = torch.randint(-4, 5, (count, dim), generator=noise).to(device, dtype)
     codebook = torch.randint(-4, 5, (size, dim), generator=noise).to(device, torch.float32)
     offsets = codebook.square().sum(dim=1)
-    assert lookup_triton.suits(rows)
+    assert lookup_triton.agrees(device)
     expected = torch.addmm(offsets, rows.float(), codebook.t(), alpha=-2).argmin(dim=1)
     assert torch.equal(lookup_triton.least_scores(rows, -2 * codebook, offsets), expected)

@@ -2,13 +2,14 @@
 
 A program takes a block of rows through all codes and keeps each row's least score and its code in registers, the way
 FlashAttention (Dao et al. 2022, arXiv:2205.14135) keeps its running maximum: no score is ever written. Products are
-float32 proper, not TF32. So far it ran only in Triton's interpreter, not on a GPU: tile sizes are chosen by
-reckoning, and `suits` compares it with the plain search once before it is trusted.
+float32 proper, not TF32. So far it ran only in Triton's interpreter, not on a GPU, and tile sizes are chosen by
+reckoning: it is used where the environment says VQTOK_TRITON=1, after `agrees` compared it with the plain search.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 
 import torch
@@ -121,14 +122,21 @@ def least_scores(rows: Tensor, scaled: Tensor, offsets: Tensor) -> Tensor:
 
 
 def suits(rows: Tensor) -> bool:
-    """Whether the kernel runs here and is worth it for rows (N, D)."""
+    """Whether the kernel is asked for, runs here and is worth it for rows (N, D)."""
     return (
-        triton is not None
+        asked_for()
+        and triton is not None
         and rows.device.type == "cuda"
         and rows.shape[0] >= FEWEST_ROWS
         and rows.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and agrees(rows.device)
     )
+
+
+@cache
+def asked_for() -> bool:
+    """Whether the environment switches the kernel on."""
+    return os.environ.get("VQTOK_TRITON") == "1"
 
 
 @cache
