@@ -150,3 +150,12 @@ def test_there_is_nothing_to_save_and_the_meta_device_does_no_harm() -> None:
 def test_levels_that_make_no_sense_are_refused(levels: list[int]) -> None:
     with pytest.raises(ConfigurationError, match="quantizer.levels must be a list of whole numbers from 2 to 1000"):
         FiniteScalarQuantizer(levels=levels)
+
+
+@pytest.mark.parametrize("level", [2, 3, 4, 5, 8, 9, 1000])
+def test_the_bound_keeps_within_what_its_docstring_says(level: int) -> None:
+    quantizer = FiniteScalarQuantizer(levels=[level])
+    bounded = quantizer.bound(torch.tensor([-1e6, 1e6]).view(2, 1, 1, 1)).flatten().tolist()
+    lowest, highest = (-level / 2, level / 2 - 1) if level % 2 == 0 else (-(level - 1) / 2, (level - 1) / 2)
+    assert lowest < bounded[0] < lowest + 0.5 + 1e-3 * level
+    assert highest - 0.5 - 1e-3 * level < bounded[1] < highest

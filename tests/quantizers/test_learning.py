@@ -91,7 +91,7 @@ def test_an_optimizer_forgets_a_code_that_restarts(method: str) -> None:
 def test_a_batch_in_parts_leaves_the_codebook_of_the_whole(options: dict[str, Any]) -> None:
     """Moving averages, restarts and temperatures, after several batches; the codes of all parts are those of before."""
     torch.manual_seed(0)
-    each = options["each"] if "each" in options else options
+    each = options.get("each", options)
     if each["type"] in RESTARTING and each.get("logits") != "linear":
         each = each | {"restart_threshold": 0.5, "decay": 0.5}
     whole = build_quantizer(options | {"each": each} if "each" in options else each)

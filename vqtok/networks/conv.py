@@ -1,7 +1,10 @@
-"""The convolutional encoder and decoder of van den Oord et al. 2017, arXiv:1711.00937, section 4.1.
+"""The convolutional encoder and decoder of VQ-VAE.
 
 Strided 4x4 convolutions halve the image until one position of the grid stands for `downsample_factor` pixels a side,
-then a 3x3 convolution, residual blocks and a projection to the code dimension; the decoder is the mirror image.
+then a 3x3 convolution, residual blocks and a projection to the code dimension; the decoder is the mirror image. The
+strided convolutions and the residual blocks are those of van den Oord et al. 2017, arXiv:1711.00937, section 4.1. The
+first layers of half the width, the 3x3 convolution and the default widths are those of the example notebook of
+Sonnet, DeepMind's library; the paper has 256 channels throughout.
 """
 
 from __future__ import annotations

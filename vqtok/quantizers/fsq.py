@@ -90,7 +90,7 @@ class FiniteScalarQuantizer(Quantizer):
         )
 
     def bound(self, latents: Tensor) -> Tensor:
-        """b(z): in (-L/2 - 1/2, L/2 - 1/2) for even L, in (-L/2, L/2) for odd."""
+        """b(z): within (-L/2, L/2 - 1) for even L, within (-(L - 1)/2, (L - 1)/2) for odd."""
         halves = [(1 - MARGIN) * (level - 1) / 2 for level in self.levels]
         offsets = [0.0 if level % 2 else 0.5 for level in self.levels]
         shifts = [

@@ -19,7 +19,8 @@ from vqtok.training.runs import replace_text
 
 __all__ = ["load_config", "resolve_config", "resume_config", "save_config"]
 
-# What a run may be given anew when it goes on: its weights, the order of its data and its noise do not depend on these.
+# What may change when a run goes on: what it learned so far, the order of its data and its noise stay as they were. A
+# new learning rate, warm-up or number of steps changes how it learns from there on.
 CHANGEABLE = (
     "checkpoint_every",
     "compile",
