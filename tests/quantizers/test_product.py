@@ -29,7 +29,7 @@ def test_values_and_gradients_by_brute_force() -> None:
     z, w = rows_of(latents), rows_of(weights)
     quantized, expected_dz, loss = np.zeros_like(z), w.copy(), 0.0
     for group in range(NUMBER):
-        part = quantizer.part(group)
+        part = quantizer.members()[group]
         assert isinstance(part, VectorQuantizer)
         e, columns = part.codebook.detach().double().numpy(), slice(2 * group, 2 * group + 2)
         expected_de = np.zeros_like(e)
@@ -55,7 +55,7 @@ def test_values_and_gradients_by_brute_force() -> None:
 def test_it_is_its_parts_side_by_side(method: str) -> None:
     torch.manual_seed(0)
     quantizer = ProductQuantizer(num_codebooks=2, each={"type": method, **SMALL[method]})
-    parts = copy.deepcopy([quantizer.part(0), quantizer.part(1)])
+    parts = copy.deepcopy([quantizer.members()[0], quantizer.members()[1]])
     latents = torch.randn(2, quantizer.code_dim, 3, 4)
     torch.manual_seed(1)
     output = quantizer(latents)
@@ -71,7 +71,7 @@ def test_it_is_its_parts_side_by_side(method: str) -> None:
 def test_the_codebooks_are_apart() -> None:
     quantizer = make(init="data", type="ema")
     quantizer(torch.randn(SHAPE))
-    first, second = quantizer.part(0), quantizer.part(1)
+    first, second = quantizer.members()[0], quantizer.members()[1]
     assert not torch.equal(first.codebook, second.codebook)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from vqtok.quantizers import EMAQuantizer, GumbelQuantizer, IndexBackpropagationQuantizer, VectorQuantizer
 from vqtok.quantizers.codebook import CodebookQuantizer
+from vqtok.quantizers.restart import CodeUsage
 
 METHODS = [EMAQuantizer, GumbelQuantizer, IndexBackpropagationQuantizer, VectorQuantizer]
 
@@ -16,23 +18,34 @@ def make(method: type[CodebookQuantizer], **options: Any) -> CodebookQuantizer:
     return method(**({"codebook_size": 8, "code_dim": 3, "decay": 0.5} | options))
 
 
+def usage_of(quantizer: CodebookQuantizer) -> CodeUsage:
+    assert quantizer.usage is not None
+    return quantizer.usage
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_dead_codes_and_no_others_are_put_on_latents_of_the_batch(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, init="normal", restart_threshold=0.25)
-    rows = torch.randn(64, 3)
-    quantizer.usage.cluster_size.copy_(
-        torch.tensor([0.0, 1.9, 2.0, 2.1, 8, 8, 8, 8])
-    )  # the threshold is 0.25 * 64 / 8 = 2
-    before = quantizer.codebook.detach().clone()
-    torch.manual_seed(7)
-    expected = rows[(torch.rand(8, dtype=torch.float64) * 64).long()]
-    torch.manual_seed(7)
-    quantizer.restart_dead(rows, torch.tensor(64.0))
-    assert torch.equal(quantizer.codebook[:2], expected[:2])
-    assert torch.equal(quantizer.codebook[2:], before[2:])
-    assert quantizer.usage.cluster_size.tolist() == pytest.approx([4.0, 4.0, 2.0, 2.1, 8, 8, 8, 8])
+    """By a forward pass in training: those under a quarter of the mean use, 2 of 8 rows."""
+    quantizer = make(method, init="normal", restart_threshold=0.25, metric="euclidean")
+    first, latents = torch.randn(2, 4, 3, 4, 4)
+    quantizer(first)
+    before = torch.tensor([0.0, 1.5, 2.0, 2.5, 14.5, 14.5, 14.5, 14.5])
+    usage_of(quantizer).cluster_size.copy_(before)
+    moved = copy.deepcopy(quantizer)
+    usage_of(moved).threshold = 0.0
+    moved(latents)
+    codes = quantizer(latents).codes
+    rows = latents.permute(0, 2, 3, 1).reshape(-1, 3)
+    for code in range(2):
+        assert (rows == quantizer.codebook[code]).all(dim=1).any()
+    torch.testing.assert_close(quantizer.codebook[2:], moved.codebook[2:], rtol=1e-4, atol=1e-5)
+    counts = torch.bincount((quantizer.encode(latents) if method is GumbelQuantizer else codes).flatten(), minlength=8)
+    sizes = usage_of(quantizer).cluster_size
+    assert sizes[:2].tolist() == [4.0, 4.0]  # twice the threshold
+    if method is not GumbelQuantizer:
+        torch.testing.assert_close(sizes[2:], (before + counts)[2:] / 2)
     if isinstance(quantizer, EMAQuantizer):
-        torch.testing.assert_close(quantizer.code_sums[:2], 4 * expected[:2])
+        torch.testing.assert_close(quantizer.code_sums[:2], 4 * quantizer.codebook[:2])
 
 
 @pytest.mark.parametrize("method", [EMAQuantizer, GumbelQuantizer, VectorQuantizer])  # not where the longest code wins
@@ -52,7 +65,7 @@ def test_a_threshold_of_zero_never_restarts_and_draws_nothing() -> None:
     state = torch.get_rng_state()
     quantizer(torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert quantizer.usage.cluster_size.min().item() == 0.5
+    assert usage_of(quantizer).cluster_size.min().item() == pytest.approx(1 / 16)  # half of an eighth of the one row
 
 
 @pytest.mark.parametrize("method", [EMAQuantizer, VectorQuantizer])
@@ -69,9 +82,10 @@ def test_a_restarted_code_has_no_memory_of_its_old_place(method: type[CodebookQu
 def test_a_restart_under_cosine_codes_is_on_latents_of_unit_length() -> None:
     quantizer = make(EMAQuantizer, metric="cosine", init="normal", restart_threshold=0.9, decay=0.0)
     latents = 5 * torch.randn(1, 3, 2, 2)
-    quantizer(latents)
+    for _ in range(2):  # found dead in the first batch, restarted in the second
+        quantizer(latents)
     directions = torch.nn.functional.normalize(latents.flatten(2)[0].T, dim=1)
-    used = (quantizer.usage.cluster_size - 2 * 0.9 * 4 / 8).abs() < 1e-5
-    assert used.sum() >= 4
-    for code in quantizer.codebook[used]:
+    restarted = (usage_of(quantizer).cluster_size - 2 * 0.9 * 4 / 8).abs() < 1e-5
+    assert restarted.sum() >= 4
+    for code in quantizer.codebook[restarted]:
         assert (directions - code).abs().amax(dim=1).min() < 1e-6

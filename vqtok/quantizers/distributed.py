@@ -102,9 +102,9 @@ class SharedNoise(nn.Module):
         nn.init.zeros_(self.batches_seen)
 
     def forward(self, count: int) -> Tensor:
-        """Whole numbers that look random, below 2^62: int64 (count,). The same until `batches_seen` moves on."""
+        """Whole numbers that look random, below 2^31: int64 (count,). The same until `batches_seen` moves on."""
         index = torch.arange(count, device=self.noise_seed.device)
-        return mix(mix(self.noise_seed + self.batches_seen) + index) & (2**62 - 1)
+        return mix(mix(self.noise_seed + self.batches_seen) + index) & (2**31 - 1)
 
 
 def mix(numbers: Tensor) -> Tensor:

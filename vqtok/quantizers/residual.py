@@ -138,7 +138,7 @@ class ResidualQuantizer(Quantizer):
         if not self.training or self.options.stage_dropout == 0:
             return every
         drops, number = self.noise(2)
-        fewer = drops % 2**24 < self.options.stage_dropout * 2**24
+        fewer = drops < self.options.stage_dropout * 2**31
         return torch.where(fewer, 1 + number % (self.num_codebooks - 1), every)
 
     def collect(self, index: int, residual: Tensor, codes: Tensor, used: Tensor) -> None:

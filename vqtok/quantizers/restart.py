@@ -89,7 +89,7 @@ class CodeUsage(nn.Module):
 
         Args:
             rows, codes: (N, d) and int64 (N,).
-            noise: whole numbers, the same on every process: int64 (K,).
+            noise: whole numbers below 2^31, the same on every process: int64 (K,).
             part: which part of the batch this is.
             weight: 1, or 0 for rows that do not count.
         """
@@ -110,14 +110,14 @@ class CodeUsage(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Counts and sums where a dead code has 1 and its row if that is in this part of this process, else 0 and 0.
 
-        The row is that which `noise` picks from the whole batch, whose parts follow each other, in each the processes;
-        all have as many rows as this one, or else some rows are picked more often than others.
+        `noise` / 2^31 says where in the whole batch the row lies, whose parts follow each other, in each the processes.
+        All are taken to have as many rows as this one; where they have not, some rows are picked more often than others.
         """
         rank, size = rank_and_size()
-        count = max(1, len(rows))
-        position = noise % (part.number * size * count)
-        here = (position // count == part.index * size + rank) & (weight != 0) & (len(rows) > 0)
-        picked = rows[position % count] if len(rows) else torch.zeros_like(sums)
+        scaled = noise * (part.number * size)
+        here = (scaled >> 31 == part.index * size + rank) & (weight != 0) & (len(rows) > 0)
+        index = (scaled & (2**31 - 1)) * len(rows) >> 31
+        picked = rows[index] if len(rows) else torch.zeros_like(sums)
         dead = self.dead()
         return (
             torch.where(dead, here.to(counts.dtype), counts),
