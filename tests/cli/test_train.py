@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import tokenizer as loop
+from vqtok.training import loop
 from vqtok_cli.train import default_run
 
 Command = Callable[..., tuple[int, str, str]]

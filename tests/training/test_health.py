@@ -52,9 +52,7 @@ def test_the_window_is_a_recount_of_its_last_images(data: st.DataObject) -> None
     shape = (batch, 2, 1, num_codebooks) if num_codebooks > 1 else (batch, 2, 1)
     seen = noise.integers(-1 if num_codebooks > 1 else 0, codebook_size, (steps, *shape))
     for step in range(steps):
-        window.begin_step()
-        for part in np.split(seen[step], parts):
-            window.add(torch.from_numpy(part))
+        window.add(map(torch.from_numpy, np.split(seen[step], parts)))
         if step % 7 == 0 or step == steps - 1:
             assert window.images % batch == 0
             last = seen[step + 1 - window.images // batch : step + 1]
@@ -73,8 +71,7 @@ def test_a_window_goes_on_from_its_state_and_one_of_another_length_from_nothing(
 
     def steps(window: CodeUseWindow, seen: torch.Tensor) -> None:
         for codes in seen:
-            window.begin_step()
-            window.add(codes)
+            window.add([codes])
 
     seen = torch.randint(0, 5, (100, 2, 3, 3), generator=torch.Generator().manual_seed(0))
     whole, first, second, other = window(66), window(66), window(66), window(80)

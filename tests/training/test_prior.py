@@ -19,7 +19,8 @@ from PIL import Image
 
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
-from vqtok.training import prior as loop
+from vqtok.training import loop
+from vqtok.training import prior as task
 from vqtok.training.grids import CodeGrids
 from vqtok.training.prior import train_prior
 from vqtok.training.prior_config import PriorTrainingConfig
@@ -145,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     def breaking(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         return sum(weight.sum() for weight in prior.parameters()) * (math.nan if next(calls) == 6 else 0.0)
 
-    monkeypatch.setattr(loop, "training_loss", breaking)
+    monkeypatch.setattr(task, "training_loss", breaking)
     with pytest.raises(TrainingError, match="step 7: loss nan"):
         train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
     assert (tmp_path / "run" / "checkpoints" / "step-000004").is_dir()
@@ -154,13 +155,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
 def test_a_share_of_the_classes_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    loss = loop.training_loss
+    loss = task.training_loss
 
     def watching(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         seen.append(classes)
         return loss(prior, codes, classes)
 
-    monkeypatch.setattr(loop, "training_loss", watching)
+    monkeypatch.setattr(task, "training_loss", watching)
     train_prior(make_config(tmp_path / "run", steps=25, checkpoint_every=25, class_dropout=0.3), BINDING, TRAIN, TEST)
     hidden = torch.cat(seen) == BINDING.null_class
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.07)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from vqtok.data import ImageDataset, ImageSource, open_splits, to_pixels
 from vqtok.errors import ConfigurationError, DataError, TrainingError
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import tokenizer as loop
+from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import load_config
 from vqtok.training.tokenizer import open_training_images, train_tokenizer
@@ -338,7 +338,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
         nonlocal broken
         broken = True
 
-    monkeypatch.setattr(loop, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
+    monkeypatch.setattr(tokenizer, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
     at_step(monkeypatch, 5, break_it)
     config = make(tmp_path / "run", log_every=8, checkpoint_every=3, keep_checkpoints=1)
     with pytest.raises(TrainingError, match="not finite at step 5: loss nan, reconstruction nan, commitment nan; the"):

@@ -7,6 +7,7 @@ bucket takes the place of the oldest. Nothing there waits for the host, and proc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -73,15 +74,17 @@ class CodeUseWindow:
         self.counts = torch.zeros(buckets, num_codebooks, codebook_size, dtype=torch.int64, device=accelerator.device)
         self.steps = 0
 
-    def begin_step(self) -> None:
-        """A step begins; where it begins a bucket, what that held of the oldest steps is forgotten."""
-        if self.steps % self.steps_a_bucket == 0:
-            self.counts[self.steps // self.steps_a_bucket % len(self.counts)].zero_()
-        self.steps += 1
+    def add(self, parts: Iterable[Tensor]) -> None:
+        """Count this process's codes of a step: those of each part, (B, h, w) or (B, h, w, Q), negative ones left out.
 
-    def add(self, codes: Tensor) -> None:
-        """Count this process's codes of a part of the step, (B, h, w) or (B, h, w, Q), negative ones left out."""
-        add_codes(self.counts[(self.steps - 1) // self.steps_a_bucket % len(self.counts)], codes)
+        Where the step begins a bucket, what that held of the oldest steps is forgotten.
+        """
+        bucket = self.counts[self.steps // self.steps_a_bucket % len(self.counts)]
+        if self.steps % self.steps_a_bucket == 0:
+            bucket.zero_()
+        for codes in parts:
+            add_codes(bucket, codes)
+        self.steps += 1
 
     @property
     def full(self) -> bool:
