@@ -15,8 +15,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from vqtok.errors import ConfigurationError, did_you_mean
+from vqtok.files import write_text
 from vqtok.training.config import LoopConfig
-from vqtok.training.runs import replace_text
 
 __all__ = ["load_config", "resolve_config", "resume_config", "save_config"]
 
@@ -205,7 +205,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def save_config(config: LoopConfig, path: Path) -> None:
     """Write every field as YAML, in the order of the dataclass."""
-    replace_text(path, yaml.safe_dump(asdict(config), sort_keys=False))
+    write_text(path, yaml.safe_dump(asdict(config), sort_keys=False))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.files import write_text
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run", "replace_text"]
+__all__ = ["MetricsFile", "newest_model", "prepare_run"]
 
 KINDS = {
     "tokenizer": (("vqtok",), "vqtok train"),
@@ -45,13 +45,6 @@ def prepare_run(run: Path, *, resume: bool) -> None:
     run.mkdir(parents=True, exist_ok=True)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it, so that a full disk does not cost the one that was there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, with the step and the split it speaks of."""
 
@@ -60,7 +53,7 @@ class MetricsFile:
         self.path = run / "metrics.jsonl"
         rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= after_step]
-        replace_text(self.path, "".join(kept))
+        write_text(self.path, "".join(kept))
 
     def add(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Append one row."""
