@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,29 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
         train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources)
     train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources, resume=True)
     assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+
+
+def test_speed_is_that_of_training_alone(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of at least 50 ms for 4 images, and evaluations of half a second before and between them."""
+    forward, encode = VQTokenizer.forward, VQTokenizer.encode
+
+    def slow_forward(self: VQTokenizer, pixels: torch.Tensor) -> Any:
+        time.sleep(0.05)
+        return forward(self, pixels)
+
+    def slow_encode(self: VQTokenizer, pixels: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.5)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(VQTokenizer, "forward", slow_forward)
+    monkeypatch.setattr(VQTokenizer, "encode", slow_encode)
+    train_tokenizer(make(tmp_path / "run", log_every=4, eval_every=3, checkpoint_every=8), *sources)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    speeds = [row["images_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+    assert len(speeds) == 2
+    assert all(20 < speed <= 4 / 0.05 for speed in speeds)
 
 
 def test_sheets_show_held_out_images_over_their_reconstructions(

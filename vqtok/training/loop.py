@@ -6,7 +6,6 @@ Adversarial training, with two models and two optimizers, is a task like any oth
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from vqtok.errors import ConfigurationError, TrainingError
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import LoopConfig
 from vqtok.training.optimization import learning_rate_at
+from vqtok.training.progress import Stopwatch
 from vqtok.training.resolution import save_config
 from vqtok.training.runs import MetricsFile, prepare_run
 from vqtok.training.signals import stop_on_signals
@@ -92,7 +92,7 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
 
     step, evaluated = start, Report(metrics={})
     losses = LossWindow()
-    units_seen, began = 0, time.perf_counter()
+    units_seen, watch = 0, Stopwatch()
     progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
     train_mode()
     with stop_on_signals() as stop, progress:
@@ -113,23 +113,22 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
             if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
                 row = losses.close(accelerator, step)
                 report = task.training_report(row, step, last=last)
-                speed = units_seen / (time.perf_counter() - began)
+                speed, units_seen = units_seen / watch.lap(), 0
                 report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
                 log(step, "train", report)
                 progress.set_postfix_str(task.summary(report.metrics))
-                units_seen, began = 0, time.perf_counter()
 
             if step % config.eval_every == 0 or last:
-                evaluated = task.evaluate()
-                log(step, "test", evaluated)
-                if accelerator.is_main_process:
-                    save_samples(task, run / "samples" / f"step-{step:06d}.png")
-                train_mode()
-                began = time.perf_counter()
+                with watch.paused():
+                    evaluated = task.evaluate()
+                    log(step, "test", evaluated)
+                    if accelerator.is_main_process:
+                        save_samples(task, run / "samples" / f"step-{step:06d}.png")
+                    train_mode()
 
             if saving:
-                save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
-                began = time.perf_counter()
+                with watch.paused():
+                    save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
 
             if stopping and not last:
                 break
