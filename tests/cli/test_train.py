@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,18 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert saved["network"]["residual_size"] == 4
     rows = Path("runs/images/metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
+
+
+def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder: Path) -> None:
+    code, _, said = vqtok("train", "--dataset", "images", *TINY, "--set=usage_warning=0")
+    assert code == 0
+    assert "\r" not in said
+    use = r"codes in use \((training|held-out)\) \d+%"
+    training = rf"images/s, loss [\d.]+, reconstruction [\d.]+, perplexity \d+, {use}"
+    lines = [rf"step 2/4: \d+ {training}", rf"step 4/4: \d+ {training}"]
+    lines += [rf"step 4, held-out: mse [\d.]+, mse_over_variance [\d.]+, {use}"]
+    for line, pattern in zip(said.splitlines(), lines, strict=True):
+        assert re.fullmatch(pattern, line)
 
 
 def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(

@@ -5,7 +5,6 @@ Adversarial training, with two models and two optimizers, is a task like any oth
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor
-from tqdm import tqdm
 
 from vqtok.errors import ConfigurationError, TrainingError
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import LoopConfig
 from vqtok.training.optimization import learning_rate_at
-from vqtok.training.progress import Stopwatch
+from vqtok.training.progress import Progress, Stopwatch
 from vqtok.training.resolution import save_config
 from vqtok.training.runs import MetricsFile, prepare_run
 from vqtok.training.signals import stop_on_signals
@@ -83,17 +81,17 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
         if metrics_file:
             metrics_file.add(step, split, report.metrics)
             for note in report.notes:
-                tqdm.write(f"warning: {note}", file=sys.stderr)
+                progress.write(f"warning: {note}")
                 metrics_file.add(step, "note", {"note": note})
 
     def train_mode() -> None:
         for each in task.models:
             each.prepared.train()
 
-    step, evaluated = start, Report(metrics={})
+    step, evaluated = start, None
     losses = LossWindow()
     units_seen, watch = 0, Stopwatch()
-    progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
+    progress = Progress(start, config.steps, silent=not accelerator.is_main_process)
     train_mode()
     with stop_on_signals() as stop, progress:
         while step < config.steps:
@@ -106,7 +104,7 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
             task.after_step()
             step += 1
             units_seen += task.units_per_step
-            progress.update()
+            progress.advance()
             last, stopping = step == config.steps, stop(accelerator, step)
 
             saving = step % config.checkpoint_every == 0 or last or stopping
@@ -116,12 +114,13 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
                 speed, units_seen = units_seen / watch.lap(), 0
                 report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
                 log(step, "train", report)
-                progress.set_postfix_str(task.summary(report.metrics))
+                progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
 
             if step % config.eval_every == 0 or last:
                 with watch.paused():
                     evaluated = task.evaluate()
                     log(step, "test", evaluated)
+                    progress.write(f"step {step}, held-out: {evaluated.summary}")
                     if accelerator.is_main_process:
                         save_samples(task, run / "samples" / f"step-{step:06d}.png")
                     train_mode()
@@ -134,14 +133,17 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
                 break
 
     finished = step == config.steps
-    if finished and not evaluated.metrics:  # resumed when there was nothing left to do
+    if finished and evaluated is None:  # resumed when there was nothing left to do
         evaluated = task.evaluate()
     if finished and accelerator.is_main_process:
         save_model(task.saved_model(), run)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return TrainingResult(
-        model=run / "model" if finished else None, step=step, metrics=evaluated.metrics, stopped_by=stop.signal
+        model=run / "model" if finished else None,
+        step=step,
+        metrics=evaluated.metrics if evaluated else {},
+        stopped_by=stop.signal,
     )
 
 

@@ -126,13 +126,12 @@ class PriorTask(Task):
         return {"loss": loss}
 
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
-        return Report(metrics={"bits_per_code": losses["loss"] / math.log(2)})
+        bits = losses["loss"] / math.log(2)
+        return Report(metrics={"bits_per_code": bits}, summary=f"loss {losses['loss']:.4f}, {self.compared(bits)}")
 
-    def summary(self, row: dict[str, float]) -> str:
-        return (
-            f"{row['codes_per_second']:.0f} codes/s, loss {row['loss']:.4f}, {row['bits_per_code']:.3f} bits per code "
-            f"(unigram {self.unigram:.3f})"
-        )
+    def compared(self, bits: float) -> str:
+        """Bits per code beside those of a guess that looks at no other code."""
+        return f"{bits:.3f} bits per code (unigram {self.unigram:.3f})"
 
     def evaluate(self) -> Report:
         """Exact likelihood of held-out codes given their classes; every process takes its share of the batches.
@@ -154,8 +153,11 @@ class PriorTask(Task):
             sums += torch.stack([nats.double().sum(), sums.new_tensor(codes.numel())])
         nats_sum, codes_sum = accelerator.reduce(sums, reduction="sum").tolist()
         loss = nats_sum / codes_sum
-        bits = {"bits_per_code": loss / math.log(2), "unigram_bits_per_code": self.unigram}
-        return Report(metrics={"loss": loss, **bits})
+        bits = loss / math.log(2)
+        return Report(
+            metrics={"loss": loss, "bits_per_code": bits, "unigram_bits_per_code": self.unigram},
+            summary=f"loss {loss:.4f}, {self.compared(bits)}",
+        )
 
     def sample_grid(self) -> Image.Image | None:
         """Samples, each row of one class; always of the same random numbers, so that grids compare."""

@@ -17,9 +17,16 @@ __all__ = ["Report", "Task"]
 
 @dataclass(kw_only=True)
 class Report:
-    """Numbers for a line of metrics.jsonl, and what the user should know besides."""
+    """What is told of training or of an evaluation.
+
+    Attributes:
+        metrics: numbers for a row of metrics.jsonl and for the tracker.
+        summary: the same in a few words, for the screen.
+        notes: lines that the user should see.
+    """
 
     metrics: dict[str, float]
+    summary: str
     notes: list[str] = field(default_factory=list)
 
 
@@ -54,10 +61,6 @@ class Task(ABC):
     @abstractmethod
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
         """What to log of training beside the mean losses since the last look."""
-
-    @abstractmethod
-    def summary(self, row: dict[str, float]) -> str:
-        """A row of training in a line."""
 
     @abstractmethod
     def evaluate(self) -> Report:

@@ -149,13 +149,12 @@ class TokenizerTask(Task):
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
         counts = self.window.totals()
         warning = self.alarm.look(self.window, counts, step, last=last)
-        return Report(metrics=code_use(counts), notes=[warning] if warning else [])
-
-    def summary(self, row: dict[str, float]) -> str:
-        return (
-            f"{row['images_per_second']:.0f} images/s, loss {row['loss']:.4f}, reconstruction "
-            f"{row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
+        use = code_use(counts)
+        summary = (
+            f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, "
+            f"perplexity {use['perplexity']:.0f}, codes in use (training) {use['usage']:.0%}"
         )
+        return Report(metrics=use, summary=summary, notes=[warning] if warning else [])
 
     @torch.no_grad()
     def evaluate(self) -> Report:
@@ -186,7 +185,9 @@ class TokenizerTask(Task):
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
         use = code_use(accelerator.reduce(counts, reduction="sum").cpu())
-        return Report(metrics={"mse": mse, **ratio, **use})
+        numbers = {"mse": mse, **ratio}
+        summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        return Report(metrics=numbers | use, summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}")
 
     @torch.no_grad()
     def sample_grid(self) -> Image.Image:
