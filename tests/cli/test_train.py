@@ -40,7 +40,7 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert ["image_size", "16,", "16"] in lines
     assert ["images", "11", "train,", "1", "test"] in lines
     assert "1 of the 12 images" in said  # held out, and said
-    assert "tokenizer written to runs/images/model (mse " in said
+    assert "tokenizer written to runs/images/model (held-out: mse " in said
     assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/images/model --out codes"
     model = VQTokenizer.from_pretrained("runs/images/model")
     assert (model.config.num_channels, model.codebook_size, model.grid) == (1, 16, (4, 4))
@@ -60,6 +60,16 @@ def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder
     lines += [rf"step 4, held-out: mse [\d.]+, mse_over_variance [\d.]+, {use}"]
     for line, pattern in zip(said.splitlines(), lines, strict=True):
         assert re.fullmatch(pattern, line)
+
+
+def test_a_warning_stands_beside_what_to_run_next(vqtok: Command, images_folder: Path) -> None:
+    dead = ["--quantizer=vq", "--set=quantizer.start=normal", "--set=quantizer.restart_threshold=0"]
+    code, said, _ = vqtok("train", "--dataset", "images", *TINY, *dead, "--codebook-size=64", "--set=test_share=0.5")
+    assert code == 0
+    written, warning, next_ = said.splitlines()[-3:]
+    assert written.startswith("tokenizer written to runs/images/model")
+    assert re.match(r"warning: step 4: \d+ of 64 codes in use \([\d.]+%\) on 6 held-out images, ", warning)
+    assert next_.startswith("next: vqtok tokenize")
 
 
 def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(

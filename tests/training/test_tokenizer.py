@@ -175,12 +175,14 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
 ) -> None:
     quantizer = {"type": "vq", "codebook_size": 128, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
     train_tokenizer(make(tmp_path / "whole", quantizer=quantizer), *sources)
-    (note,) = rows(tmp_path / "whole", "note")
+    note, _ = rows(tmp_path / "whole", "note")  # and one on held-out images at the end
     assert f"warning: {note['note']}\n" in capsys.readouterr().err
     (row,) = [row for row in rows(tmp_path / "whole", "train") if row["step"] == note["step"]]
     assert note["step"] == 4  # the first look at a full window
     used = 128 - row["dead_codes"]
-    assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 images, ")
+    assert note["note"].startswith(
+        f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 training images, "
+    )
     assert "Try quantizer.restart_threshold=0.05, quantizer.start=latents, " in note["note"]
 
     with monkeypatch.context() as patch:
@@ -188,6 +190,33 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
         train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources)
     train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources, resume=True)
     assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+
+
+COLLAPSING = {"type": "vq", "codebook_size": 128, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
+
+
+def test_the_window_is_at_most_an_epoch(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
+    """Thirty images give seven steps of four: over more of them, codes count as used that an epoch never takes."""
+    train_tokenizer(make(tmp_path / "run", quantizer=COLLAPSING, usage_window=8192), *sources)
+    first, _ = rows(tmp_path / "run", "note")
+    assert first["step"] == 8 and "over the last 28 training images" in first["note"]
+
+
+def test_dead_codes_on_held_out_images_are_told_at_the_end(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though the log says nothing of training: each of its images may use other codes than the next."""
+    run = tmp_path / "run"
+    result = train_tokenizer(make(run, quantizer=COLLAPSING, usage_window=40, log_every=100), *sources)
+    (warning,) = result.warnings
+    held_out = rows(run, "test")[-1]
+    used = 128 - held_out["dead_codes"]
+    assert warning.startswith(f"step 8: {used} of 128 codes in use ({used / 128:.1%}) on 10 held-out images, ")
+    assert "under usage_warning 0.5. Try quantizer.restart_threshold=0.05, quantizer.start=latents, " in warning
+    assert rows(run, "note")[-1]["note"] == warning
+    again = train_tokenizer(make(run, quantizer=COLLAPSING, usage_window=40, log_every=100), *sources, resume=True)
+    assert again == result
+    assert train_tokenizer(make(tmp_path / "healthy"), *sources).warnings == []
 
 
 def test_speed_is_that_of_training_alone(

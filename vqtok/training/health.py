@@ -18,7 +18,7 @@ from vqtok.quantizers import perplexity
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 
-__all__ = ["CodeUseWindow", "UsageAlarm", "add_codes", "code_use"]
+__all__ = ["CodeUseWindow", "UsageAlarm", "add_codes", "code_use", "too_few_in_use", "usage_warning"]
 
 BUCKETS = 16  # the window's end is known to one part in so many; each costs Q x K counts on the device
 
@@ -49,6 +49,26 @@ def code_use(counts: Tensor) -> dict[str, float]:
 def attainable_usage(counts: Tensor) -> float:
     """The share of codes in use that is expected of as many even draws, 1 - exp(-n / K): below 1 where K is large."""
     return float(-torch.expm1(-counts.sum(dim=1).double() / counts.shape[1]).mean())
+
+
+def codes_in_use(counts: Tensor) -> str:
+    """Counts (Q, K) in words."""
+    return f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({code_use(counts)['usage']:.1%})"
+
+
+def too_few_in_use(config: TokenizerTrainingConfig, counts: Tensor) -> bool:
+    """Whether counts (Q, K) show fewer codes than `usage_warning` times what even use would show."""
+    return code_use(counts)["usage"] < config.usage_warning * attainable_usage(counts)
+
+
+def usage_warning(config: TokenizerTrainingConfig, counts: Tensor, step: int, where: str) -> str:
+    """A line on counts (Q, K) that show too few codes: how many, where, and what to try."""
+    attainable = attainable_usage(counts)
+    even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
+    return (
+        f"step {step}: {codes_in_use(counts)} {where}{even}, under usage_warning {config.usage_warning:g}. "
+        f"Try {', '.join(remedies(config))}"
+    )
 
 
 class CodeUseWindow:
@@ -121,7 +141,7 @@ class CodeUseWindow:
 
 
 class UsageAlarm:
-    """Says when too few codes are in use, once until enough were in use again.
+    """Says when too few codes are in use, once until enough were in use again, and when that is.
 
     Too few are less than `usage_warning` times what even use of all codes would show over as many images. The window
     has to be full, so that the codes that happened to come first are no alarm; at the end of a run it is looked at as
@@ -132,21 +152,17 @@ class UsageAlarm:
         self.config = config
         self.fallen = False
 
-    def look(self, window: CodeUseWindow, counts: Tensor, step: int, *, last: bool) -> str | None:
-        """A line on counts (Q, K) of the window after a step, or None where there is nothing to say."""
-        usage, attainable = code_use(counts)["usage"], attainable_usage(counts)
-        low = usage < self.config.usage_warning * attainable
-        fell = low and not self.fallen
+    def look(self, window: CodeUseWindow, counts: Tensor, step: int, *, last: bool) -> tuple[list[str], list[str]]:
+        """Warnings and notes on counts (Q, K) of the window after a step, none where there is nothing to say."""
+        where = f"over the last {window.images:,} training images"
+        fallen, low = self.fallen, too_few_in_use(self.config, counts)
         if window.full:
             self.fallen = low
-        if not fell or not (window.full or last):
-            return None
-        of = f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({usage:.1%})"
-        even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
-        return (
-            f"step {step}: {of} over the last {window.images:,} images{even}, under usage_warning "
-            f"{self.config.usage_warning:g}. Try {', '.join(remedies(self.config))}"
-        )
+        if low and not fallen and (window.full or last):
+            return [usage_warning(self.config, counts, step, where)], []
+        if fallen and not low and window.full:
+            return [], [f"step {step}: recovered: {codes_in_use(counts)} {where}"]
+        return [], []
 
     def state_dict(self) -> dict[str, Any]:
         return {"fallen": self.fallen}

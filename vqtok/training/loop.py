@@ -36,12 +36,14 @@ class TrainingResult:
         model: folder of the finished model, or None where a signal stopped the run.
         step: steps done.
         metrics: the last evaluation.
+        warnings: what the last evaluation found wrong; the caller tells the user.
         stopped_by: the signal, if one stopped it.
     """
 
     model: Path | None
     step: int
     metrics: dict[str, float]
+    warnings: list[str]
     stopped_by: Signals | None
 
 
@@ -80,9 +82,8 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
         accelerator.log({f"{split}/{name}": value for name, value in report.metrics.items()}, step=step)
         if metrics_file:
             metrics_file.add(step, split, report.metrics)
-            for note in report.notes:
-                progress.write(f"warning: {note}")
-                metrics_file.add(step, "note", {"note": note})
+            for line in (*report.warnings, *report.notes):
+                metrics_file.add(step, "note", {"note": line})
 
     def train_mode() -> None:
         for each in task.models:
@@ -115,10 +116,12 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
                 report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
                 log(step, "train", report)
                 progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
+                for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
+                    progress.write(line)
 
             if step % config.eval_every == 0 or last:
                 with watch.paused():
-                    evaluated = task.evaluate()
+                    evaluated = task.evaluate(step, last=last)
                     log(step, "test", evaluated)
                     progress.write(f"step {step}, held-out: {evaluated.summary}")
                     if accelerator.is_main_process:
@@ -134,7 +137,7 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
 
     finished = step == config.steps
     if finished and evaluated is None:  # resumed when there was nothing left to do
-        evaluated = task.evaluate()
+        evaluated = task.evaluate(step, last=True)
     if finished and accelerator.is_main_process:
         save_model(task.saved_model(), run)
     accelerator.wait_for_everyone()
@@ -143,6 +146,7 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
         model=run / "model" if finished else None,
         step=step,
         metrics=evaluated.metrics if evaluated else {},
+        warnings=evaluated.warnings if evaluated else [],
         stopped_by=stop.signal,
     )
 

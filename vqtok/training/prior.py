@@ -133,7 +133,7 @@ class PriorTask(Task):
         """Bits per code beside those of a guess that looks at no other code."""
         return f"{bits:.3f} bits per code (unigram {self.unigram:.3f})"
 
-    def evaluate(self) -> Report:
+    def evaluate(self, step: int, *, last: bool) -> Report:
         """Exact likelihood of held-out codes given their classes; every process takes its share of the batches.
 
         `loss` is in nats per code, `bits_per_code` the same in bits.

@@ -22,11 +22,12 @@ class Report:
     Attributes:
         metrics: numbers for a row of metrics.jsonl and for the tracker.
         summary: the same in a few words, for the screen.
-        notes: lines that the user should see.
+        warnings, notes: lines for the user; metrics.jsonl keeps them too.
     """
 
     metrics: dict[str, float]
     summary: str
+    warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,7 +64,7 @@ class Task(ABC):
         """What to log of training beside the mean losses since the last look."""
 
     @abstractmethod
-    def evaluate(self) -> Report:
+    def evaluate(self, step: int, *, last: bool) -> Report:
         """Numbers on held-out data; leaves the models in evaluation mode."""
 
     def sample_grid(self) -> Image.Image | None:

@@ -24,7 +24,7 @@ from vqtok.data import (
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training import loop
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use
+from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use, too_few_in_use, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.task import Report, Task
@@ -116,7 +116,7 @@ class TokenizerTask(Task):
         self.window = CodeUseWindow(
             num_codebooks=model.num_codebooks,
             codebook_size=model.codebook_size,
-            images=config.usage_window,
+            images=min(config.usage_window, len(self.train_images)),  # images seen again show no more codes
             batch_size=config.batch_size,
             accelerator=accelerator,
         )
@@ -148,16 +148,16 @@ class TokenizerTask(Task):
 
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
         counts = self.window.totals()
-        warning = self.alarm.look(self.window, counts, step, last=last)
+        warnings, notes = self.alarm.look(self.window, counts, step, last=last)
         use = code_use(counts)
         summary = (
             f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, "
             f"perplexity {use['perplexity']:.0f}, codes in use (training) {use['usage']:.0%}"
         )
-        return Report(metrics=use, summary=summary, notes=[warning] if warning else [])
+        return Report(metrics=use, summary=summary, warnings=warnings, notes=notes)
 
     @torch.no_grad()
-    def evaluate(self) -> Report:
+    def evaluate(self, step: int, *, last: bool) -> Report:
         """Reconstruction error and code use on held-out images; every process takes its share of the batches.
 
         `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
@@ -184,10 +184,15 @@ class TokenizerTask(Task):
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
-        use = code_use(accelerator.reduce(counts, reduction="sum").cpu())
+        counts = accelerator.reduce(counts, reduction="sum").cpu()
+        use = code_use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        return Report(metrics=numbers | use, summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}")
+        report = Report(metrics=numbers | use, summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}")
+        if last and too_few_in_use(self.config, counts):
+            where = f"on {limit:,} held-out image{'s' if limit > 1 else ''}"
+            report.warnings.append(usage_warning(self.config, counts, step, where))
+        return report
 
     @torch.no_grad()
     def sample_grid(self) -> Image.Image:
