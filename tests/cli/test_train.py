@@ -50,6 +50,16 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
 
 
+def test_a_short_run_warms_up_for_a_share_of_its_steps(vqtok: Command, images_folder: Path) -> None:
+    short = [option for option in TINY if "warmup" not in option and "steps" not in option]
+    assert vqtok("train", "--dataset", "images", *short, "--steps=40", "--set=log_every=1")[0] == 0
+    rows = [json.loads(row) for row in Path("runs/images/metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
+    assert rates[:3] == [0.001, 0.002, 0.002]
+    assert rates[-1] < 1e-5
+    assert yaml.safe_load(Path("runs/images/config.yaml").read_text())["warmup_steps"] == 2
+
+
 def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder: Path) -> None:
     code, _, said = vqtok("train", "--dataset", "images", *TINY, "--set=usage_warning=0")
     assert code == 0

@@ -34,7 +34,7 @@ def test_later_parts_win_over_earlier_ones(tmp_path: Path) -> None:
         options={"batch_size": 3, "log_every": 3, "seed": None},
         assignments=["log_every=4"],
     )
-    assert (config.warmup_steps, config.seed, config.steps, config.batch_size, config.log_every) == (500, 1, 2, 3, 4)
+    assert (config.eval_every, config.seed, config.steps, config.batch_size, config.log_every) == (1000, 1, 2, 3, 4)
 
 
 def test_entries_of_quantizer_and_network_are_set_one_by_one(tmp_path: Path) -> None:

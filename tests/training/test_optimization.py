@@ -9,6 +9,7 @@ import torch
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training.config import LoopConfig
 from vqtok.training.optimization import build_optimizer, learning_rate_at
+from vqtok.training.prior_config import PriorTrainingConfig
 
 
 def make(**values: Any) -> LoopConfig:
@@ -24,6 +25,13 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_zero() -> None:
     assert rates[14] == pytest.approx(0)
     assert learning_rate_at(0, make(learning_rate=2.0, warmup_steps=0, steps=1)) == 2.0
     assert learning_rate_at(1, make(learning_rate=2.0, warmup_steps=8, steps=2)) == pytest.approx(0.5)
+
+
+def test_warm_up_is_a_share_of_the_steps_and_has_an_end() -> None:
+    assert [make(steps=steps).warmup_steps for steps in (8, 300, 10_000, 40_000)] == [0, 15, 500, 500]
+    prior = [PriorTrainingConfig(out="runs/x", codes="codes", steps=steps).warmup_steps for steps in (300, 10_000)]
+    assert prior == [15, 100]
+    assert make(steps=300, warmup_steps=0).warmup_steps == 0
 
 
 def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:

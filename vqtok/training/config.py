@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -29,7 +29,7 @@ class LoopConfig:
         batch_size: examples a step, over all processes and accumulated parts.
         gradient_accumulation_steps: parts that a batch is computed in, to fit memory.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
-        warmup_steps: steps of the warm-up.
+        warmup_steps: steps of the warm-up; null takes a twentieth of the steps, at most `longest_warmup`.
         weight_decay: AdamW's, on weights of two and more dimensions.
         max_grad_norm: gradients are clipped to this norm; 0 never clips.
         precision: "no" (float32), "bf16" or "fp16" autocast.
@@ -46,7 +46,8 @@ class LoopConfig:
     batch_size: int = 32
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
-    warmup_steps: int = 500
+    warmup_steps: int | None = None
+    longest_warmup: ClassVar[int] = 500
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: str = "no"
@@ -64,6 +65,8 @@ class LoopConfig:
             at_least(name, getattr(self, name), 1)
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.warmup_steps is None:
+            self.warmup_steps = min(self.longest_warmup, self.steps // 20)
         for name in ("warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "seed"):
             at_least(name, getattr(self, name), 0)
         if not self.learning_rate > 0:

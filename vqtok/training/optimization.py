@@ -31,9 +31,10 @@ def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimiz
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
     """Rate of the step that follows `step` finished ones: linear warm-up, then a cosine that ends at zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    warmup = config.warmup_steps or 0
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 

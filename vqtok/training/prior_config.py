@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from vqtok.errors import ConfigurationError
 from vqtok.priors import fill_prior_options
@@ -35,7 +35,7 @@ class PriorTrainingConfig(LoopConfig):
     eval_images: int = 2000
     batch_size: int = 64
     learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    longest_warmup: ClassVar[int] = 100
     weight_decay: float = 0.05
 
     def __post_init__(self) -> None:
