@@ -50,6 +50,33 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
 
 
+def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
+    run = Path("runs/images")
+    assert vqtok("train", "--dataset", "images", *TINY, "--seed=1")[0] == 0
+    code, _, said = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 2 and "is not empty: go on with --resume, replace it with --overwrite, or choose another" in said
+    (run / "notes.txt").write_text("mine")
+    assert vqtok("train", "--dataset", "images", *TINY, "--overwrite", "--steps=2")[0] == 0
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-000002"]
+    assert [json.loads(row)["step"] for row in (run / "metrics.jsonl").read_text().splitlines()] == [2, 2]
+    assert (run / "notes.txt").read_text() == "mine"
+    assert vqtok("train", "--dataset", "images", "--out", "fresh", *TINY, "--overwrite", "--steps=2")[0] == 0
+    one, other = (load_file(folder / "model/model.safetensors") for folder in (run, Path("fresh")))
+    assert all((one[name] == other[name]).all() for name in one)
+    code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
+    assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+@pytest.mark.parametrize("config", [None, "model: resnet\nsteps: 3\n", "- 1\n", "{"])
+def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, config: str | None) -> None:
+    Path("project/model").mkdir(parents=True)
+    if config is not None:
+        Path("project/config.yaml").write_text(config)
+    code, _, said = vqtok("train", "--dataset", "images", "--out", "project", *TINY, "--overwrite")
+    assert code == 2 and "project is not empty and holds no run, so it will not be overwritten: choose another" in said
+    assert Path("project/model").is_dir()
+
+
 def test_a_short_run_warms_up_for_a_share_of_its_steps(vqtok: Command, images_folder: Path) -> None:
     short = [option for option in TINY if "warmup" not in option and "steps" not in option]
     assert vqtok("train", "--dataset", "images", *short, "--steps=40", "--set=log_every=1")[0] == 0

@@ -471,9 +471,9 @@ def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageS
     with pytest.raises(ConfigurationError, match="is not empty: choose another folder with --out"):
         train_tokenizer(make(tmp_path), *sources)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
-    (tmp_path / "config.yaml").write_text("steps: 3")
-    with pytest.raises(ConfigurationError, match="go on with --resume, or choose another folder"):
-        train_tokenizer(make(tmp_path), *sources)
+    train_tokenizer(make(tmp_path / "run", steps=1), *sources)
+    with pytest.raises(ConfigurationError, match="go on with --resume, replace it with --overwrite, or choose another"):
+        train_tokenizer(make(tmp_path / "run"), *sources)
     with pytest.raises(ConfigurationError, match="there is no run to resume in"):
         train_tokenizer(make(tmp_path / "none"), *sources, resume=True)
     assert not (tmp_path / "none").exists()

@@ -47,13 +47,16 @@ class TrainingResult:
     stopped_by: Signals | None
 
 
-def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resume: bool) -> TrainingResult:
+def train(
+    config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resume: bool, overwrite: bool
+) -> TrainingResult:
     """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
 
     Args:
         config: decides the run; what the task needs beyond it, the task has.
         build_task: called with the accelerator once the seed is set.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+        overwrite: replace the run that is in the folder.
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
@@ -69,7 +72,7 @@ def train(config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resu
     task = build_task(accelerator)
     batches = task.batches(start)
     if accelerator.is_main_process:
-        prepare_run(run, resume=resume)
+        prepare_run(run, resume=resume, overwrite=overwrite)
         save_config(config, run / "config.yaml")
     accelerator.wait_for_everyone()
     start_tracker(accelerator, config)

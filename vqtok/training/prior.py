@@ -54,6 +54,7 @@ def train_prior(
     *,
     tokenizer: Detokenizer | None = None,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
 
@@ -63,6 +64,7 @@ def train_prior(
         train, test: images to learn from and held-out ones to look at.
         tokenizer: decodes samples at each evaluation, where given.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+        overwrite: replace the run that is in the folder.
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
@@ -71,7 +73,8 @@ def train_prior(
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
     """
-    return loop.train(config, partial(PriorTask, config, binding, train, test, tokenizer), resume=resume)
+    task = partial(PriorTask, config, binding, train, test, tokenizer)
+    return loop.train(config, task, resume=resume, overwrite=overwrite)
 
 
 class PriorTask(Task):

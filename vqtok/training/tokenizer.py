@@ -71,7 +71,12 @@ def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
 
 
 def train_tokenizer(
-    config: TokenizerTrainingConfig, train: ImageSource, test: ImageSource, *, resume: bool = False
+    config: TokenizerTrainingConfig,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
 
@@ -79,6 +84,7 @@ def train_tokenizer(
         config: with image_size and num_channels set, see `open_training_images`.
         train, test: images to learn from and held-out ones to look at.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+        overwrite: replace the run that is in the folder.
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
@@ -86,7 +92,7 @@ def train_tokenizer(
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
     """
-    return loop.train(config, partial(TokenizerTask, config, train, test), resume=resume)
+    return loop.train(config, partial(TokenizerTask, config, train, test), resume=resume, overwrite=overwrite)
 
 
 class TokenizerTask(Task):
