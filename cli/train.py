@@ -40,6 +40,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as quantizer.beta=0.5; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
     push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished model.")] = None,
 ) -> None:
     """Train a tokenizer on a set of images."""
@@ -95,7 +96,7 @@ def train(
     for line in train_images.notes:
         note(line)
 
-    result = train_tokenizer(settings, train_images, test_images, resume=resume)
+    result = train_tokenizer(settings, train_images, test_images, resume=resume, overwrite=overwrite)
     if result.model is None:
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
@@ -104,8 +105,9 @@ def train(
         )
         raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    warnings = [f"warning: {line}" for line in result.warnings]
     done(
-        f"tokenizer written to {result.model} ({numbers})",
+        "\n".join([f"tokenizer written to {result.model} (held-out: {numbers})", *warnings]),
         next=f"vqtok tokenize ./images --tokenizer {result.model} --out codes",
     )
     if push_to_hub:

@@ -45,6 +45,7 @@ def train_prior(
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as arch.dropout=0.1; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
     push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished prior.")] = None,
 ) -> None:
     """Train a prior on a set of codes. It knows the classes where the codes have labels."""
@@ -94,7 +95,7 @@ def train_prior(
         note(line)
 
     loaded = load_tokenizer(tokenizer) if tokenizer else None
-    result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume)
+    result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume, overwrite=overwrite)
     if result.model is None:
         assert result.stopped_by is not None  # nothing else ends a run early
         done(

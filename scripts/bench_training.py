@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.loop import build_optimizer
+from vqtok.training.optimization import build_optimizer
 
 Size = tuple[int, int, int]
 

@@ -24,7 +24,7 @@ from vqtok.data import ImageSource, open_splits
 from vqtok.evaluation import evaluate_tokenizer, write_metrics
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
-from vqtok.training.loop import build_optimizer
+from vqtok.training.optimization import build_optimizer
 
 BATCH = 32
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import tokenizer as loop
+from vqtok.training import loop
 from vqtok_cli.train import default_run
 
 Command = Callable[..., tuple[int, str, str]]
@@ -39,7 +40,7 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert ["image_size", "16,", "16"] in lines
     assert ["images", "11", "train,", "1", "test"] in lines
     assert "1 of the 12 images" in said  # held out, and said
-    assert "tokenizer written to runs/images/model (mse " in said
+    assert "tokenizer written to runs/images/model (held-out: mse " in said
     assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/images/model --out codes"
     model = VQTokenizer.from_pretrained("runs/images/model")
     assert (model.config.num_channels, model.codebook_size, model.grid) == (1, 16, (4, 4))
@@ -47,6 +48,65 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert saved["network"]["residual_size"] == 4
     rows = Path("runs/images/metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [2, 4, 4]
+
+
+def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
+    run = Path("runs/images")
+    assert vqtok("train", "--dataset", "images", *TINY, "--seed=1")[0] == 0
+    code, _, said = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 2 and "is not empty: go on with --resume, replace it with --overwrite, or choose another" in said
+    (run / "notes.txt").write_text("mine")
+    assert vqtok("train", "--dataset", "images", *TINY, "--overwrite", "--steps=2")[0] == 0
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-000002"]
+    assert [json.loads(row)["step"] for row in (run / "metrics.jsonl").read_text().splitlines()] == [2, 2]
+    assert (run / "notes.txt").read_text() == "mine"
+    assert vqtok("train", "--dataset", "images", "--out", "fresh", *TINY, "--overwrite", "--steps=2")[0] == 0
+    one, other = (load_file(folder / "model/model.safetensors") for folder in (run, Path("fresh")))
+    assert all((one[name] == other[name]).all() for name in one)
+    code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
+    assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+@pytest.mark.parametrize("config", [None, "model: resnet\nsteps: 3\n", "- 1\n", "{"])
+def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, config: str | None) -> None:
+    Path("project/model").mkdir(parents=True)
+    if config is not None:
+        Path("project/config.yaml").write_text(config)
+    code, _, said = vqtok("train", "--dataset", "images", "--out", "project", *TINY, "--overwrite")
+    assert code == 2 and "project is not empty and holds no run, so it will not be overwritten: choose another" in said
+    assert Path("project/model").is_dir()
+
+
+def test_a_short_run_warms_up_for_a_share_of_its_steps(vqtok: Command, images_folder: Path) -> None:
+    short = [option for option in TINY if "warmup" not in option and "steps" not in option]
+    assert vqtok("train", "--dataset", "images", *short, "--steps=40", "--set=log_every=1")[0] == 0
+    rows = [json.loads(row) for row in Path("runs/images/metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
+    assert rates[:3] == [0.001, 0.002, 0.002]
+    assert rates[-1] < 1e-5
+    assert yaml.safe_load(Path("runs/images/config.yaml").read_text())["warmup_steps"] == 2
+
+
+def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder: Path) -> None:
+    code, _, said = vqtok("train", "--dataset", "images", *TINY, "--set=usage_warning=0")
+    assert code == 0
+    assert "\r" not in said
+    use = r"codes in use \((training|held-out)\) \d+%"
+    training = rf"images/s, loss [\d.]+, reconstruction [\d.]+, perplexity \d+, {use}"
+    lines = [rf"step 2/4: \d+ {training}", rf"step 4/4: \d+ {training}"]
+    lines += [rf"step 4, held-out: mse [\d.]+, mse_over_variance [\d.]+, {use}"]
+    for line, pattern in zip(said.splitlines(), lines, strict=True):
+        assert re.fullmatch(pattern, line)
+
+
+def test_a_warning_stands_beside_what_to_run_next(vqtok: Command, images_folder: Path) -> None:
+    dead = ["--quantizer=vq", "--set=quantizer.start=normal", "--set=quantizer.restart_threshold=0"]
+    code, said, _ = vqtok("train", "--dataset", "images", *TINY, *dead, "--codebook-size=64", "--set=test_share=0.5")
+    assert code == 0
+    written, warning, next_ = said.splitlines()[-3:]
+    assert written.startswith("tokenizer written to runs/images/model")
+    assert re.match(r"warning: step 4: \d+ of 64 codes in use \([\d.]+%\) on 6 held-out images, ", warning)
+    assert next_.startswith("next: vqtok tokenize")
 
 
 def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_had_been(

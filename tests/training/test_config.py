@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.disk import files_limited_to
 from tests.quantizers.methods import SMALL, VARIANTS
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.quantizers import QUANTIZERS, quantizer_options
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import CHANGEABLE, load_config, resolve_config, resume_config, save_config
@@ -33,7 +34,7 @@ def test_later_parts_win_over_earlier_ones(tmp_path: Path) -> None:
         options={"batch_size": 3, "log_every": 3, "seed": None},
         assignments=["log_every=4"],
     )
-    assert (config.warmup_steps, config.seed, config.steps, config.batch_size, config.log_every) == (500, 1, 2, 3, 4)
+    assert (config.eval_every, config.seed, config.steps, config.batch_size, config.log_every) == (1000, 1, 2, 3, 4)
 
 
 def test_entries_of_quantizer_and_network_are_set_one_by_one(tmp_path: Path) -> None:
@@ -260,18 +261,11 @@ def test_a_run_of_every_method_is_saved_and_read_the_same(options: dict[str, Any
     assert resume_config(TokenizerTrainingConfig, tmp_path).quantizer == config.quantizer
 
 
-def test_a_full_disk_does_not_cost_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_cost_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     save_config(resolve(), path)
     before = path.read_text()
-
-    def full(self: Path, text: str, **_: Any) -> int:
-        with self.open("w") as file:
-            file.write(text[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with files_limited_to(10), pytest.raises(DataError, match="the disk is full"):
         save_config(resolve(assignments=["steps=9"]), path)
     assert path.read_text() == before
 

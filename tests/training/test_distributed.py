@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from vqtok.data import open_splits, to_pixels
 from vqtok.errors import TrainingError
-from vqtok.training import tokenizer as loop
+from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.tokenizer import train_tokenizer
 
@@ -77,7 +77,7 @@ def worker(rank: int, folder: Path) -> None:
     train(images, folder / "part", resume=True)
 
     connect("broken")
-    loop.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
+    tokenizer.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
     try:
         train(images, folder / "broken")
     except TrainingError as error:

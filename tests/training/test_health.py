@@ -52,9 +52,7 @@ def test_the_window_is_a_recount_of_its_last_images(data: st.DataObject) -> None
     shape = (batch, 2, 1, num_codebooks) if num_codebooks > 1 else (batch, 2, 1)
     seen = noise.integers(-1 if num_codebooks > 1 else 0, codebook_size, (steps, *shape))
     for step in range(steps):
-        window.begin_step()
-        for part in np.split(seen[step], parts):
-            window.add(torch.from_numpy(part))
+        window.add(map(torch.from_numpy, np.split(seen[step], parts)))
         if step % 7 == 0 or step == steps - 1:
             assert window.images % batch == 0
             last = seen[step + 1 - window.images // batch : step + 1]
@@ -73,8 +71,7 @@ def test_a_window_goes_on_from_its_state_and_one_of_another_length_from_nothing(
 
     def steps(window: CodeUseWindow, seen: torch.Tensor) -> None:
         for codes in seen:
-            window.begin_step()
-            window.add(codes)
+            window.add([codes])
 
     seen = torch.randint(0, 5, (100, 2, 3, 3), generator=torch.Generator().manual_seed(0))
     whole, first, second, other = window(66), window(66), window(66), window(80)
@@ -118,33 +115,47 @@ FULL: Any = types.SimpleNamespace(full=True, images=8192)
 HALF_FULL: Any = types.SimpleNamespace(full=False, images=4000)
 
 
+def warned(alarm: UsageAlarm, window: Any, counts: torch.Tensor, step: int, *, last: bool = False) -> str | None:
+    warnings, _ = alarm.look(window, counts, step, last=last)
+    return warnings[0] if warnings else None
+
+
 def test_one_line_for_each_fall() -> None:
     alarm = UsageAlarm(make(usage_warning=0.5))
-    said = [
-        alarm.look(FULL, counts_with(in_use), step, last=False)
-        for step, in_use in enumerate([256, 255, 9, 300, 61, 60])
-    ]
+    said = [warned(alarm, FULL, counts_with(in_use), step) for step, in_use in enumerate([256, 255, 9, 300, 61, 60])]
     assert [bool(line) for line in said] == [False, True, False, False, True, False]
     assert said[4] is not None and said[4].startswith(
-        "step 4: 61 of 512 codes in use (11.9%) over the last 8,192 images, under usage_warning 0.5. Try "
+        "step 4: 61 of 512 codes in use (11.9%) over the last 8,192 training images, under usage_warning 0.5. Try "
     )
     assert all("\n" not in line for line in said if line)
 
 
+def test_a_recovery_withdraws_the_warning() -> None:
+    alarm = UsageAlarm(make(usage_warning=0.5))
+    said = [alarm.look(FULL, counts_with(in_use), step, last=False) for step, in_use in enumerate([9, 60, 300, 301])]
+    assert [len(warnings) for warnings, _ in said] == [1, 0, 0, 0]
+    assert [notes for _, notes in said] == [
+        [],
+        [],
+        ["step 2: recovered: 300 of 512 codes in use (58.6%) over the last 8,192 training images"],
+        [],
+    ]
+
+
 def test_the_window_must_be_full_or_the_run_at_its_end() -> None:
     alarm = UsageAlarm(make())
-    assert alarm.look(HALF_FULL, counts_with(9), 10, last=False) is None
-    last = alarm.look(HALF_FULL, counts_with(9), 11, last=True)
-    assert last is not None and "over the last 4,000 images" in last
-    assert alarm.look(FULL, counts_with(9), 12, last=False)  # a run that went on says what a longer one would have
-    assert UsageAlarm(make(usage_warning=0.0)).look(FULL, counts_with(1), 1, last=True) is None
+    assert warned(alarm, HALF_FULL, counts_with(9), 10) is None
+    last = warned(alarm, HALF_FULL, counts_with(9), 11, last=True)
+    assert last is not None and "over the last 4,000 training images" in last
+    assert warned(alarm, FULL, counts_with(9), 12)  # a run that went on says what a longer one would have
+    assert warned(UsageAlarm(make(usage_warning=0.0)), FULL, counts_with(1), 1, last=True) is None
 
 
 def test_an_alarm_goes_on_from_its_state() -> None:
     alarm, other = UsageAlarm(make()), UsageAlarm(make())
-    assert alarm.look(FULL, counts_with(9), 1, last=False)
+    assert warned(alarm, FULL, counts_with(9), 1)
     other.load_state_dict(alarm.state_dict())
-    assert other.look(FULL, counts_with(9), 2, last=False) is None
+    assert warned(other, FULL, counts_with(9), 2) is None
 
 
 def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
@@ -153,8 +164,8 @@ def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
     even[0, 0] = 16_384 - 13_106
     few = counts_with(6_554, 65_536, each=1)
     few[0, 0] = 16_384 - 6_553
-    assert UsageAlarm(make()).look(FULL, even, 1, last=False) is None
-    line = UsageAlarm(make()).look(FULL, few, 1, last=False)
+    assert warned(UsageAlarm(make()), FULL, even, 1) is None
+    line = warned(UsageAlarm(make()), FULL, few, 1)
     assert line is not None and "where even use would show 22%" in line
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
-from vqtok.training import prior as loop
+from vqtok.training import loop
+from vqtok.training import prior as task
 from vqtok.training.grids import CodeGrids
 from vqtok.training.prior import train_prior
 from vqtok.training.prior_config import PriorTrainingConfig
@@ -145,22 +146,60 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     def breaking(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         return sum(weight.sum() for weight in prior.parameters()) * (math.nan if next(calls) == 6 else 0.0)
 
-    monkeypatch.setattr(loop, "training_loss", breaking)
+    monkeypatch.setattr(task, "training_loss", breaking)
     with pytest.raises(TrainingError, match="step 7: loss nan"):
         train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
     assert (tmp_path / "run" / "checkpoints" / "step-000004").is_dir()
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_no_checkpoint_is_written_after_losses_that_nobody_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of step 6 falls before the numbers of step 9 are due."""
+    loss, calls = task.training_loss, iter(range(100))
+
+    def breaking(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return loss(prior, codes, classes) * (math.nan if next(calls) >= 4 else 1.0)
+
+    monkeypatch.setattr(task, "training_loss", breaking)
+    config = make_config(tmp_path / "run", steps=9, log_every=9, checkpoint_every=3, keep_checkpoints=1)
+    with pytest.raises(TrainingError, match="not finite at step 5: loss nan; the last good checkpoint stays"):
+        train_prior(config, BINDING, TRAIN, TEST)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000003"]
+    monkeypatch.undo()
+    assert train_prior(config, BINDING, TRAIN, TEST, resume=True).model is not None
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own tracer looks
+def test_a_run_goes_on_compiled_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Backend "eager" traces as inductor does, in a fraction of the time."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compile(model, backend="eager"))
+    train_prior(make_config(tmp_path / "run", "pixelcnn", steps=4, compile=compiled), BINDING, TRAIN, TEST)
+    longer = make_config(tmp_path / "run", "pixelcnn", compile=not compiled)
+    assert train_prior(longer, BINDING, TRAIN, TEST, resume=True).step == 8
+
+
+def test_a_run_does_not_go_back(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_prior(make_config(run), BINDING, TRAIN, TEST)
+    before = (run / "config.yaml").read_text()
+    with pytest.raises(ConfigurationError, match="is at step 8 already: steps must be at least that, got 6"):
+        train_prior(make_config(run, steps=6), BINDING, TRAIN, TEST, resume=True)
+    assert (run / "config.yaml").read_text() == before
+
+
 def test_a_share_of_the_classes_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    loss = loop.training_loss
+    loss = task.training_loss
 
     def watching(prior: Any, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         seen.append(classes)
         return loss(prior, codes, classes)
 
-    monkeypatch.setattr(loop, "training_loss", watching)
+    monkeypatch.setattr(task, "training_loss", watching)
     train_prior(make_config(tmp_path / "run", steps=25, checkpoint_every=25, class_dropout=0.3), BINDING, TRAIN, TEST)
     hidden = torch.cat(seen) == BINDING.null_class
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.07)

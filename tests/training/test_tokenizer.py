@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from vqtok.data import ImageDataset, ImageSource, open_splits, to_pixels
 from vqtok.errors import ConfigurationError, DataError, TrainingError
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import tokenizer as loop
+from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import load_config
 from vqtok.training.tokenizer import open_training_images, train_tokenizer
@@ -174,12 +175,14 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
 ) -> None:
     quantizer = {"type": "vq", "codebook_size": 128, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
     train_tokenizer(make(tmp_path / "whole", quantizer=quantizer), *sources)
-    (note,) = rows(tmp_path / "whole", "note")
+    note, _ = rows(tmp_path / "whole", "note")  # and one on held-out images at the end
     assert f"warning: {note['note']}\n" in capsys.readouterr().err
     (row,) = [row for row in rows(tmp_path / "whole", "train") if row["step"] == note["step"]]
     assert note["step"] == 4  # the first look at a full window
     used = 128 - row["dead_codes"]
-    assert note["note"].startswith(f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 images, ")
+    assert note["note"].startswith(
+        f"step 4: {used} of 128 codes in use ({used / 128:.1%}) over the last 12 training images, "
+    )
     assert "Try quantizer.restart_threshold=0.05, quantizer.init=data, " in note["note"]
 
     with monkeypatch.context() as patch:
@@ -187,6 +190,56 @@ def test_a_codebook_that_collapses_is_told_of_once_also_after_a_stop(
         train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources)
     train_tokenizer(make(tmp_path / "part", quantizer=quantizer), *sources, resume=True)
     assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+
+
+COLLAPSING = {"type": "vq", "codebook_size": 128, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
+
+
+def test_the_window_is_at_most_an_epoch(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
+    """Thirty images give seven steps of four: over more of them, codes count as used that an epoch never takes."""
+    train_tokenizer(make(tmp_path / "run", quantizer=COLLAPSING, usage_window=8192), *sources)
+    first, _ = rows(tmp_path / "run", "note")
+    assert first["step"] == 8 and "over the last 28 training images" in first["note"]
+
+
+def test_dead_codes_on_held_out_images_are_told_at_the_end(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though the log says nothing of training: each of its images may use other codes than the next."""
+    run = tmp_path / "run"
+    result = train_tokenizer(make(run, quantizer=COLLAPSING, usage_window=40, log_every=100), *sources)
+    (warning,) = result.warnings
+    held_out = rows(run, "test")[-1]
+    used = 128 - held_out["dead_codes"]
+    assert warning.startswith(f"step 8: {used} of 128 codes in use ({used / 128:.1%}) on 10 held-out images, ")
+    assert "under usage_warning 0.5. Try quantizer.restart_threshold=0.05, quantizer.init=data, " in warning
+    assert rows(run, "note")[-1]["note"] == warning
+    again = train_tokenizer(make(run, quantizer=COLLAPSING, usage_window=40, log_every=100), *sources, resume=True)
+    assert again == result
+    assert train_tokenizer(make(tmp_path / "healthy"), *sources).warnings == []
+
+
+def test_speed_is_that_of_training_alone(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of at least 50 ms for 4 images, and evaluations of half a second before and between them."""
+    forward, encode = VQTokenizer.forward, VQTokenizer.encode
+
+    def slow_forward(self: VQTokenizer, pixels: torch.Tensor) -> Any:
+        time.sleep(0.05)
+        return forward(self, pixels)
+
+    def slow_encode(self: VQTokenizer, pixels: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.5)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(VQTokenizer, "forward", slow_forward)
+    monkeypatch.setattr(VQTokenizer, "encode", slow_encode)
+    train_tokenizer(make(tmp_path / "run", log_every=4, eval_every=3, checkpoint_every=8), *sources)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    speeds = [row["images_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+    assert len(speeds) == 2
+    assert all(20 < speed <= 4 / 0.05 for speed in speeds)
 
 
 def test_sheets_show_held_out_images_over_their_reconstructions(
@@ -338,7 +391,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
         nonlocal broken
         broken = True
 
-    monkeypatch.setattr(loop, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
+    monkeypatch.setattr(tokenizer, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
     at_step(monkeypatch, 5, break_it)
     config = make(tmp_path / "run", log_every=8, checkpoint_every=3, keep_checkpoints=1)
     with pytest.raises(TrainingError, match="not finite at step 5: loss nan, reconstruction nan, commitment nan; the"):
@@ -418,9 +471,9 @@ def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageS
     with pytest.raises(ConfigurationError, match="is not empty: choose another folder with --out"):
         train_tokenizer(make(tmp_path), *sources)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
-    (tmp_path / "config.yaml").write_text("steps: 3")
-    with pytest.raises(ConfigurationError, match="go on with --resume, or choose another folder"):
-        train_tokenizer(make(tmp_path), *sources)
+    train_tokenizer(make(tmp_path / "run", steps=1), *sources)
+    with pytest.raises(ConfigurationError, match="go on with --resume, replace it with --overwrite, or choose another"):
+        train_tokenizer(make(tmp_path / "run"), *sources)
     with pytest.raises(ConfigurationError, match="there is no run to resume in"):
         train_tokenizer(make(tmp_path / "none"), *sources, resume=True)
     assert not (tmp_path / "none").exists()

@@ -111,7 +111,7 @@ class CodeUsage(nn.Module):
         """Counts and sums where a dead code has 1 and its row if that is in this part of this process, else 0 and 0.
 
         `noise` / 2^31 says where in the whole batch the row lies, whose parts follow each other, in each the processes.
-        All are taken to have as many rows as this one; where they have not, some rows are picked more often than others.
+        All are taken to have as many rows as this one; where they have not, some rows are picked more often.
         """
         rank, size = rank_and_size()
         scaled = noise * (part.number * size)

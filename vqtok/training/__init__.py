@@ -1,10 +1,11 @@
-"""From images to a tokenizer and from codes to a prior: two loops, their configuration and their checkpoints."""
+"""From images to a tokenizer and from codes to a prior: one loop, a task for each, configurations and checkpoints."""
 
 from __future__ import annotations
 
 from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.loop import TrainingResult
 from vqtok.training.resolution import resolve_config, resume_config
-from vqtok.training.tokenizer import TrainingResult, open_training_images, train_tokenizer
+from vqtok.training.tokenizer import open_training_images, train_tokenizer
 
 __all__ = [
     "TokenizerTrainingConfig",

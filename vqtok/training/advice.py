@@ -36,7 +36,7 @@ def candidates(config: TokenizerTrainingConfig) -> Iterator[str]:
         if options.get(name) == value:
             yield f"{prefix}.{name}={better}"
     yield f"learning_rate={config.learning_rate / 2:g}"
-    yield f"warmup_steps={config.warmup_steps * 2 or 500}"
+    yield f"warmup_steps={(config.warmup_steps or 250) * 2}"
     size = options.get("codebook_size", 0)
     if size >= 4:
         yield f"{prefix}.codebook_size={size // 2}"

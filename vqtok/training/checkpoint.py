@@ -8,10 +8,10 @@ numbers of every process, and the step, which decides the learning rate and the 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +20,13 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.files import replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 
 __all__ = [
     "checkpoint_to_resume",
     "load_checkpoint",
     "newest_checkpoint",
-    "replace_folder",
     "save_checkpoint",
     "save_model",
     "step_of",
@@ -46,63 +46,42 @@ class Saveable(Protocol):
     def save_pretrained(self, save_directory: Any, /) -> Any: ...
 
 
-def replace_folder(partial: Path, final: Path) -> None:
-    """Put a finished folder in its place; an older one there goes only once the new one is complete."""
-    if final.exists():
-        old = final.with_name(f".{final.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(final, old)
-        os.replace(partial, final)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, final)
-
-
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int) -> Path:
     """Write `checkpoints/step-000500` of a run from all its processes and drop the oldest beyond `keep`.
 
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
-    folder = run / "checkpoints"
-    final = folder / f"step-{step:06d}"
-    partial = folder / f".step-{step:06d}.partial"
+    final = run / "checkpoints" / f"step-{step:06d}"
+    main = accelerator.is_main_process
     try:
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            state = {"step": step, "num_processes": accelerator.num_processes}
-            (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
-            replace_folder(partial, final)
+        with replace_folder(final) if main else nullcontext(staging_path(final)) as partial:
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(partial))
+            accelerator.wait_for_everyone()
+            if main:
+                state = {"step": step, "num_processes": accelerator.num_processes}
+                (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
     except WRITE_ERRORS as error:
-        shutil.rmtree(partial, ignore_errors=True)
         newest = newest_checkpoint(run)
         kept = f"the newest good checkpoint is {newest}" if newest else "there is no earlier checkpoint"
         raise CheckpointError(f"cannot write the checkpoint {final}: {one_line(error)}; {kept}") from error
-    if accelerator.is_main_process:
-        for old in whole_checkpoints(run)[:-keep]:
+    if main:
+        for old in [*whole_checkpoints(run)[:-keep], *final.parent.glob(".step-*.partial")]:  # of runs that were killed
             shutil.rmtree(old)
     return final
 
 
 def save_model(model: Saveable, run: Path) -> None:
-    """Write `model/` of a run beside its place, then rename it.
+    """Write `model/` of a run.
 
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
-    partial = run / ".model.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with quiet_transformers():
+        with replace_folder(run / "model") as partial, quiet_transformers():
             model.save_pretrained(partial)
-        replace_folder(partial, run / "model")
     except WRITE_ERRORS as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"cannot write the model {run / 'model'}: {one_line(error)}; its checkpoint is whole: "
             "free some space and go on with --resume"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vqtok.networks import build_networks
 from vqtok.options import Allowed, Options
@@ -23,7 +23,12 @@ class LoopConfig(Options):
     batch_size: int = Field(32, ge=1, description="examples a step, over all processes and accumulated parts")
     gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is computed in, to fit memory")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
-    warmup_steps: int = Field(500, ge=0, description="steps of the warm-up")
+    warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
+        None,
+        validate_default=True,
+        description="steps of the warm-up; null takes a twentieth of the steps, at most 500 for a tokenizer and 100 "
+        "for a prior",
+    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; no computes in float32")
@@ -35,6 +40,13 @@ class LoopConfig(Options):
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
+
+    longest_warmup: ClassVar[int] = 500
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _warmup_of_the_run(cls, given: int | None, info: ValidationInfo) -> int:
+        return min(cls.longest_warmup, info.data.get("steps", 0) // 20) if given is None else given
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

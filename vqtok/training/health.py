@@ -7,6 +7,7 @@ bucket takes the place of the oldest. Nothing there waits for the host, and proc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vqtok.quantizers import perplexity
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 
-__all__ = ["CodeUseWindow", "UsageAlarm", "add_codes", "code_use"]
+__all__ = ["CodeUseWindow", "UsageAlarm", "add_codes", "code_use", "too_few_in_use", "usage_warning"]
 
 BUCKETS = 16  # the window's end is known to one part in so many; each costs Q x K counts on the device
 
@@ -50,6 +51,26 @@ def attainable_usage(counts: Tensor) -> float:
     return float(-torch.expm1(-counts.sum(dim=1).double() / counts.shape[1]).mean())
 
 
+def codes_in_use(counts: Tensor) -> str:
+    """Counts (Q, K) in words."""
+    return f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({code_use(counts)['usage']:.1%})"
+
+
+def too_few_in_use(config: TokenizerTrainingConfig, counts: Tensor) -> bool:
+    """Whether counts (Q, K) show fewer codes than `usage_warning` times what even use would show."""
+    return code_use(counts)["usage"] < config.usage_warning * attainable_usage(counts)
+
+
+def usage_warning(config: TokenizerTrainingConfig, counts: Tensor, step: int, where: str) -> str:
+    """A line on counts (Q, K) that show too few codes: how many, where, and what to try."""
+    attainable = attainable_usage(counts)
+    even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
+    return (
+        f"step {step}: {codes_in_use(counts)} {where}{even}, under usage_warning {config.usage_warning:g}. "
+        f"Try {', '.join(remedies(config))}"
+    )
+
+
 class CodeUseWindow:
     """How often each code was used over the last images of all processes.
 
@@ -73,15 +94,17 @@ class CodeUseWindow:
         self.counts = torch.zeros(buckets, num_codebooks, codebook_size, dtype=torch.int64, device=accelerator.device)
         self.steps = 0
 
-    def begin_step(self) -> None:
-        """A step begins; where it begins a bucket, what that held of the oldest steps is forgotten."""
-        if self.steps % self.steps_a_bucket == 0:
-            self.counts[self.steps // self.steps_a_bucket % len(self.counts)].zero_()
-        self.steps += 1
+    def add(self, parts: Iterable[Tensor]) -> None:
+        """Count this process's codes of a step: those of each part, (B, h, w) or (B, h, w, Q), negative ones left out.
 
-    def add(self, codes: Tensor) -> None:
-        """Count this process's codes of a part of the step, (B, h, w) or (B, h, w, Q), negative ones left out."""
-        add_codes(self.counts[(self.steps - 1) // self.steps_a_bucket % len(self.counts)], codes)
+        Where the step begins a bucket, what that held of the oldest steps is forgotten.
+        """
+        bucket = self.counts[self.steps // self.steps_a_bucket % len(self.counts)]
+        if self.steps % self.steps_a_bucket == 0:
+            bucket.zero_()
+        for codes in parts:
+            add_codes(bucket, codes)
+        self.steps += 1
 
     @property
     def full(self) -> bool:
@@ -118,7 +141,7 @@ class CodeUseWindow:
 
 
 class UsageAlarm:
-    """Says when too few codes are in use, once until enough were in use again.
+    """Says when too few codes are in use, once until enough were in use again, and when that is.
 
     Too few are less than `usage_warning` times what even use of all codes would show over as many images. The window
     has to be full, so that the codes that happened to come first are no alarm; at the end of a run it is looked at as
@@ -129,21 +152,17 @@ class UsageAlarm:
         self.config = config
         self.fallen = False
 
-    def look(self, window: CodeUseWindow, counts: Tensor, step: int, *, last: bool) -> str | None:
-        """A line on counts (Q, K) of the window after a step, or None where there is nothing to say."""
-        usage, attainable = code_use(counts)["usage"], attainable_usage(counts)
-        low = usage < self.config.usage_warning * attainable
-        fell = low and not self.fallen
+    def look(self, window: CodeUseWindow, counts: Tensor, step: int, *, last: bool) -> tuple[list[str], list[str]]:
+        """Warnings and notes on counts (Q, K) of the window after a step, none where there is nothing to say."""
+        where = f"over the last {window.images:,} training images"
+        fallen, low = self.fallen, too_few_in_use(self.config, counts)
         if window.full:
             self.fallen = low
-        if not fell or not (window.full or last):
-            return None
-        of = f"{int((counts > 0).sum()):,} of {counts.numel():,} codes in use ({usage:.1%})"
-        even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
-        return (
-            f"step {step}: {of} over the last {window.images:,} images{even}, under usage_warning "
-            f"{self.config.usage_warning:g}. Try {', '.join(remedies(self.config))}"
-        )
+        if low and not fallen and (window.full or last):
+            return [usage_warning(self.config, counts, step, where)], []
+        if fallen and not low and window.full:
+            return [], [f"step {step}: recovered: {codes_in_use(counts)} {where}"]
+        return [], []
 
     def state_dict(self) -> dict[str, Any]:
         return {"fallen": self.fallen}

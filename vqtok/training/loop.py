@@ -1,27 +1,165 @@
-"""What both training loops share: the accelerator, the learning rate, a window of losses, a request to stop."""
+"""The training loop of whatever is trained: a task says what a step is, and the loop when to do what.
+
+Adversarial training, with two models and two optimizers, is a task like any other.
+"""
 
 from __future__ import annotations
 
-import math
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from signal import Signals
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor, nn
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import Tensor
 
 from vqtok.errors import ConfigurationError, TrainingError
+from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import LoopConfig
+from vqtok.training.optimization import learning_rate_at
+from vqtok.training.progress import Progress, Stopwatch
+from vqtok.training.resolution import save_config
+from vqtok.training.runs import MetricsFile, prepare_run
+from vqtok.training.signals import stop_on_signals
+from vqtok.training.task import Report, Task
 
-__all__ = ["LossWindow", "StopRequest", "build_accelerator", "build_optimizer", "learning_rate_at", "stop_on_signals"]
+__all__ = ["LossWindow", "TrainingResult", "build_accelerator", "train"]
 
 
-# CIFAR-10, 2,500 steps of 2e-3: test MSE over variance 0.0576 with 0.99 for the second moment, 0.0593 with 0.999.
-BETAS = (0.9, 0.99)
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        model: folder of the finished model, or None where a signal stopped the run.
+        step: steps done.
+        metrics: the last evaluation.
+        warnings: what the last evaluation found wrong; the caller tells the user.
+        stopped_by: the signal, if one stopped it.
+    """
+
+    model: Path | None
+    step: int
+    metrics: dict[str, float]
+    warnings: list[str]
+    stopped_by: Signals | None
+
+
+def train(
+    config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resume: bool, overwrite: bool
+) -> TrainingResult:
+    """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
+
+    Args:
+        config: decides the run; what the task needs beyond it, the task has.
+        build_task: called with the accelerator once the seed is set.
+        resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+        overwrite: replace the run that is in the folder.
+
+    Raises:
+        ConfigurationError: a configuration that makes no sense, or a run folder in use.
+        CheckpointError: a checkpoint that cannot be read or written.
+        TrainingError: a loss that is not finite.
+        VqtokError: what else the task refuses.
+    """
+    run = Path(config.out)
+    newest = checkpoint_to_resume(run, config.steps) if resume else None
+    start = step_of(newest) if newest else 0
+    accelerator = build_accelerator(config)
+    set_seed(config.seed)
+    task = build_task(accelerator)
+    batches = task.batches(start)
+    if accelerator.is_main_process:
+        prepare_run(run, resume=resume, overwrite=overwrite)
+        save_config(config, run / "config.yaml")
+    accelerator.wait_for_everyone()
+    start_tracker(accelerator, config)
+    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
+    if newest:
+        load_checkpoint(accelerator, newest)
+    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
+
+    def log(step: int, split: str, report: Report) -> None:
+        accelerator.log({f"{split}/{name}": value for name, value in report.metrics.items()}, step=step)
+        if metrics_file:
+            metrics_file.add(step, split, report.metrics)
+            for line in (*report.warnings, *report.notes):
+                metrics_file.add(step, "note", {"note": line})
+
+    def train_mode() -> None:
+        for each in task.models:
+            each.prepared.train()
+
+    step, evaluated = start, None
+    losses = LossWindow()
+    units_seen, watch = 0, Stopwatch()
+    progress = Progress(start, config.steps, silent=not accelerator.is_main_process)
+    train_mode()
+    with stop_on_signals() as stop, progress:
+        while step < config.steps:
+            rate = learning_rate_at(step, config)
+            for each in task.models:
+                each.set_learning_rate(rate)
+            for _ in range(config.gradient_accumulation_steps):
+                with accelerator.accumulate(*(each.prepared for each in task.models)):
+                    losses.add(task.step(next(batches)))
+            task.after_step()
+            step += 1
+            units_seen += task.units_per_step
+            progress.advance()
+            last, stopping = step == config.steps, stop(accelerator, step)
+
+            saving = step % config.checkpoint_every == 0 or last or stopping
+            if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
+                row = losses.close(accelerator, step)
+                report = task.training_report(row, step, last=last)
+                speed, units_seen = units_seen / watch.lap(), 0
+                report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
+                log(step, "train", report)
+                progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
+                for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
+                    progress.write(line)
+
+            if step % config.eval_every == 0 or last:
+                with watch.paused():
+                    evaluated = task.evaluate(step, last=last)
+                    log(step, "test", evaluated)
+                    progress.write(f"step {step}, held-out: {evaluated.summary}")
+                    if accelerator.is_main_process:
+                        save_samples(task, run / "samples" / f"step-{step:06d}.png")
+                    train_mode()
+
+            if saving:
+                with watch.paused():
+                    save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
+
+            if stopping and not last:
+                break
+
+    finished = step == config.steps
+    if finished and evaluated is None:  # resumed when there was nothing left to do
+        evaluated = task.evaluate(step, last=True)
+    if finished and accelerator.is_main_process:
+        save_model(task.saved_model(), run)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return TrainingResult(
+        model=run / "model" if finished else None,
+        step=step,
+        metrics=evaluated.metrics if evaluated else {},
+        warnings=evaluated.warnings if evaluated else [],
+        stopped_by=stop.signal,
+    )
+
+
+def save_samples(task: Task, path: Path) -> None:
+    """Write what the task shows of itself, if it does."""
+    grid = task.sample_grid()
+    if grid is not None:
+        path.parent.mkdir(exist_ok=True)
+        grid.save(path)
 
 
 def build_accelerator(config: LoopConfig) -> Accelerator:
@@ -68,26 +206,6 @@ def start_tracker(accelerator: Accelerator, config: LoopConfig) -> None:
     accelerator.init_trackers(Path(config.out).name, config=plain)
 
 
-def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), without decay for biases, norms and codebooks."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("codebook")]
-    plain = [p for name, p in named if p.ndim < 2 or name.endswith("codebook")]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
-
-
-def learning_rate_at(step: int, config: LoopConfig) -> float:
-    """Rate of the step that follows `step` finished ones: linear warm-up, then a cosine that ends at zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 class LossWindow:
     """Losses since the last look, kept on the device so that looking is the only time the host waits."""
 
@@ -118,41 +236,3 @@ class LossWindow:
             )
         self.rows.clear()
         return dict(zip(self.names, rows.mean(dim=0).tolist(), strict=True))
-
-
-class StopRequest:
-    """Whether a signal asked the run to save and leave."""
-
-    EVERY = 10
-    """Steps between two agreements of several processes; a single one looks at every step."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-
-    def __call__(self, accelerator: Accelerator, step: int) -> bool:
-        """Whether to stop after this step; all processes give the same answer."""
-        if accelerator.num_processes == 1:
-            return self.signal is not None
-        if step % self.EVERY:
-            return False
-        number = int(accelerator.gather(torch.tensor([int(self.signal or 0)], device=accelerator.device)).max())
-        self.signal = signal.Signals(number) if number else None
-        return self.signal is not None
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a request while the loop runs; a second Ctrl-C interrupts at once."""
-    request = StopRequest()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if request.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        request.signal = signal.Signals(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -29,5 +29,5 @@ class PriorTrainingConfig(LoopConfig):
     eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")
     batch_size: int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
-    warmup_steps: int = Field(100, ge=0, description="steps of the warm-up")
+    longest_warmup: ClassVar[int] = 100
     weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")

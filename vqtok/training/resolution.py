@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import yaml
 
 from vqtok.errors import ConfigurationError
+from vqtok.files import write_text
 from vqtok.options import merge, nest, parse_assignment, read_yaml, types_of
 from vqtok.training.config import LoopConfig
-from vqtok.training.runs import replace_text
 
 __all__ = ["load_config", "resolve_config", "resume_config", "save_config"]
 
@@ -100,7 +100,7 @@ def resume_config(
 
 def save_config(config: LoopConfig, path: Path) -> None:
     """Write every field as YAML, in the order of their declaration."""
-    replace_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))
+    write_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:

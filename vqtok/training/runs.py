@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from vqtok.errors import CheckpointError, ConfigurationError
+import yaml
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run", "replace_text"]
+from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.files import write_text
+
+__all__ = ["MetricsFile", "newest_model", "prepare_run"]
 
 KINDS = {
     "tokenizer": (("vqtok",), "vqtok train"),
@@ -34,22 +37,40 @@ def newest_model(kind: str, root: str | Path = "runs") -> Path:
     return max(found, key=lambda folder: (folder / "config.json").stat().st_mtime_ns)
 
 
-def prepare_run(run: Path, *, resume: bool) -> None:
-    """Make the run folder, or refuse: a run is never written over, and only a run is resumed."""
-    holds_run = (run / "config.yaml").is_file()
-    if resume and not holds_run:
+def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder, or refuse: only a run is resumed or, where that was asked for, replaced."""
+    if resume and overwrite:
+        raise ConfigurationError("--resume goes on with a run and --overwrite replaces it: pass one of them")
+    used = run.exists() and (not run.is_dir() or any(run.iterdir()))
+    if resume and not holds_run(run):
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
-    if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):
-        hint = "go on with --resume, or " if holds_run else ""
+    if used and overwrite and not holds_run(run):
+        raise ConfigurationError(
+            f"{run} is not empty and holds no run, so it will not be overwritten: choose another folder with --out"
+        )
+    if used and not resume and not overwrite:
+        hint = "go on with --resume, replace it with --overwrite, or " if holds_run(run) else ""
         raise ConfigurationError(f"{run} is not empty: {hint}choose another folder with --out")
+    if overwrite:
+        remove_run(run)
     run.mkdir(parents=True, exist_ok=True)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it, so that a full disk does not cost the one that was there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def holds_run(run: Path) -> bool:
+    """Whether a folder holds the configuration of a run, and not that of some other program."""
+    try:
+        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and {"out", "steps", "checkpoint_every"} <= content.keys()
+
+
+def remove_run(run: Path) -> None:
+    """Remove what a run wrote, its configuration last; other files in the folder stay."""
+    for name in ("model", "checkpoints", "samples", "health"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "config.yaml"):
+        (run / name).unlink(missing_ok=True)
 
 
 class MetricsFile:
@@ -60,7 +81,7 @@ class MetricsFile:
         self.path = run / "metrics.jsonl"
         rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= after_step]
-        replace_text(self.path, "".join(kept))
+        write_text(self.path, "".join(kept))
 
     def add(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Append one row."""

@@ -1,17 +1,14 @@
-"""Training of a tokenizer: one loop, read from top to bottom."""
+"""Training of a tokenizer: its step, and what is measured and shown of it."""
 
 from __future__ import annotations
 
-import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from signal import Signals
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from tqdm import tqdm
+from PIL import Image
+from torch import Tensor
 
 from vqtok.data import (
     ImageDataset,
@@ -24,41 +21,17 @@ from vqtok.data import (
     training_batches,
 )
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
-from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
+from vqtok.training import loop
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use
-from vqtok.training.loop import (
-    LossWindow,
-    build_accelerator,
-    build_optimizer,
-    learning_rate_at,
-    start_tracker,
-    stop_on_signals,
-)
-from vqtok.training.resolution import save_config
-from vqtok.training.runs import MetricsFile, prepare_run
+from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use, too_few_in_use, usage_warning
+from vqtok.training.loop import TrainingResult
+from vqtok.training.optimization import OptimizedModel
+from vqtok.training.task import Report, Task
 
-__all__ = ["TrainingResult", "open_training_images", "train_tokenizer"]
+__all__ = ["TokenizerTask", "open_training_images", "train_tokenizer"]
 
 SHOWN = 32  # images on an image grid of originals over reconstructions
 SHOWN_A_ROW = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """How a run ended.
-
-    Attributes:
-        model: folder of the finished model, or None where a signal stopped the run.
-        step: steps done.
-        metrics: the last evaluation.
-        stopped_by: the signal, if one stopped it.
-    """
-
-    model: Path | None
-    step: int
-    metrics: dict[str, float]
-    stopped_by: Signals | None
 
 
 def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
@@ -79,7 +52,7 @@ def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrai
         factor = config.network.downsample_factor
         fitting = [max(factor, side // factor * factor) for side in size]
         found = {"image_size": fitting, "num_channels": channels}
-        config = config.model_copy(update={k: v for k, v in found.items() if getattr(config, k) is None})
+        config = config.model_copy(update={name: v for name, v in found.items() if getattr(config, name) is None})
     return config, train, test
 
 
@@ -96,7 +69,12 @@ def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
 
 
 def train_tokenizer(
-    config: TokenizerTrainingConfig, train: ImageSource, test: ImageSource, *, resume: bool = False
+    config: TokenizerTrainingConfig,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
 
@@ -104,6 +82,7 @@ def train_tokenizer(
         config: with image_size and num_channels set, see `open_training_images`.
         train, test: images to learn from and held-out ones to look at.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
+        overwrite: replace the run that is in the folder.
 
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
@@ -111,183 +90,128 @@ def train_tokenizer(
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
     """
-    run = Path(config.out)
-    newest = checkpoint_to_resume(run, config.steps) if resume else None
-    accelerator = build_accelerator(config)
-    set_seed(config.seed)
-    model = VQTokenizer(model_config(config))
-    train_images, test_images = (
-        ImageDataset(
-            source,
-            image_size=model.config.size,
-            num_channels=model.config.num_channels,
-            resample=model.config.resample,
+    return loop.train(config, partial(TokenizerTask, config, train, test), resume=resume, overwrite=overwrite)
+
+
+class TokenizerTask(Task):
+    """A tokenizer learns to reconstruct images; arguments as `train_tokenizer` takes them."""
+
+    unit = "images"
+
+    def __init__(
+        self, config: TokenizerTrainingConfig, train: ImageSource, test: ImageSource, accelerator: Accelerator
+    ) -> None:
+        self.config, self.accelerator = config, accelerator
+        model = VQTokenizer(model_config(config))
+        self.train_images, self.test_images = (
+            ImageDataset(
+                source,
+                image_size=model.config.size,
+                num_channels=model.config.num_channels,
+                resample=model.config.resample,
+            )
+            for source in (train, test)
         )
-        for source in (train, test)
-    )
-    start = step_of(newest) if newest else 0
-    parts = accelerator.num_processes * config.gradient_accumulation_steps
-    batches = training_batches(
-        train_images,
-        batch_size=config.batch_size // parts,
-        seed=config.seed,
-        start_step=start * config.gradient_accumulation_steps,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        num_workers=config.num_workers,
-    )
-    if accelerator.is_main_process:
-        prepare_run(run, resume=resume)
-        save_config(config, run / "config.yaml")
-    accelerator.wait_for_everyone()
-    start_tracker(accelerator, config)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self.tokenizer = OptimizedModel(model, config, accelerator)
+        self.models = [self.tokenizer]
+        self.units_per_step = config.batch_size
+        self.codes: list[Tensor] = []  # of the parts of this step
+        self.window = CodeUseWindow(
+            num_codebooks=model.num_codebooks,
+            codebook_size=model.codebook_size,
+            images=min(config.usage_window, len(self.train_images)),  # images seen again show no more codes
+            batch_size=config.batch_size,
+            accelerator=accelerator,
+        )
+        self.alarm = UsageAlarm(config)
+        accelerator.register_for_checkpointing(self.window, self.alarm)
 
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-    optimizer = build_optimizer(model, config)
-    if config.compile:
-        model.compile()  # in place, so that checkpoints hold the same names with and without
-    model, optimizer = accelerator.prepare(model, optimizer)
-    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
+    def batches(self, start: int) -> Iterator[dict[str, Tensor]]:
+        parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
+        return training_batches(
+            self.train_images,
+            batch_size=self.config.batch_size // parts,
+            seed=self.config.seed,
+            start_step=start * self.config.gradient_accumulation_steps,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            num_workers=self.config.num_workers,
+        )
 
-    window = CodeUseWindow(
-        num_codebooks=accelerator.unwrap_model(model).num_codebooks,
-        codebook_size=accelerator.unwrap_model(model).codebook_size,
-        images=config.usage_window,
-        batch_size=config.batch_size,
-        accelerator=accelerator,
-    )
-    alarm = UsageAlarm(config)
-    accelerator.register_for_checkpointing(window, alarm)
-    if newest:
-        load_checkpoint(accelerator, newest)
-    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
+    def step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
+        output = self.tokenizer.prepared(pixels)
+        self.tokenizer.step(output.loss)
+        self.codes.append(output.codes)
+        return {"loss": output.loss, **output.losses}
 
-    def log(step: int, split: str, values: dict[str, float]) -> None:
-        accelerator.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
-        if metrics_file:
-            metrics_file.add(step, split, values)
+    def after_step(self) -> None:
+        self.window.add(self.codes)
+        self.codes.clear()
 
-    step, test_metrics = start, {}
-    losses = LossWindow()
-    images_seen, began = 0, time.perf_counter()
-    progress = tqdm(total=config.steps, initial=start, unit="step", disable=not accelerator.is_main_process)
-    model.train()
-    with stop_on_signals() as stop, progress:
-        while step < config.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, config)
-            window.begin_step()
-            for _ in range(config.gradient_accumulation_steps):
-                pixels = to_pixels(next(batches)["pixels"].to(accelerator.device, non_blocking=True))
-                with accelerator.accumulate(model):
-                    output = model(pixels)
-                    accelerator.backward(output.loss)
-                    if accelerator.sync_gradients and config.max_grad_norm > 0:
-                        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                losses.add({"loss": output.loss, **output.losses})
-                window.add(output.codes)
-            step += 1
-            images_seen += config.batch_size
-            progress.update()
-            last, stopping = step == config.steps, stop(accelerator, step)
+    def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
+        counts = self.window.totals()
+        warnings, notes = self.alarm.look(self.window, counts, step, last=last)
+        use = code_use(counts)
+        summary = (
+            f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, "
+            f"perplexity {use['perplexity']:.0f}, codes in use (training) {use['usage']:.0%}"
+        )
+        return Report(metrics=use, summary=summary, warnings=warnings, notes=notes)
 
-            saving = step % config.checkpoint_every == 0 or last or stopping
-            if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
-                counts = window.totals()
-                row = losses.close(accelerator, step) | code_use(counts)
-                row["learning_rate"] = learning_rate_at(step - 1, config)
-                row["images_per_second"] = images_seen / (time.perf_counter() - began)
-                log(step, "train", row)
-                progress.set_postfix_str(summary(row))
-                warning = alarm.look(window, counts, step, last=last)
-                if warning and metrics_file:
-                    tqdm.write(f"warning: {warning}", file=sys.stderr)
-                    metrics_file.add(step, "note", {"note": warning})
-                images_seen, began = 0, time.perf_counter()
+    @torch.no_grad()
+    def evaluate(self, step: int, *, last: bool) -> Report:
+        """Reconstruction error and code use on held-out images; every process takes its share of the batches.
 
-            if step % config.eval_every == 0 or last:
-                plain = accelerator.unwrap_model(model)
-                test_metrics = evaluate(accelerator, plain, test_images, config)
-                log(step, "test", test_metrics)
-                if accelerator.is_main_process:
-                    save_samples(accelerator, plain, test_images, run / "samples" / f"step-{step:06d}.png")
-                model.train()
-                began = time.perf_counter()
-
-            if saving:
-                save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
-                began = time.perf_counter()
-
-            if stopping and not last:
+        `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
+        """
+        accelerator, model, images = self.accelerator, self.tokenizer.model.eval(), self.test_images
+        sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
+        counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
+        limit = min(len(images), self.config.eval_images or len(images))
+        for index, batch in enumerate(ordered_batches(images, batch_size=128, num_workers=self.config.num_workers)):
+            if index * 128 >= limit:
                 break
+            if index % accelerator.num_processes != accelerator.process_index:
+                continue
+            pixels = to_pixels(batch["pixels"][: limit - index * 128].to(accelerator.device))
+            with accelerator.autocast():
+                codes = model.encode(pixels)
+                error = (model.decode(codes) - pixels) / 2
+            unit = (pixels.double() + 1) / 2
+            sums += torch.stack(
+                [error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())]
+            )
+            add_codes(counts, codes)
+        squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
+        mse = squared / elements
+        variance = total_of_squares / elements - (total / elements) ** 2
+        ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
+        counts = accelerator.reduce(counts, reduction="sum").cpu()
+        use = code_use(counts)
+        numbers = {"mse": mse, **ratio}
+        summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        report = Report(metrics=numbers | use, summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}")
+        if last and too_few_in_use(self.config, counts):
+            where = f"on {limit:,} held-out image{'s' if limit > 1 else ''}"
+            report.warnings.append(usage_warning(self.config, counts, step, where))
+        return report
 
-    finished = step == config.steps
-    if finished and not test_metrics:  # resumed when there was nothing left to do
-        test_metrics = evaluate(accelerator, accelerator.unwrap_model(model), test_images, config)
-    if finished and accelerator.is_main_process:
-        save_model(accelerator.unwrap_model(model), run)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return TrainingResult(
-        model=run / "model" if finished else None, step=step, metrics=test_metrics, stopped_by=stop.signal
-    )
+    @torch.no_grad()
+    def sample_grid(self) -> Image.Image:
+        """Rows of held-out originals, each over the row of their reconstructions."""
+        model = self.tokenizer.model.eval()
+        shown = min(SHOWN, len(self.test_images))
+        columns = min(SHOWN_A_ROW, shown)
+        chosen = list(range(shown // columns * columns))  # whole rows
+        pixels = to_pixels(self.test_images.__getitems__(chosen)["pixels"].to(self.accelerator.device))
+        with self.accelerator.autocast():
+            decoded = model.decode(model.encode(pixels))
+        rows = zip(pixels.split(columns), decoded.split(columns), strict=True)
+        images = [image for row in rows for half in row for image in model.image_processor.post_process(half)]
+        return image_grid(images, columns=columns, scale=max(1, 64 // max(model.config.size)))
 
-
-def summary(row: dict[str, float]) -> str:
-    """What the progress bar says of the last steps."""
-    return (
-        f"{row['images_per_second']:.0f} images/s, loss {row['loss']:.4f}, reconstruction "
-        f"{row['reconstruction']:.4f}, perplexity {row['perplexity']:.0f}, codes in use {row['usage']:.0%}"
-    )
-
-
-@torch.no_grad()
-def evaluate(
-    accelerator: Accelerator, model: VQTokenizer, images: ImageDataset, config: TokenizerTrainingConfig
-) -> dict[str, float]:
-    """Reconstruction error and code use on held-out images; every process takes its share of the batches.
-
-    `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
-    """
-    model.eval()
-    sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
-    counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
-    limit = min(len(images), config.eval_images or len(images))
-    for index, batch in enumerate(ordered_batches(images, batch_size=128, num_workers=config.num_workers)):
-        if index * 128 >= limit:
-            break
-        if index % accelerator.num_processes != accelerator.process_index:
-            continue
-        pixels = to_pixels(batch["pixels"][: limit - index * 128].to(accelerator.device))
-        with accelerator.autocast():
-            codes = model.encode(pixels)
-            error = (model.decode(codes) - pixels) / 2
-        unit = (pixels.double() + 1) / 2
-        sums += torch.stack(
-            [error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())]
-        )
-        add_codes(counts, codes)
-    squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
-    mse = squared / elements
-    variance = total_of_squares / elements - (total / elements) ** 2
-    ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
-    return {"mse": mse, **ratio, **code_use(accelerator.reduce(counts, reduction="sum").cpu())}
-
-
-@torch.no_grad()
-def save_samples(accelerator: Accelerator, model: VQTokenizer, images: ImageDataset, path: Path) -> None:
-    """Write an image grid: rows of held-out originals, each over the row of their reconstructions."""
-    model.eval()
-    shown = min(SHOWN, len(images))
-    columns = min(SHOWN_A_ROW, shown)
-    chosen = list(range(shown // columns * columns))  # whole rows
-    pixels = to_pixels(images.__getitems__(chosen)["pixels"].to(accelerator.device))
-    with accelerator.autocast():
-        decoded = model.decode(model.encode(pixels))
-    processor = model.image_processor
-    rows = zip(pixels.split(columns), decoded.split(columns), strict=True)
-    grid = [image for row in rows for half in row for image in processor.post_process(half)]
-    path.parent.mkdir(exist_ok=True)
-    image_grid(grid, columns=columns, scale=max(1, 64 // max(model.config.size))).save(path)
+    def saved_model(self) -> VQTokenizer:
+        tokenizer: VQTokenizer = self.tokenizer.model
+        return tokenizer

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from vqtok.tokenizer import VQTokenizer
+from vqtok.training.config import LoopConfig
+from vqtok.training.optimization import build_optimizer, learning_rate_at
+from vqtok.training.prior_config import PriorTrainingConfig
+
+
+def make(**values: Any) -> LoopConfig:
+    return LoopConfig(**({"out": "runs/x"} | values))
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_zero() -> None:
+    config = make(learning_rate=2.0, warmup_steps=4, steps=14)
+    rates = [learning_rate_at(step, config) for step in range(15)]
+    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[12] == pytest.approx(1 + math.cos(math.pi * 0.8))
+    assert rates[14] == pytest.approx(0)
+    assert learning_rate_at(0, make(learning_rate=2.0, warmup_steps=0, steps=1)) == 2.0
+    assert learning_rate_at(1, make(learning_rate=2.0, warmup_steps=8, steps=2)) == pytest.approx(0.5)
+
+
+def test_warm_up_is_a_share_of_the_steps_and_has_an_end() -> None:
+    assert [make(steps=steps).warmup_steps for steps in (8, 300, 10_000, 40_000)] == [0, 15, 500, 500]
+    prior = [PriorTrainingConfig(out="runs/x", codes="codes", steps=steps).warmup_steps for steps in (300, 10_000)]
+    assert prior == [15, 100]
+    assert make(steps=300, warmup_steps=0).warmup_steps == 0
+
+
+def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
+    codebook = torch.nn.Parameter(tiny_tokenizer.quantizer.codebook.clone())
+    del tiny_tokenizer.quantizer.codebook
+    tiny_tokenizer.quantizer.codebook = codebook
+    decayed, plain = build_optimizer(tiny_tokenizer, make(weight_decay=0.1, learning_rate=0.5)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"], decayed["lr"], plain["lr"]) == (0.1, 0.0, 0.5, 0.5)
+    assert {parameter.ndim for parameter in decayed["params"]} == {4}
+    assert {parameter.ndim for parameter in plain["params"]} == {1, 2}
+    assert any(parameter is codebook for parameter in plain["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(tiny_tokenizer.parameters()))
