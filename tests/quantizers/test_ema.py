@@ -125,9 +125,9 @@ def test_a_code_that_no_latent_falls_to_keeps_its_place() -> None:
 
 def test_what_it_learned_is_persistent_float32() -> None:
     state = make().state_dict()
-    assert sorted(state) == ["cluster_size", "code_sums", "codebook", "started"]
-    assert {name: tensor.dtype for name, tensor in state.items() if name != "started"} == dict.fromkeys(
-        ("cluster_size", "code_sums", "codebook"), torch.float32
+    assert sorted(state) == ["code_sums", "codebook", "initialized", "usage.cluster_size"]
+    assert {name: tensor.dtype for name, tensor in state.items() if name != "initialized"} == dict.fromkeys(
+        ("code_sums", "codebook", "usage.cluster_size"), torch.float32
     )
 
 

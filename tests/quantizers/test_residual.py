@@ -162,9 +162,9 @@ def test_stage_dropout_goes_on_where_a_run_stopped() -> None:
     assert [resumed.stages_used() for _ in range(15)] == drawn[15:]
 
 
-@pytest.mark.parametrize("start", ["kmeans", "latents"])
-def test_each_stage_starts_on_what_the_ones_before_left(start: str) -> None:
-    quantizer = make({"type": "ema", "start": start})
+@pytest.mark.parametrize("init", ["data", "kmeans"])
+def test_each_stage_starts_on_what_the_ones_before_left(init: str) -> None:
+    quantizer = make({"type": "ema", "init": init})
     latents = 50 + 5 * torch.randn(8, *SHAPE[1:])
     quantizer(latents)
     sizes = [quantizer.stage(index).codebook.norm(dim=1).mean().item() for index in range(STAGES)]

@@ -18,21 +18,26 @@ def make(method: type[CodebookQuantizer], **options: Any) -> CodebookQuantizer:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_dead_codes_and_no_others_are_put_on_latents_of_the_batch(method: type[CodebookQuantizer]) -> None:
-    quantizer = make(method, init="normal", restart_threshold=0.25)
-    rows = torch.randn(64, 3)
-    quantizer.usage.cluster_size.copy_(
-        torch.tensor([0.0, 1.9, 2.0, 2.1, 8, 8, 8, 8])
-    )  # the threshold is 0.25 * 64 / 8 = 2
-    before = quantizer.codebook.detach().clone()
-    torch.manual_seed(7)
-    expected = rows[(torch.rand(8, dtype=torch.float64) * 64).long()]
-    torch.manual_seed(7)
-    quantizer.restart_dead(rows, torch.tensor(64.0))
-    assert torch.equal(quantizer.codebook[:2], expected[:2])
-    assert torch.equal(quantizer.codebook[2:], before[2:])
-    assert quantizer.usage.cluster_size.tolist() == pytest.approx([4.0, 4.0, 2.0, 2.1, 8, 8, 8, 8])
+    """64 latents fall to codes 4 to 7 alike. Codes whose use has come under 0.25 * 64 / 8 = 2 a batch restart."""
+    quantizer = make(method, init="normal", restart_threshold=0.25, metric="euclidean")
+    corners = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [-3, 0, 0]])
+    rows = corners.repeat(16, 1) + 0.1 * torch.randn(64, 3)
+    latents = rows.T.reshape(1, 3, 8, 8)
+    far = torch.tensor([[50.0, 0, 0], [0, 50, 0], [0, 0, 50], [-50, 0, 0]])
+    use = torch.tensor([0.0, 3.8, 4.2, 5, 8, 8, 8, 8])  # which the batch brings half of the way to 0 or 16
+    quantizer.initialize_once(rows)
+    quantizer.usage.cluster_size.copy_(use)
+    quantizer.set_codes(torch.cat([far, corners]), torch.ones(8, dtype=torch.bool))
+    quantizer(latents)
+    codes = quantizer.codebook.detach()
+    on_a_latent = (codes[:, None] == rows).all(dim=2).any(dim=1)
+    assert on_a_latent.tolist() == [True, True] + [False] * 6
+    torch.testing.assert_close(codes[2:4], far[2:4], rtol=1e-4, atol=0)
+    assert quantizer.usage.cluster_size.tolist() == pytest.approx([4, 4, 2.1, 2.5, 12, 12, 12, 12])
     if isinstance(quantizer, EMAQuantizer):
-        torch.testing.assert_close(quantizer.code_sums[:2], 4 * expected[:2])
+        torch.testing.assert_close(quantizer.code_sums[:2], 4 * codes[:2])
+    else:
+        assert torch.equal(codes[4:], corners)
 
 
 @pytest.mark.parametrize("method", [EMAQuantizer, GumbelQuantizer, VectorQuantizer])  # not where the longest code wins
