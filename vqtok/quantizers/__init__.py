@@ -44,9 +44,12 @@ __all__ = [
     "perplexity",
 ]
 
-QUANTIZERS: dict[str, type[Quantizer]] = dict(
-    sorted({**SINGLE_CODEBOOK, "product": ProductQuantizer, "residual": ResidualQuantizer}.items())
-)
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    **SINGLE_CODEBOOK,
+    "product": ProductQuantizer,
+    "residual": ResidualQuantizer,
+}
+QUANTIZERS = dict(sorted(QUANTIZERS.items()))
 
 QUANTIZER_TYPES = Types({name: method.Options for name, method in QUANTIZERS.items()}, default="ema")
 """Annotation of a field that holds the options of any quantizer."""
