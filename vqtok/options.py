@@ -1,4 +1,4 @@
-"""How options are declared, checked, merged and explained: once, for every kind.
+"""How options are declared, checked and explained: once, for every kind.
 
 The options of a method are one pydantic model in the method's file: name, type, default, bounds and a sentence each.
 
@@ -13,17 +13,15 @@ model. Where a section may be of several types, as `quantizer` is, its field is 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-import yaml
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
-from pydantic_core import PydanticCustomError as CustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean
 
@@ -33,21 +31,10 @@ __all__ = [
     "Setting",
     "Types",
     "all_settings",
-    "merge",
-    "nest",
-    "parse_assignment",
-    "read_yaml",
-    "read_yaml_text",
     "setting",
     "settings_of",
     "types_of",
 ]
-
-Path_: TypeAlias = tuple[str, ...]
-
-# What a value must be, by its type.
-NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
-
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -58,11 +45,12 @@ else:
 class _Explained(ModelMetaclass):
     """Whoever constructs options meets one line in our words, not a report of pydantic's."""
 
-    def __call__(cls: Any, **values: Any) -> Any:
+    def __call__(cls: Any, /, **values: Any) -> Any:
         try:
             return super().__call__(**values)
         except ValidationError as error:
-            raise ConfigurationError(_explain(error.errors()[0], cls)) from None
+            line = _explain(error, cls, values)
+        raise ConfigurationError("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
 
 
 class Options(BaseModel, metaclass=_Explained):
@@ -103,21 +91,42 @@ class Types:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {name: handler.generate_schema(kind) for name, kind in self.kinds.items()}
         union = core_schema.tagged_union_schema(choices, discriminator="type")
-        return core_schema.no_info_before_validator_function(self.entries, union)
+        return core_schema.no_info_before_validator_function(self._entries, union)
 
-    def entries(self, value: Any) -> Any:
-        """A word, entries or options as entries that name their type."""
-        if isinstance(value, str):
-            return {"type": value}
-        if isinstance(value, Options):
-            return value.model_dump()
-        if not isinstance(value, Mapping):
-            raise CustomError("no_section", "must be the name of a type or key: value entries")
-        return {"type": self.default} | {str(name): entry for name, entry in value.items()}
+    def entries(self, given: Any) -> dict[str, Any]:
+        """A word, entries or options as entries that name one of the types.
+
+        Raises:
+            ConfigurationError: there is no such type.
+        """
+        try:
+            return self._entries(given)
+        except PydanticCustomError as error:
+            raise ConfigurationError(f"{self.named(None).section}{error}") from None
 
     def named(self, name: Any) -> type[Options]:
-        """The options of the type that goes by a name, else those of the default type."""
-        return self.kinds.get(name, self.kinds[self.default]) if isinstance(name, str) else self.kinds[self.default]
+        """The options of the type of this name, else those of the default type."""
+        return self.kinds[name if isinstance(name, str) and name in self.kinds else self.default]
+
+    def _entries(self, given: Any) -> dict[str, Any]:
+        """What `entries` gives; an error says what comes after the name of the section, which may be in another."""
+        if isinstance(given, Options):
+            given = given.model_dump()
+        if isinstance(given, str):
+            given = {"type": given}
+        if not isinstance(given, Mapping):
+            raise _refused(f" must be the name of a type or key: value entries, got {_shortened(given)}")
+        entries = {"type": self.default} | {str(name): value for name, value in given.items()}
+        name = entries["type"]
+        if not isinstance(name, str) or name not in self.kinds:
+            text = f".type must be one of {', '.join(self.kinds)}, got {_shortened(name)}"
+            raise _refused(_with_hint(text, did_you_mean(str(name), self.kinds)))
+        return entries
+
+
+def types_of(field: FieldInfo) -> Types | None:
+    """The types that a section may have; None for any other field."""
+    return next((item for item in field.metadata if isinstance(item, Types)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +137,7 @@ class Setting:
         name: as it is written in a configuration, sections with a dot.
         type: what Python calls it; null and other second choices left out.
         allowed: what it may be, in words.
-        default: its default; None where there is none.
+        default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
     """
@@ -145,213 +154,152 @@ def settings_of(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
     """Every option of a kind but its type; of a section its name alone."""
     for name, field in kind.model_fields.items():
         if name != "type":
-            sections = types_of(field)
-            yield Setting(
-                name=f"{prefix}{name}",
-                type=str if sections else first_type(field.annotation),
-                allowed=f"one of {', '.join(sections.kinds)}" if sections else allowed(field),
-                default=sections.default if sections else field.get_default(call_default_factory=True),
-                required=field.is_required(),
-                description=field.description or "",
-            )
+            yield _setting(prefix + name, field)
 
 
 def all_settings(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
     """Every option of a kind and of the default types of its sections."""
     for item in settings_of(kind, prefix):
         yield item
-        if sections := types_of(kind.model_fields[item.name.removeprefix(prefix)]):
-            yield from all_settings(sections.named(None), f"{item.name}.")
+        if section := types_of(kind.model_fields[item.name.removeprefix(prefix)]):
+            yield from all_settings(section.named(None), f"{item.name}.")
 
 
-def setting(kind: type[Options], name: str) -> Setting:
-    """One option by its name, `steps` or `quantizer.beta`; in a section, that of the first type that has it."""
+def setting(kind: type[Options], name: str, prefix: str = "") -> Setting:
+    """One option by its name, `steps` or `quantizer.beta`; in a section, that of the first type that has it.
+
+    The default type comes first. Raises KeyError where there is no such option.
+    """
     head, _, rest = name.partition(".")
+    field = kind.model_fields[head]
     if not rest:
-        return next(item for item in settings_of(kind) if item.name == head)
-    sections = types_of(kind.model_fields[head])
-    assert sections is not None
-    kinds = [sections.named(None), *sections.kinds.values()]
-    found = next(item for each in kinds for item in settings_of(each, f"{head}.") if item.name == name)
-    return found
+        return _setting(prefix + head, field)
+    section = types_of(field)
+    for inner in [section.named(None), *section.kinds.values()] if section else []:
+        if rest.partition(".")[0] in inner.model_fields:
+            return setting(inner, rest, f"{prefix}{head}.")
+    raise KeyError(prefix + name)
 
 
-def types_of(field: FieldInfo) -> Types | None:
-    """The types that a section may have; None for any other field."""
-    return next((item for item in field.metadata if isinstance(item, Types)), None)
+def _setting(name: str, field: FieldInfo) -> Setting:
+    section = types_of(field)
+    return Setting(
+        name=name,
+        type=str if section else _plain_type(field.annotation),
+        allowed=_allowed(field),
+        default=section.default if section else field.get_default(call_default_factory=True),
+        required=field.is_required(),
+        description=field.description or "",
+    )
 
 
-def first_type(annotation: Any) -> Any:
-    """The first plain type that an annotation allows."""
-    if get_origin(annotation) is Annotated:
-        return first_type(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return first_type(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return type(get_args(annotation)[0])
-    return get_origin(annotation) or annotation
-
-
-def allowed(field: FieldInfo) -> str:
-    """What a field takes, in words: "a whole number of at least 2"."""
-    said = next((item.text for item in field.metadata if isinstance(item, Allowed)), None)
-    return said or (kinds_in_words(field.annotation) + bounds_in_words(field.metadata))
-
-
-def kinds_in_words(annotation: Any) -> str:
-    """What an annotation allows, without bounds."""
+def _plain_type(annotation: Any) -> Any:
+    """The first type that an annotation allows."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Annotated, Union, types.UnionType):
+        return _plain_type(arguments[0])
+    return type(arguments[0]) if origin is Literal else origin or annotation
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a field takes, in words: "a whole number of at least 2"."""
+    section = types_of(field)
+    return f"one of {', '.join(section.kinds)}" if section else _in_words(field.annotation, field.metadata)
+
+
+def _in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """What an annotation allows and its metadata narrow."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    for item in metadata:
+        if isinstance(item, Allowed):
+            return item.text
     if origin is Annotated:
-        return kinds_in_words(arguments[0]) + bounds_in_words(arguments[1:])
+        return _in_words(arguments[0], arguments[1:])
     if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
+        return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
     if origin in (Union, types.UnionType):
-        return " or ".join(map(kinds_in_words, arguments))
-    if origin is list:
-        return f"a list, each {kinds_in_words(arguments[0])}"
-    return NAMES.get(annotation, "key: value entries")
+        return " or ".join(map(_in_words, arguments))
+    what = f"a list, each {_in_words(arguments[0])}" if origin is list else KINDS[annotation]
+    return what + _bounds_in_words(metadata)
 
 
-def bounds_in_words(metadata: Sequence[Any]) -> str:
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+
+
+def _bounds_in_words(metadata: Sequence[Any]) -> str:
     """The bounds among the metadata of a field: " of at least 0 and below 1"."""
-    words = {Ge: "at least {.ge:g}", Gt: "above {.gt:g}", Le: "at most {.le:g}", Lt: "below {.lt:g}"}
-    words |= {MinLen: "at least {.min_length}"}
-    found = [text.format(item) for item in metadata for kind, text in words.items() if isinstance(item, kind)]
-    return f" of {' and '.join(found)}" if found else ""
+    bounds = {type(item): item for item in metadata}
+    if Ge in bounds and Le in bounds:
+        return f" from {bounds[Ge].ge} to {bounds[Le].le}"
+    words = {Ge: "of at least {.ge}", Gt: "above {.gt}", Le: "of at most {.le}", Lt: "below {.lt}"}
+    found = [text.format(bounds[kind]) for kind, text in words.items() if kind in bounds]
+    return f" {' and '.join(found)}" if found else ""
 
 
-def _explain(error: ErrorDetails, kind: type[Options]) -> str:
-    """One line for a failed check: what was given, what is allowed, what to do."""
-    place, names = kind, [kind.section] if kind.section else []
-    field: FieldInfo | None = None
-    tags: Types | None = None
-    for part in error["loc"]:
-        if tags is not None:  # pydantic puts the type of a section behind its name
-            place, tags, field = tags.named(part), None, None
-        elif field is None and part in place.model_fields:
-            field = place.model_fields[str(part)]
-            names.append(str(part))
-            tags = types_of(field)
-        elif field is None:
-            names.append(str(part))
+def _explain(error: ValidationError, kind: type[Options], values: Mapping[str, Any]) -> str:
+    """One line for failed checks: what was given, what is allowed, what to do. The first check speaks for all."""
+    first = error.errors()[0]
+    path, place, field = _locate(first["loc"], kind)
+    names = [kind.section, *path] if kind.section else path
     name = ".".join(names)
-    match error["type"]:
+    match first["type"]:
+        case "missing":
+            missing = [str(item["loc"][-1]) for item in error.errors() if item["type"] == "missing"]
+            return f"{', '.join(missing)} must be given"
         case "extra_forbidden":
             return _explain_unknown(names, place)
-        case "missing":
-            return f"{name} must be given"
-        case "union_tag_invalid":
-            assert tags is not None
-            tag = error["input"]["type"]
-            return (
-                f"{name}.type must be one of {', '.join(tags.kinds)}, got {tag!r}.{did_you_mean(str(tag), tags.kinds)}"
-            )
-        case "no_section":
-            return f"{name} {error['msg']}, got {error['input']!r}"
-    reason = str(error.get("ctx", {}).get("error", ""))
+        case "section":
+            return name + first["msg"]
+    reason = str(first.get("ctx", {}).get("error", ""))  # what a validator of ours said
     if field is None:
         return f"{name}: {reason}" if name else reason
-    text = f"{name} must be {allowed(field)}, got {error['input']!r}"
+    given = reduce(lambda section, part: section[part], path, values)  # the whole list where an item failed
+    finite = " and finite" if first["type"] == "finite_number" else ""
+    text = f"{name} must be {_allowed(field)}{finite}, got {_shortened(given)}"
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    hint = did_you_mean(str(error["input"]), choices)
-    return f"{text}: {reason}" if reason else f"{text}.{hint}" if hint else text
+    return f"{text}: {reason}" if reason else _with_hint(text, did_you_mean(str(given), choices))
+
+
+def _locate(location: Sequence[str | int], kind: type[Options]) -> tuple[list[str], type[Options], FieldInfo | None]:
+    """Where a check failed: the names that lead there, the options there, and the field; None where it is none."""
+    path: list[str] = []
+    field: FieldInfo | None = None
+    for part in location:
+        if field is None:
+            path.append(str(part))
+            field = kind.model_fields.get(str(part))
+        elif section := types_of(field):  # pydantic puts the type of a section behind its name
+            kind, field = section.named(part), None
+    return path, kind, field
 
 
 def _explain_unknown(names: list[str], kind: type[Options]) -> str:
-    """An option that the kind at hand does not have."""
+    """An option that the kind at hand does not have; perhaps one of its sections has it."""
     *outer, name = names
     known = [item.name for item in settings_of(kind)]
-    inner = next((section for section in known if name in names_within(kind, section)), None)
-    hint = f" Did you mean {'.'.join([*outer, inner, name])!r}?" if inner else did_you_mean(name, known)
+    within = {
+        option: ".".join([*outer, section, option])
+        for section in known
+        if (choice := types_of(kind.model_fields[section]))
+        for inner in choice.kinds.values()
+        for option in inner.model_fields
+    }
+    hint = f" Did you mean {within[name]!r}?" if name in within else did_you_mean(name, [*known, *within.values()])
     if not outer:
-        return f"{name!r} is not a configuration key.{hint}"
-    of = kind.model_fields["type"].default if "type" in kind.model_fields else None
-    which = f"{'.'.join(outer)}.type {of!r}" if of else ".".join(outer)
-    return f"{'.'.join(names)} is not an option of {which}, which has {', '.join(known) or 'none'}.{hint}"
+        return _with_hint(f"{name!r} is not a configuration key", hint)
+    owner = f"{'.'.join(outer)}.type {kind.model_fields['type'].default!r}"
+    return _with_hint(f"{'.'.join(names)} is not an option of {owner}, which has {', '.join(known) or 'none'}", hint)
 
 
-def names_within(kind: type[Options], section: str) -> set[str]:
-    """The options of all types that a section may have; none where the field is no section."""
-    sections = types_of(kind.model_fields[section])
-    kinds = sections.kinds.values() if sections else ()
-    return {item.name for each in kinds for item in settings_of(each)}
+def _refused(text: str) -> PydanticCustomError:
+    """An error of a section as a whole; its braces are no placeholders."""
+    return PydanticCustomError("section", "{text}", {"text": text})
 
 
-def merge(values: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """`update` over `values`, sections entry by entry; another type of a section drops what was said of the old one."""
-    merged = dict(values)
-    for name, new in update.items():
-        old = merged.get(name)
-        if isinstance(old, Mapping):
-            new = {"type": new} if isinstance(new, str) else new
-            if isinstance(new, Mapping) and new.get("type", old.get("type")) == old.get("type"):
-                new = merge(old, new)
-        merged[name] = new
-    return merged
+def _with_hint(text: str, hint: str) -> str:
+    return f"{text}.{hint}" if hint else text
 
 
-def nest(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Dotted names as sections in sections, later pairs over earlier ones, a word for a section as its type.
-
-    `[("quantizer.beta", 1), ("quantizer", "vq")]` gives `{"quantizer": {"beta": 1, "type": "vq"}}`.
-    """
-    nested: dict[str, Any] = {}
-    for name, value in pairs:
-        *outer, last = str(name).split(".")
-        section = nested
-        for part in outer:
-            inner = section.get(part, {})
-            section[part] = {"type": inner} if isinstance(inner, str) else inner
-            if not isinstance(section[part], dict):
-                raise ConfigurationError(f"{name!r} is not a configuration key: {part} has no entries")
-            section = section[part]
-        old = section.get(last)
-        if isinstance(value, Mapping):
-            before = {"type": old} if isinstance(old, str) else old if isinstance(old, dict) else {}
-            value = before | nest(value.items())
-        elif isinstance(value, str) and isinstance(old, dict):
-            value = old | {"type": value}
-        section[last] = value
-    return nested
-
-
-def parse_assignment(assignment: str) -> tuple[str, Any]:
-    """`quantizer.beta=0.5` as a name and a value, which is read as YAML."""
-    name, equals, text = assignment.partition("=")
-    if not equals or not name.strip():
-        raise ConfigurationError(f"--set takes key=value, such as quantizer.codebook_size=1024, got {assignment!r}")
-    try:
-        return name.strip(), read_yaml_text(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(
-            f"the value in --set {assignment!r} is not YAML: {' '.join(str(error).split())}"
-        ) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-3, as in YAML 1.2; PyYAML reads 1.1, where that is text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", __import__("re").compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_yaml_text(text: str) -> Any:
-    """The value that YAML stands for; nothing in it is executed."""
-    return yaml.load(text, Loader=_Loader)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The key: value lines of a YAML file.
-
-    Raises:
-        ConfigurationError: it cannot be read, or holds something else.
-    """
-    try:
-        content = read_yaml_text(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

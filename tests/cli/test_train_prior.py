@@ -138,9 +138,12 @@ def test_a_folder_without_training_codes_is_refused(work: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--steps", "-1"], "steps must be at least 1, got -1"),
+        (["--steps", "-1"], "steps must be a whole number of at least 1, got -1"),
         (["--arch", "pixelcn"], "Did you mean 'pixelcnn'"),
-        (["--arch", "pixelcnn", "--num-heads", "2"], "no option 'num_heads'"),
+        (
+            ["--arch", "pixelcnn", "--num-heads", "2"],
+            "arch.num_heads is not an option of arch.type 'pixelcnn', which has",
+        ),
         (["--set", "arch.hiden_size=8"], "Did you mean 'hidden_size'"),
         (["--set", "stepps=8"], "Did you mean 'steps'"),
     ],

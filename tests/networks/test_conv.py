@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vqtok.errors import ConfigurationError
-from vqtok.networks import NETWORKS, ConvDecoder, ConvEncoder, build_networks, network_options
+from vqtok.networks import NETWORKS, ConvDecoder, ConvEncoder, build_networks
 
 
 def make(num_channels: int = 3, code_dim: int = 4, **options: Any) -> tuple[nn.Module, nn.Module]:
@@ -132,15 +132,17 @@ def test_no_residual_blocks_at_all_is_a_network_too() -> None:
 
 
 def test_the_registry_and_its_options() -> None:
-    assert dict(NETWORKS) == {"conv": (ConvEncoder, ConvDecoder)}
-    assert network_options("conv") == {
+    assert list(NETWORKS) == ["conv"]
+    assert (NETWORKS["conv"].encoder, NETWORKS["conv"].decoder) == (ConvEncoder, ConvDecoder)
+    assert NETWORKS["conv"].options().model_dump() == {
+        "type": "conv",
         "hidden_size": 128,
         "residual_size": 32,
         "num_residual_blocks": 2,
         "downsample_factor": 4,
     }
     with pytest.raises(ConfigurationError, match=r"network.type must be one of conv, got 'vqgan'"):
-        network_options("vqgan")
+        build_networks({"type": "vqgan"}, num_channels=3, code_dim=4)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +152,12 @@ def test_the_registry_and_its_options() -> None:
         for kind, case in itertools.product(
             [ConvEncoder, ConvDecoder],
             [
-                ({"hidden_size": 1}, "hidden_size must be at least 2, got 1"),
-                ({"residual_size": 0}, "residual_size must be at least 1, got 0"),
-                ({"num_residual_blocks": -1}, "num_residual_blocks must be at least 0, got -1"),
-                ({"downsample_factor": 0}, "downsample_factor must be a power of two, got 0"),
-                ({"downsample_factor": 6}, "downsample_factor must be a power of two, got 6"),
-                ({"downsample_factor": -4}, "downsample_factor must be a power of two, got -4"),
+                ({"hidden_size": 1}, "hidden_size must be a whole number from 2 to 65536, got 1"),
+                ({"residual_size": 0}, "residual_size must be a whole number from 1 to 65536, got 0"),
+                ({"num_residual_blocks": -1}, "num_residual_blocks must be a whole number from 0 to 1024, got -1"),
+                ({"downsample_factor": 0}, "downsample_factor must be a power of two up to 1024, got 0"),
+                ({"downsample_factor": 6}, "downsample_factor must be a power of two up to 1024, got 6"),
+                ({"downsample_factor": -4}, "downsample_factor must be a power of two up to 1024, got -4"),
             ],
         )
     ],

@@ -49,5 +49,17 @@ def test_a_prior_of_no_tokenizer_is_refused() -> None:
     ("name", "value"), [("hidden_size", 0), ("num_layers", 0), ("kernel_size", 4), ("kernel_size", 1), ("dropout", 1.0)]
 )
 def test_numbers_that_make_no_network_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} must .* got {value}"):
-        PixelCNNConfig(**{name: value})
+    with pytest.raises(ConfigurationError, match=f"^arch.{name} must .* got {value}$"):
+        PixelCNNConfig(arch={name: value})
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (3, "arch must be the name of a type or key: value entries, got 3"),
+        ({"type": "transformer"}, "arch.type must be"),
+    ],
+)
+def test_options_of_another_kind_are_refused(arch: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        PixelCNNConfig(arch=arch)

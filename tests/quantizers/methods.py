@@ -40,6 +40,11 @@ VARIANTS: list[Options] = [
 """One of each method, and what differs from it most."""
 
 
+def defaults(method: str) -> Options:
+    """The options of a method with their defaults, without its name."""
+    return QUANTIZERS[method].Options().model_dump(exclude={"type"})
+
+
 def small(method: str, **more: Any) -> Quantizer:
     """The small one of a method."""
     return build_quantizer({"type": method} | SMALL[method] | more)

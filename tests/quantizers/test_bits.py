@@ -104,12 +104,15 @@ def test_there_is_nothing_to_save_and_the_meta_device_does_no_harm(method: str) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codebook_size": 500}, "must be a power of two for a code of signs, got 500: take 256 or 512"),
+        ({"codebook_size": 500}, "quantizer.codebook_size must be a power of two up to 2.62, got 500: take 256 or 512"),
         ({"codebook_size": 1}, "got 1: take 2 or 4"),
+        ({"codebook_size": 2**63}, f"got {2**63}: take {2**61} or {2**62}"),
+        ({"codebook_size": 10**30}, f"got {10**30}: take {2**61} or {2**62}"),
+        ({"codebook_size": 16.0}, "must be a power of two up to 2.62, got 16.0$"),
         ({"codebook_size": -8}, "got -8: take 2 or 4"),
-        ({"beta": -1.0}, "quantizer.beta must be at least 0"),
-        ({"entropy_weight": -1.0}, "quantizer.entropy_weight must be at least 0"),
-        ({"diversity_gamma": -1.0}, "quantizer.diversity_gamma must be at least 0"),
+        ({"beta": -1.0}, "quantizer.beta must be a number of at least 0, got -1.0"),
+        ({"entropy_weight": -1.0}, "quantizer.entropy_weight must be a number of at least 0, got -1.0"),
+        ({"diversity_gamma": -1.0}, "quantizer.diversity_gamma must be a number of at least 0, got -1.0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(method: str, options: dict[str, Any], message: str) -> None:

@@ -76,7 +76,8 @@ def test_against_the_library(size: int, rows: int) -> None:
     """
     torch.manual_seed(0)
     bits, tau = size.bit_length() - 1, 3.0
-    quantizer = make(codebook_size=size, beta=0.25, entropy_weight=0.1, inverse_temperature=tau)
+    sized = {"codebook_size": size, "beta": 0.25, "entropy_weight": 0.1, "inverse_temperature": tau}
+    quantizer = make(**sized)
     library = LFQ(codebook_size=size, spherical=True, commitment_loss_weight=0.25 * bits, entropy_loss_weight=0.1)
     latents = torch.randn(rows, bits, 1, 1, requires_grad=True)
     weights = torch.randn(latents.shape)
@@ -89,7 +90,8 @@ def test_against_the_library(size: int, rows: int) -> None:
     torch.testing.assert_close(output.metrics["commitment"], parts.commitment * bits, rtol=1e-5, atol=1e-5)
     assert output.metrics["use_entropy"] >= parts.batch_entropy - 1e-5
     if rows > 1:
-        quantizer.diversity_gamma = library.diversity_gamma = 0.0
+        quantizer = make(**sized, diversity_gamma=0.0)
+        library.diversity_gamma = 0.0
         output, (quantized, _, loss) = quantizer(latents), library(latents, inv_temperature=tau / 2)
     torch.testing.assert_close(output.loss, loss, rtol=1e-5, atol=1e-5)
     (ours,) = torch.autograd.grad(output.loss + (output.quantized * weights).sum(), latents)
@@ -131,5 +133,7 @@ def test_many_bits_cost_no_more_than_their_number() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
 def test_options_that_make_no_sense_are_refused(value: float) -> None:
-    with pytest.raises(ConfigurationError, match=f"quantizer.inverse_temperature must be above 0, got {value}"):
+    with pytest.raises(
+        ConfigurationError, match=f"quantizer.inverse_temperature must be a number above 0.*, got {value}"
+    ):
         make(inverse_temperature=value)

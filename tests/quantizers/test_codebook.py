@@ -156,14 +156,14 @@ def test_the_entropy_term_by_hand(method: type[CodebookQuantizer]) -> None:
 def test_the_entropy_term_looks_at_no_more_rows_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer = make(VectorQuantizer, entropy_weight=1.0).eval()
     latents = torch.randn(1, 3, 4, 4)
-    monkeypatch.setattr("vqtok.quantizers.codebook.ASSIGNMENTS", 8 * 4)
+    monkeypatch.setattr("vqtok.quantizers.entropy.ASSIGNMENTS", 8 * 4)
     some = quantizer(latents).metrics["use_entropy"]
     monkeypatch.undo()
     torch.testing.assert_close(some, quantizer(latents[:, :, :, :1]).metrics["use_entropy"])  # every fourth row
 
 
-@pytest.mark.parametrize("start", ["latents", "kmeans"])
-def test_codes_that_outnumber_the_latents_start_apart(start: str) -> None:
+@pytest.mark.parametrize("init", ["data", "kmeans"])
+def test_codes_that_outnumber_the_latents_start_apart(init: str) -> None:
     """Copies would never be told apart again where codes move together, as those of simvq do."""
     quantizer = SimVQuantizer(codebook_size=64, code_dim=5, init=init)
     torch.manual_seed(0)

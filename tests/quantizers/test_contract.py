@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.quantizers.methods import METHODS, SMALL, VARIANTS, draws, numbers_of, options_of
+from tests.quantizers.methods import METHODS, SMALL, VARIANTS, defaults, draws, numbers_of, options_of, small
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers import QUANTIZERS, Quantizer, build_quantizer, quantizer_options
+from vqtok.quantizers import QUANTIZERS, EMAQuantizer, Quantizer, build_quantizer
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 few = settings(max_examples=25, deadline=None)
@@ -164,73 +164,107 @@ def test_state_survives_saving_and_a_reset_begins_anew(options: dict[str, Any]) 
 def test_the_registry_is_the_classes_by_name() -> None:
     assert list(QUANTIZERS) == METHODS  # sorted
     for method, kind in QUANTIZERS.items():
-        assert set(SMALL[method]) <= set(quantizer_options(method))
+        assert set(SMALL[method]) <= set(defaults(method))
         assert type(build_quantizer({"type": method, **SMALL[method]})) is kind
 
 
 def test_options_of_a_method_can_be_changed_without_changing_its_defaults() -> None:
-    quantizer_options("product")["each"]["type"] = "vq"
-    quantizer_options("fsq")["levels"].append(9)
-    assert quantizer_options("product")["each"] == {"type": "ema"}
-    assert quantizer_options("fsq")["levels"] == [8, 8, 8]
+    defaults("product")["each"]["type"] = "vq"
+    defaults("fsq")["levels"].append(9)
+    one, other = small("fsq", levels=[3, 3]), build_quantizer({"type": "fsq"})
+    other.options.model_dump()["levels"].append(9)
+    build_quantizer({"type": "fsq"}).levels.append(9)
+    assert defaults("product")["each"] == {"type": "ema"} | defaults("ema")
+    assert defaults("fsq")["levels"] == [8, 8, 8]
+    assert (one.codebook_size, other.codebook_size) == (9, 512)
 
 
 def test_a_method_that_does_not_exist_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"one of bsq, ema, .*, vq, got 'gumble'. Did you mean 'gumbel'\?"):
-        quantizer_options("gumble")
+        build_quantizer({"type": "gumble"})
+
+
+def test_the_type_is_that_of_the_class() -> None:
+    assert build_quantizer({}).options.type == "ema"
+    assert EMAQuantizer(type="ema").options.type == "ema"
+    with pytest.raises(ConfigurationError, match="^quantizer.type must be ema, got 'vq'$"):
+        EMAQuantizer(type="vq")
+    with pytest.raises(ConfigurationError, match=r"^quantizer.type must be one of bsq, .*, vq, got \['vq'\]$"):
+        build_quantizer({"type": ["vq"]})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "ema", "codebook_size": 1}, "quantizer.codebook_size must be at least 2, got 1"),
-        ({"type": "vq", "code_dim": 0}, "quantizer.code_dim must be at least 1, got 0"),
+        (
+            {"type": "ema", "codebook_size": 1},
+            "quantizer.codebook_size must be a whole number from 2 to 4294967296, got 1",
+        ),
+        ({"type": "vq", "code_dim": 0}, "quantizer.code_dim must be a whole number from 1 to 65536, got 0"),
         (
             {"type": "vq", "code_dim": 3, "projection_dim": 4},
-            "between 1 and quantizer.code_dim 3, or 0 .* got 4",
+            "quantizer: projection_dim must be at most code_dim 3, or 0 for none, got 4",
         ),
-        ({"type": "vq", "projection_dim": -1}, "projection_dim must be between 1 .* got -1"),
-        ({"type": "vq", "beta": -0.1}, "beta must be at least 0 and finite, got -0.1"),
-        ({"type": "simvq", "beta": float("nan")}, "beta must be at least 0 and finite, got nan"),
-        ({"type": "ibq", "beta": float("inf")}, "beta must be at least 0 and finite, got inf"),
+        ({"type": "vq", "projection_dim": -1}, "projection_dim must be a whole number of at least 0, got -1"),
+        ({"type": "vq", "beta": -0.1}, "beta must be a number of at least 0, got -0.1"),
+        ({"type": "simvq", "beta": float("nan")}, "beta must be a number of at least 0 and finite, got nan"),
+        ({"type": "ibq", "beta": float("inf")}, "beta must be a number of at least 0 and finite, got inf"),
         ({"type": "vq", "metric": "cosin"}, r"metric must be one of cosine, euclidean, .* Did you mean 'cosine'\?"),
         ({"type": "vq", "gradient": "rotate"}, r"one of rotation, straight-through, .* Did you mean 'rotation'\?"),
-        ({"type": "ema", "start": "zeros"}, "start must be one of kmeans, latents, normal, got 'zeros'"),
-        ({"type": "ibq", "entropy_weight": -1.0}, "entropy_weight must be at least 0 and finite, got -1.0"),
-        ({"type": "ibq", "entropy_temperature": 0.0}, "entropy_temperature must be above 0, got 0.0"),
-        ({"type": "ema", "decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
-        ({"type": "ema", "epsilon": 0.0}, "epsilon must be above 0, got 0.0"),
-        ({"type": "vq", "restart_threshold": 1.0}, r"restart_threshold must be in \[0, 1\), got 1.0"),
+        ({"type": "ema", "init": "zeros"}, "init must be one of data, kmeans, normal, got 'zeros'"),
+        ({"type": "ibq", "entropy_weight": -1.0}, "entropy_weight must be a number of at least 0, got -1.0"),
+        ({"type": "ibq", "entropy_temperature": 0.0}, "entropy_temperature must be a number above 0, got 0.0"),
+        ({"type": "ema", "decay": 1.0}, "decay must be a number of at least 0 and below 1, got 1.0"),
+        ({"type": "ema", "epsilon": 0.0}, "epsilon must be a number above 0, got 0.0"),
+        (
+            {"type": "vq", "restart_threshold": 1.0},
+            "restart_threshold must be a number of at least 0 and below 1, got 1.0",
+        ),
         ({"type": "gumbel", "logits": "cosine"}, "logits must be one of distance, linear, got 'cosine'"),
-        ({"type": "gumbel", "logits": "linear"}, "set quantizer.init=normal and quantizer.restart_threshold=0"),
+        ({"type": "gumbel", "logits": "linear"}, "quantizer: .* set init=normal and restart_threshold=0"),
         (
             {"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0.0, "metric": "cosine"},
-            "leave out quantizer.metric and quantizer.entropy_weight, or set quantizer.logits=distance",
+            "quantizer: .* leave out metric and entropy_weight, or set logits=distance",
         ),
-        ({"type": "gumbel", "kl_weight": -1.0}, "kl_weight must be at least 0 and finite, got -1.0"),
-        ({"type": "gumbel", "temperature_end": 2.0}, "both above 0, got 1.0 and 2.0"),
-        ({"type": "gumbel", "temperature_end": 0.0}, "both above 0, got 1.0 and 0.0"),
-        ({"type": "gumbel", "temperature_steps": 0}, "temperature_steps must be at least 1, got 0"),
-        ({"type": "product", "num_codebooks": 1}, "quantizer.num_codebooks must be at least 2, got 1"),
-        ({"type": "product", "each": {"type": "product"}}, "each must be a method with one codebook, got 'product'"),
-        ({"type": "product", "each": {"type": "residual"}}, "each must be a method with one codebook, got 'residual'"),
+        ({"type": "gumbel", "kl_weight": -1.0}, "kl_weight must be a number of at least 0, got -1.0"),
+        (
+            {"type": "gumbel", "temperature_end": 2.0},
+            "quantizer: temperature must be at least temperature_end, got 1 and 2",
+        ),
+        ({"type": "gumbel", "temperature_end": 0.0}, "temperature_end must be a number above 0, got 0.0"),
+        ({"type": "gumbel", "temperature_steps": 0}, "temperature_steps must be a whole number of at least 1, got 0"),
+        (
+            {"type": "product", "num_codebooks": 1},
+            "quantizer.num_codebooks must be a whole number from 2 to 1024, got 1",
+        ),
+        ({"type": "product", "each": {"type": "product"}}, "each.type must be one of bsq, .*, vq, got 'product'"),
+        ({"type": "product", "each": {"type": "residual"}}, "each.type must be one of bsq, .*, vq, got 'residual'"),
         (
             {"type": "product", "each": {"type": "vq", "codebook_size": 1}},
-            "quantizer.each.codebook_size must be at least 2, got 1",
+            "quantizer.each.codebook_size must be a whole number from 2 to 4294967296, got 1",
         ),
-        ({"type": "residual", "num_codebooks": 0}, "quantizer.num_codebooks must be at least 2, got 0"),
-        ({"type": "residual", "stage_dropout": 1.0}, r"quantizer.stage_dropout must be in \[0, 1\), got 1.0"),
+        (
+            {"type": "residual", "num_codebooks": 0},
+            "quantizer.num_codebooks must be a whole number from 2 to 1024, got 0",
+        ),
+        (
+            {"type": "residual", "stage_dropout": 1.0},
+            "quantizer.stage_dropout must be a number of at least 0 and below 1, got 1.0",
+        ),
         ({"type": "residual", "gradient": "none"}, "quantizer.gradient must be one of rotation, straight-through"),
-        ({"type": "residual", "each": {"type": "fsq"}}, "each.type must be one of ema, simvq, vq .* got 'fsq'"),
-        ({"type": "residual", "each": {"type": "gumbel"}}, "each.type must be one of ema, simvq, vq .* got 'gumbel'"),
-        ({"type": "residual", "each": {"type": "ibq"}}, "each.type must be one of ema, simvq, vq .* got 'ibq'"),
+        ({"type": "residual", "each": {"type": "fsq"}}, "each.type must be one of ema, simvq, vq, got 'fsq'"),
+        ({"type": "residual", "each": {"type": "gumbel"}}, "each.type must be one of ema, simvq, vq, got 'gumbel'"),
+        ({"type": "residual", "each": {"type": "ibq"}}, "each.type must be one of ema, simvq, vq, got 'ibq'"),
         ({"type": "residual", "each": {"type": "vq", "metric": "cosine"}}, "each.metric cannot be 'cosine' .* leave"),
         ({"type": "residual", "each": {"type": "vq", "projection_dim": 2}}, "each.projection_dim cannot be 2"),
         (
             {"type": "residual", "each": {"type": "vq", "gradient": "rotation"}},
-            "each.gradient cannot be 'rotation' .* set quantizer.gradient",
+            "each.gradient cannot be 'rotation' .* set the gradient of the residual quantizer",
         ),
-        ({"type": "residual", "each": {"type": "ema", "decay": 2.0}}, r"quantizer.each.decay must be in \[0, 1\)"),
+        (
+            {"type": "residual", "each": {"type": "ema", "decay": 2.0}},
+            "quantizer.each.decay must be a number of at least 0 and below 1, got 2.0",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

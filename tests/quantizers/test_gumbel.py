@@ -26,7 +26,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def logits_by_hand(quantizer: GumbelQuantizer, z: np.ndarray) -> np.ndarray:
-    if quantizer.logits == "linear":
+    if quantizer.options.logits == "linear":
         return z @ quantizer.to_logits.weight.detach().double().numpy().T + quantizer.to_logits.bias.detach().numpy()
     e = quantizer.codebook.detach().double().numpy()
     return -((z[:, None, :] - e[None, :, :]) ** 2).sum(axis=2)

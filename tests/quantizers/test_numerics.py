@@ -12,7 +12,7 @@ from tests.quantizers.methods import VARIANTS, small
 from vqtok.quantizers import Quantizer, build_quantizer
 
 every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["type"])
-STARTS = ["kmeans", "latents", "normal"]
+INITS = ["data", "kmeans", "normal"]
 
 
 def sized(options: dict[str, Any], size: int, **more: Any) -> dict[str, Any]:
@@ -113,17 +113,17 @@ def test_two_codes(options: dict[str, Any]) -> None:
     train(quantizer, noise(quantizer, 2, 3, 3))
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("method", ["ema", "gumbel", "ibq", "simvq", "vq"])
-def test_more_codes_than_rows(method: str, start: str) -> None:
+def test_more_codes_than_rows(method: str, init: str) -> None:
     torch.manual_seed(0)
-    quantizer = build_quantizer({"type": method, "codebook_size": 50, "code_dim": 3, "start": start})
+    quantizer = build_quantizer({"type": method, "codebook_size": 50, "code_dim": 3, "init": init})
     train(quantizer, noise(quantizer, 1, 2, 2))
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("options", [o for o in VARIANTS if "each" in o and o["each"]["type"] != "fsq"])
-def test_more_codes_than_rows_in_every_codebook(options: dict[str, Any], start: str) -> None:
+def test_more_codes_than_rows_in_every_codebook(options: dict[str, Any], init: str) -> None:
     torch.manual_seed(0)
     quantizer = build_quantizer(sized(options, 50, init=init))
     train(quantizer, noise(quantizer, 1, 2, 2))
@@ -143,9 +143,9 @@ def test_an_empty_batch(options: dict[str, Any], place: int) -> None:
     assert empty.codes.shape == quantizer.encode(batches[place]).shape == (0, 3, 3, *number)
 
 
-@pytest.mark.parametrize("start", ["kmeans", "latents"])
-def test_codes_start_on_the_first_batch_with_rows(start: str) -> None:
-    quantizer = build_quantizer({"type": "vq", "codebook_size": 4, "code_dim": 2, "start": start, "decay": 0.0})
+@pytest.mark.parametrize("init", ["data", "kmeans"])
+def test_codes_start_on_the_first_batch_with_rows(init: str) -> None:
+    quantizer = build_quantizer({"type": "vq", "codebook_size": 4, "code_dim": 2, "init": init, "decay": 0.0})
     before = quantizer.codebook.detach().clone()
     quantizer(torch.randn(0, 2, 3, 3))
     assert not bool(quantizer.initialized)

@@ -51,7 +51,7 @@ def test_gradients_are_those_of_equation_3(beta: float, training: bool) -> None:
 
 
 def test_beta_is_a_quarter_and_weighs_the_term_of_the_encoder() -> None:
-    assert VectorQuantizer().beta == 0.25
+    assert VectorQuantizer().options.beta == 0.25
     dz, de, known = gradients(make(beta=0.25), through=0.0)
     dz_of_one, de_of_one, _ = gradients(make(beta=1.0), through=0.0)
     np.testing.assert_allclose(dz, dz_of_one / 4, rtol=1e-6)

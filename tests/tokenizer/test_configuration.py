@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from tests.quantizers.methods import VARIANTS
+from tests.quantizers.methods import VARIANTS, defaults
 from vqtok.errors import ConfigurationError
-from vqtok.quantizers import quantizer_options
 from vqtok.tokenizer import VQTokenizerConfig
 from vqtok.tokenizer.configuration import check_divisible
 
@@ -48,11 +46,11 @@ def test_a_section_in_a_section_is_filled_in_alike() -> None:
     assert config.quantizer == {"type": "product", "num_codebooks": 3, "each": {"type": "fsq", "levels": [8, 8, 8]}}
     config = VQTokenizerConfig(quantizer={"type": "residual", "each": {"beta": 1, "type": "vq"}})
     assert config.quantizer is not None
-    assert config.quantizer["each"] == {"type": "vq", **quantizer_options("vq"), "beta": 1.0}
+    assert config.quantizer["each"] == {"type": "vq", **defaults("vq"), "beta": 1.0}
     assert type(config.quantizer["each"]["beta"]) is float
     config = VQTokenizerConfig(quantizer={"type": "product", "each": {"code_dim": 8}})
     assert config.quantizer is not None
-    assert config.quantizer["each"] == {"type": "ema", **quantizer_options("ema"), "code_dim": 8}
+    assert config.quantizer["each"] == {"type": "ema", **defaults("ema"), "code_dim": 8}
 
 
 def test_no_two_configurations_share_their_defaults() -> None:
@@ -109,22 +107,36 @@ def each(**options: Any) -> dict[str, Any]:
     [
         ({"imagesize": 3}, r"'imagesize' is not a key .* image_size, num_channels, .* Did you mean 'image_size'\?"),
         ({"codebook_size": 3}, "'codebook_size' is not a key of a vqtok configuration"),
-        ({"num_channels": 0}, "num_channels must be at least 1, got 0"),
+        ({"num_channels": 0}, "num_channels must be a whole number of at least 1, got 0"),
         ({"resample": "bicubix"}, r"one of bicubic, .* got 'bicubix'. Did you mean 'bicubic'\?"),
-        ({"image_size": [32, 32, 3]}, r"image_size must be \[height, width\] or one number, got \[32, 32, 3\]"),
-        ({"image_size": 0}, "0x0 pixels does not divide by the downsample factor 4; the nearest sizes that do: 4x4"),
-        ({"image_size": -32}, "does not divide"),
+        (
+            {"image_size": [32, 32, 3]},
+            r"image_size must be \[height, width\] or one number of 1 to 65536 pixels, got \[32, 32, 3\]",
+        ),
+        ({"image_size": 0}, r"image_size must be \[height, width\] or one number of 1 to 65536 pixels, got 0"),
+        ({"image_size": -32}, "image_size must be .* got -32$"),
+        (
+            {"image_size": 30},
+            "30x30 pixels does not divide by the downsample factor 4; the nearest sizes that do: 28x28",
+        ),
+        ({"image_size": (32, 32)}, r"image_size must be .* got \(32, 32\)"),
         ({"network": {"type": "vqgan"}}, "network.type must be one of conv, got 'vqgan'"),
         ({"network": {"type": ["conv"]}}, r"network.type must be one of conv, got \['conv'\]"),
         ({"network": {"hiden_size": 8}}, r"network.hiden_size is not an option .* Did you mean 'hidden_size'\?"),
-        ({"network": {"hidden_size": "8"}}, "network.hidden_size must be int, such as 128, got '8'"),
-        ({"network": {"downsample_factor": 4.0}}, "network.downsample_factor must be int, such as 4, got 4.0"),
-        ({"network": {"downsample_factor": 0}}, "network.downsample_factor must be a power of two, got 0"),
+        ({"network": {"hidden_size": "8"}}, "network.hidden_size must be a whole number from 2 to 65536, got '8'"),
+        (
+            {"network": {"downsample_factor": 4.0}},
+            "network.downsample_factor must be a power of two up to 1024, got 4.0",
+        ),
+        ({"network": {"downsample_factor": 0}}, "network.downsample_factor must be a power of two up to 1024, got 0"),
         ({"quantizer": {"type": "emma"}}, r"quantizer.type must be one of bsq, ema, .* Did you mean 'ema'\?"),
         ({"quantizer": {"type": {}}}, "quantizer.type must be one of .*, vq, got {}"),
         ({"quantizer": {"temperature": 1.0}}, "quantizer.temperature is not an option of quantizer.type 'ema'"),
-        ({"quantizer": {"codebook_size": True}}, "quantizer.codebook_size must be int, such as 512, got True"),
-        ({"quantizer": {"beta": "high"}}, "quantizer.beta must be float, such as 0.25, got 'high'"),
+        (
+            {"quantizer": {"codebook_size": True}},
+            "quantizer.codebook_size must be a whole number from 2 to 4294967296, got True",
+        ),
+        ({"quantizer": {"beta": "high"}}, "quantizer.beta must be a number of at least 0, got 'high'"),
         (
             {"quantizer": {"type": "simvq", "restart_threshold": 0.1}},
             "restart_threshold is not an option of quantizer.type 'simvq'",
@@ -133,13 +145,19 @@ def each(**options: Any) -> dict[str, Any]:
         ({"quantizer": {"type": "fsq", "codebook_size": 8}}, "quantizer.codebook_size is not an option .* levels"),
         (
             {"quantizer": {"type": "fsq", "levels": 8}},
-            r"quantizer.levels must be list of int, such as \[8, 8, 8\], got 8",
+            r"quantizer.levels must be a list of whole numbers from 2 to 1000, .* such as .* got 8$",
         ),
-        ({"quantizer": {"type": "fsq", "levels": [8, "5"]}}, r"quantizer.levels must be list of int.* got \[8, '5'\]"),
-        ({"quantizer": {"type": "fsq", "levels": [8, 5.0]}}, r"quantizer.levels must be list of int.* got \[8, 5.0\]"),
+        (
+            {"quantizer": {"type": "fsq", "levels": [8, "5"]}},
+            r"quantizer.levels must be a list of whole numbers .* got \[8, '5'\]",
+        ),
+        (
+            {"quantizer": {"type": "fsq", "levels": [8, 5.0]}},
+            r"quantizer.levels must be a list of whole numbers .* got \[8, 5.0\]",
+        ),
         (
             {"quantizer": {"type": "fsq", "levels": [True, 5]}},
-            r"quantizer.levels must be list of int.* got \[True, 5\]",
+            r"quantizer.levels must be a list of whole numbers .* got \[True, 5\]",
         ),
         (
             {"quantizer": {"type": "product", "codebook_size": 8}},
@@ -157,14 +175,20 @@ def each(**options: Any) -> dict[str, Any]:
             {"quantizer": {"type": "product", "num_codebook": 2}},
             r"quantizer.num_codebook is not .* Did you mean 'num_codebooks'\?",
         ),
-        ({"quantizer": {"type": "product", "each": 3}}, "quantizer.each must be a type or key: value entries, got 3"),
+        (
+            {"quantizer": {"type": "product", "each": 3}},
+            "quantizer.each must be the name of a type or key: value entries, got 3",
+        ),
         (each(type="emma"), r"^quantizer.each.type must be one of bsq, .* got 'emma'. Did you mean 'ema'\?"),
         (
             each(type="vq", codebok_size=3),
             r"each.codebok_size is not an option of quantizer.each.type 'vq', .* Did you mean 'codebook_size'\?",
         ),
-        (each(codebook_size="3"), "quantizer.each.codebook_size must be int, such as 512, got '3'"),
-        (each(type="fsq", levels=[8, None]), r"quantizer.each.levels must be list of int.* got \[8, None\]"),
+        (each(codebook_size="3"), "quantizer.each.codebook_size must be a whole number from 2 to 4294967296, got '3'"),
+        (
+            each(type="fsq", levels=[8, None]),
+            r"quantizer.each.levels must be a list of whole numbers .* got \[8, None\]",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(given: dict[str, Any], message: str) -> None:
@@ -173,10 +197,28 @@ def test_what_makes_no_sense_is_refused_in_one_line(given: dict[str, Any], messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [{"num_channels": "3"}, {"image_size": "32"}, {"network": "conv"}, {"resample": 3}])
-def test_a_field_of_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(StrictDataclassError, match=next(iter(given))):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_channels": "3"}, "num_channels must be a whole number of at least 1, got '3'"),
+        ({"num_channels": True}, "num_channels must be a whole number of at least 1, got True"),
+        ({"image_size": "32"}, "image_size must be [height, width] or one number of 1 to 65536 pixels, got '32'"),
+        ({"resample": 3}, "resample must be one of bicubic, bilinear, lanczos, nearest, got 3"),
+        ({"network": 3}, "network must be the name of a type or key: value entries, got 3"),
+        ({"quantizer": ["ema"]}, "quantizer must be the name of a type or key: value entries, got ['ema']"),
+        ({"quantizer": {"beta": float("nan")}}, "quantizer.beta must be a number of at least 0 and finite, got nan"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         VQTokenizerConfig(**given)
+    assert str(caught.value) == message
+
+
+def test_a_word_stands_for_a_type_with_its_defaults() -> None:
+    config = VQTokenizerConfig(network="conv", quantizer="vq")
+    assert config.network == VQTokenizerConfig().network
+    assert config.quantizer == {"type": "vq", **defaults("vq")}
 
 
 @pytest.mark.parametrize(

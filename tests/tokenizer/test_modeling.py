@@ -221,7 +221,10 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_line(
     [
         ({"image_size": [18, 18]}, "18x18 pixels does not divide"),
         ({"codebook": 3}, "'codebook' is not a key"),
-        ({"quantizer": {"type": "ema", "codebook_size": 1, "code_dim": 4}}, "must be at least 2, got 1"),
+        (
+            {"quantizer": {"type": "ema", "codebook_size": 1, "code_dim": 4}},
+            "must be a whole number from 2 to 4294967296, got 1",
+        ),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_not_loaded(

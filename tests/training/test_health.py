@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqtok.quantizers import QUANTIZERS, quantizer_options
+from tests.quantizers.methods import defaults
+from vqtok.quantizers import QUANTIZERS
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, attainable_usage, code_use
@@ -177,19 +178,19 @@ def test_advice_names_what_is_not_set_so_already() -> None:
         assert "learning_rate=0.001" in advice and "warmup_steps=1000" in advice
         assert "quantizer.codebook_size=256" in advice and not any("kl_weight" in each for each in advice)
         healthy = " ".join(remedies(make({"type": method, "restart_threshold": 0.1, "init": "data"})))
-        assert "restart" not in healthy and "start" not in healthy
+        assert "restart" not in healthy and "init" not in healthy
     assert "quantizer.kl_weight=0.002" in remedies(make({"type": "gumbel"}))
     advice = " ".join(remedies(make({"type": "gumbel", "logits": "linear", **bare})))
-    assert "start" not in advice  # which these logits cannot honour
+    assert "restart" not in advice and "init" not in advice  # which these logits cannot honour
 
 
 @pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_every_advice_is_a_setting_that_is_taken(method: str) -> None:
     unhealthy = {"restart_threshold": 0.0, "init": "normal"}
-    known = {name: value for name, value in unhealthy.items() if name in quantizer_options(method)}
+    known = {name: value for name, value in unhealthy.items() if name in defaults(method)}
     config = make({"type": method} | known, warmup_steps=0)
     advice = remedies(config)
     assert {"learning_rate=0.001", "warmup_steps=500"} <= set(advice)
     for assignment in advice:
-        changed = resolve_config(TokenizerTrainingConfig, base=vars(config), assignments=[assignment])
+        changed = resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
         assert changed != config

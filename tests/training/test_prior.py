@@ -92,7 +92,7 @@ def test_what_can_be_learned_is_learned(tmp_path: Path, arch: str) -> None:
     """A row is decided by its first code, and that is one of four: 2 rows x 2 bits over 6 codes."""
     options = SMALL[arch] | {"hidden_size": 32, "dropout": 0.0}
     config = make_config(tmp_path / "run", arch, steps=150, eval_every=150, checkpoint_every=150, learning_rate=7e-3)
-    result = train_prior(replace(config, arch=options), BINDING, TRAIN, TEST)
+    result = train_prior(PriorTrainingConfig(**config.model_dump() | {"arch": options}), BINDING, TRAIN, TEST)
     assert 0.6 < result.metrics["bits_per_code"] < 0.9
     assert result.metrics["unigram_bits_per_code"] == pytest.approx(3, abs=0.1)
 
@@ -264,13 +264,14 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str
 
 TWO_PROCESSES = """
 import json, sys
-from dataclasses import replace
 from pathlib import Path
 from tests.training.test_prior import BINDING, SMALL, TEST, TRAIN, make_config
 from vqtok.training.prior import train_prior
+from vqtok.training.prior_config import PriorTrainingConfig
 
 config = make_config(Path(sys.argv[1]), class_dropout=0.0)
-train_prior(replace(config, arch=SMALL["transformer"] | {"dropout": 0.0}), BINDING, TRAIN, TEST)
+config = PriorTrainingConfig(**config.model_dump() | {"arch": SMALL["transformer"] | {"dropout": 0.0}})
+train_prior(config, BINDING, TRAIN, TEST)
 """
 
 

@@ -7,7 +7,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -462,8 +461,8 @@ def test_images_decide_what_is_left_open(folder: Path, tmp_path: Path) -> None:
         make(tmp_path, dataset=str(folder), image_size=None, num_channels=3, network=network)
     )
     assert (config.image_size, config.num_channels) == ([32, 32], 3)
-    config, _, _ = open_training_images(make(tmp_path, dataset=str(folder), image_size=0, num_channels=None))
-    assert config.image_size == 0  # refused by the model, and not taken for "not given"
+    with pytest.raises(ConfigurationError, match="image_size must be .* got 0"):  # and not taken for "not given"
+        make(tmp_path, dataset=str(folder), image_size=0, num_channels=None)
 
 
 def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
@@ -494,5 +493,5 @@ def test_what_cannot_be_trained_is_refused(
     sources: tuple[ImageSource, ImageSource],
 ) -> None:
     with pytest.raises(error, match=message):
-        train_tokenizer(replace(make(tmp_path / "run"), **changes), *sources)
+        train_tokenizer(make(tmp_path / "run", **changes), *sources)
     assert not (tmp_path / "run").exists()

@@ -25,9 +25,14 @@ NETWORK_TYPES = Types({name: network.options for name, network in NETWORKS.items
 
 
 def build_networks(options: Mapping[str, Any], *, num_channels: int, code_dim: int) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder from their configuration: `{"type": "conv", "hidden_size": 128, ...}`."""
-    network = NETWORKS[options["type"]]
+    """Encoder and decoder from their configuration: `{"type": "conv", "hidden_size": 128, ...}`.
+
+    Raises:
+        ConfigurationError: an unknown type, an option that it does not have, or a value that makes no sense.
+    """
+    entries = NETWORK_TYPES.entries(options)
+    network = NETWORKS[entries["type"]]
     return (
-        network.encoder(num_channels=num_channels, code_dim=code_dim, **options),
-        network.decoder(num_channels=num_channels, code_dim=code_dim, **options),
+        network.encoder(num_channels=num_channels, code_dim=code_dim, **entries),
+        network.decoder(num_channels=num_channels, code_dim=code_dim, **entries),
     )

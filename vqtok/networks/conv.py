@@ -23,9 +23,12 @@ from vqtok.options import Allowed
 __all__ = ["CONV", "ConvDecoder", "ConvEncoder", "ConvOptions"]
 
 
+MOST_PIXELS = 2**10  # a side for one code
+
+
 def is_power_of_two(factor: int) -> int:
     """The factor, refused where no number of halvings gives it."""
-    if factor < 1 or factor & (factor - 1):
+    if not 1 <= factor <= MOST_PIXELS or factor & (factor - 1):
         raise ValueError
     return factor
 
@@ -34,12 +37,16 @@ class ConvOptions(NetworkOptions):
     """Options of `conv`."""
 
     type: Literal["conv"] = "conv"
-    hidden_size: int = Field(128, ge=2, description="channels at the resolution of the code grid, half of it before")
-    residual_size: int = Field(32, ge=1, description="channels inside a residual block")
-    num_residual_blocks: int = Field(2, ge=0, description="residual blocks at the resolution of the code grid")
-    downsample_factor: Annotated[int, AfterValidator(is_power_of_two), Allowed("a power of two")] = Field(
-        4, description="pixels a side for one code"
+    hidden_size: int = Field(
+        128, ge=2, le=2**16, description="channels at the resolution of the code grid, half of it before"
     )
+    residual_size: int = Field(32, ge=1, le=2**16, description="channels inside a residual block")
+    num_residual_blocks: int = Field(
+        2, ge=0, le=2**10, description="residual blocks at the resolution of the code grid"
+    )
+    downsample_factor: Annotated[
+        int, AfterValidator(is_power_of_two), Allowed(f"a power of two up to {MOST_PIXELS}")
+    ] = Field(4, description="pixels a side for one code")
 
 
 def stage_widths(hidden_size: int, downsample_factor: int) -> list[int]:

@@ -69,7 +69,8 @@ def build_prior(binding: PriorBinding, options: Mapping[str, Any]) -> Prior:
         options: `{"type": "transformer", "hidden_size": 256, ...}`, what is left out by default.
 
     Raises:
-        ConfigurationError: an option that the architecture does not have, a value that makes no sense, or numbers that
-            make no network for these codes.
+        ConfigurationError: an unknown architecture, an option that it does not have, a value that makes no sense, or
+            numbers that make no network for these codes.
     """
-    return ARCHITECTURES[options["type"]].build(binding, **options)
+    entries = ARCHITECTURE_TYPES.entries(options)
+    return ARCHITECTURES[entries["type"]].build(binding, **entries)

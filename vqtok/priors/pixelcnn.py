@@ -24,7 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from vqtok.errors import ConfigurationError
-from vqtok.options import Allowed
+from vqtok.options import Allowed, Types
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
 
@@ -42,8 +42,8 @@ class PixelCNNOptions(PriorOptions):
     """Options of `pixelcnn`."""
 
     type: Literal["pixelcnn"] = "pixelcnn"
-    hidden_size: int = Field(128, ge=1, description="channels of each stack")
-    num_layers: int = Field(8, ge=1, description="gated layers")
+    hidden_size: int = Field(128, ge=1, le=2**16, description="channels of each stack")
+    num_layers: int = Field(8, ge=1, le=2**10, description="gated layers")
     kernel_size: Annotated[int, AfterValidator(is_odd), Allowed("odd and at least 3")] = Field(
         5, description="side of the receptive field of one layer"
     )
@@ -68,7 +68,8 @@ class PixelCNNConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.arch = PixelCNNOptions(**(self.arch or {})).model_dump()
+        entries = Types({"pixelcnn": PixelCNNOptions}, default="pixelcnn").entries(self.arch or {})
+        self.arch = PixelCNNOptions(**entries).model_dump()
 
 
 class ClassBias(nn.Embedding):

@@ -49,11 +49,17 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "product": ProductQuantizer,
     "residual": ResidualQuantizer,
 }
+QUANTIZERS = dict(sorted(QUANTIZERS.items()))
 
-QUANTIZER_TYPES = Types({name: method.Options for name, method in sorted(QUANTIZERS.items())}, default="ema")
+QUANTIZER_TYPES = Types({name: method.Options for name, method in QUANTIZERS.items()}, default="ema")
 """Annotation of a field that holds the options of any quantizer."""
 
 
 def build_quantizer(options: Mapping[str, Any]) -> Quantizer:
-    """A quantizer from its configuration: `{"type": "ema", "codebook_size": 512, ...}`, what is left out by default."""
-    return QUANTIZERS[options["type"]](**options)
+    """A quantizer from its configuration: `{"type": "ema", "codebook_size": 512, ...}`, what is left out by default.
+
+    Raises:
+        ConfigurationError: an unknown type, an option that it does not have, or a value that makes no sense.
+    """
+    entries = QUANTIZER_TYPES.entries(options)
+    return QUANTIZERS[entries["type"]](**entries)

@@ -27,6 +27,9 @@ from vqtok.quantizers.soft_bits import bit_entropy
 __all__ = ["BitOptions", "BitQuantizer", "bits_of", "codes_of", "mean_of_sums"]
 
 
+MOST_CODES = 2**62  # codes are int64
+
+
 def bits_of(codes: Tensor, number: int) -> Tensor:
     """The bits of codes, the least significant first: int64 (B, h, w) -> bool (B, number, h, w)."""
     shifts = torch.arange(number, device=codes.device).view(1, -1, 1, 1)
@@ -53,8 +56,8 @@ def mean_of_sums(sums: Tensor, rows: int, *, over_processes: bool) -> Tensor:
 
 def is_power_of_two(size: int) -> int:
     """The size, refused where no whole number of bits has as many codes."""
-    if size < 2 or size & (size - 1):
-        below = 1 << max(1, size.bit_length() - 1) if size > 0 else 2
+    if not 2 <= size <= MOST_CODES or size & (size - 1):
+        below = min(1 << max(1, size.bit_length() - 1), MOST_CODES // 2) if size > 0 else 2
         raise ValueError(f"take {below} or {2 * below}")
     return size
 
@@ -62,7 +65,7 @@ def is_power_of_two(size: int) -> int:
 class BitOptions(QuantizerOptions):
     """What methods have whose codes are signs."""
 
-    codebook_size: Annotated[int, AfterValidator(is_power_of_two), Allowed("a power of two")] = Field(
+    codebook_size: Annotated[int, AfterValidator(is_power_of_two), Allowed("a power of two up to 2^62")] = Field(
         512, description="number of codes, K; the latents have log2 K dimensions"
     )
     beta: float = Field(0.25, ge=0, description="weight of the commitment loss")

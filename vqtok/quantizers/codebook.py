@@ -41,8 +41,8 @@ __all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "Quanti
 class CodebookOptions(QuantizerOptions):
     """What every learned codebook has."""
 
-    codebook_size: int = Field(512, ge=2, description="number of codes, K")
-    code_dim: int = Field(64, ge=1, description="dimension of the latents, D")
+    codebook_size: int = Field(512, ge=2, le=2**32, description="number of codes, K")
+    code_dim: int = Field(64, ge=1, le=2**16, description="dimension of the latents, D")
     projection_dim: int = Field(
         0, ge=0, description="dimension of the codes, between learned linear maps in and out; 0 for no projection"
     )

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vqtok.options import Allowed
@@ -29,6 +29,13 @@ __all__ = ["FSQOptions", "FiniteScalarQuantizer"]
 
 MARGIN = 1e-3  # of the paper: keeps tanh from rounding past the last level
 MOST_LEVELS = 1000  # beyond, that margin is wider than half a level and the outermost ones are never reached
+
+
+def product_fits(levels: list[int]) -> list[int]:
+    """The levels, refused where int64 cannot number their codes."""
+    if math.prod(levels) > 2**62:
+        raise ValueError("their product must be at most 2^62")
+    return levels
 
 
 class FSQOptions(QuantizerOptions):
@@ -41,6 +48,7 @@ class FSQOptions(QuantizerOptions):
     type: Literal["fsq"] = "fsq"
     levels: Annotated[
         list[Annotated[int, Field(ge=2, le=MOST_LEVELS)]],
+        AfterValidator(product_fits),
         Allowed(f"a list of whole numbers from 2 to {MOST_LEVELS}, one for each dimension, such as [8, 8, 8]"),
     ] = Field([8, 8, 8], min_length=1, description="levels of each dimension; their product is the number of codes")
 

@@ -25,7 +25,7 @@ class ProductOptions(QuantizerOptions):
     """Options of `product`; D is Q times the dimension of a part."""
 
     type: Literal["product"] = "product"
-    num_codebooks: int = Field(2, ge=2, description="codes per position, Q")
+    num_codebooks: int = Field(2, ge=2, le=2**10, description="codes per position, Q")
     each: Annotated[
         QuantizerOptions, Types({name: part.Options for name, part in SINGLE_CODEBOOK.items()}, default="ema")
     ] = Field(EMAOptions(), description="what each of them is: any method with one codebook")

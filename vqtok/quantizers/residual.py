@@ -33,7 +33,7 @@ class ResidualOptions(QuantizerOptions):
     """Options of `residual`."""
 
     type: Literal["residual"] = "residual"
-    num_codebooks: int = Field(2, ge=2, description="codes per position, Q: the number of stages")
+    num_codebooks: int = Field(2, ge=2, le=2**10, description="codes per position, Q: the number of stages")
     each: Annotated[NearestCodeOptions, Types(STAGES, default="ema")] = Field(
         EMAOptions(),
         description="what each stage is: a method that takes the nearest code of a learned codebook, without "

@@ -37,10 +37,10 @@ def height_and_width(size: Any) -> Any:
 
 
 ImageSize = Annotated[
-    list[Annotated[int, Field(ge=1)]],
+    list[Annotated[int, Field(ge=1, le=2**16)]],
     Field(min_length=2, max_length=2),
     BeforeValidator(height_and_width),
-    Allowed("[height, width] or one number, in pixels"),
+    Allowed("[height, width] or one number of 1 to 65536 pixels"),
 ]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from vqtok.networks import build_networks
 from vqtok.options import Allowed, Options
@@ -13,6 +13,18 @@ from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig"]
+
+
+def no_as_text(value: Any) -> Any:
+    """YAML reads no as false."""
+    return "no" if value is False else value
+
+
+def grey_or_colour(channels: int | None) -> int | None:
+    """The number of channels, refused where no image has it."""
+    if channels not in (1, 3, None):
+        raise ValueError
+    return channels
 
 
 class LoopConfig(Options):
@@ -31,9 +43,11 @@ class LoopConfig(Options):
     )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; no computes in float32")
+    precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(no_as_text)] = Field(
+        "no", description="autocast; no computes in float32"
+    )
     compile: bool = Field(False, description="run the model through torch.compile")
-    seed: int = Field(0, ge=0, description="seed of weights, order and noise")
+    seed: int = Field(0, ge=0, le=2**31, description="seed of weights, order and noise")
     num_workers: int = Field(0, ge=0, description="processes that decode images, where they are not held in memory")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations")
@@ -74,7 +88,7 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     image_size: ImageSize | None = Field(  # type: ignore[assignment]  # the images decide where it is left out
         None, description="height and width that images are brought to; null takes their own where they all agree"
     )
-    num_channels: Annotated[Literal[1, 3] | None, Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
+    num_channels: Annotated[int | None, AfterValidator(grey_or_colour), Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
         None, description="1 for grey, 3 for RGB; null takes the images' own"
     )
     eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from vqtok.assignments import merge, nest, parse_assignment, read_yaml, write_yaml_text
 from vqtok.errors import ConfigurationError
 from vqtok.files import write_text
-from vqtok.options import merge, nest, parse_assignment, read_yaml, types_of
+from vqtok.options import Options, types_of
 from vqtok.training.config import LoopConfig
 
 __all__ = ["load_config", "resolve_config", "resume_config", "save_config"]
@@ -63,11 +62,21 @@ def resolve_config(
     """
     given = [(name, value) for name, value in (options or {}).items() if value is not None]
     given += map(parse_assignment, assignments)
-    sections = ((name, types_of(field)) for name, field in kind.model_fields.items())
-    values: dict[str, Any] = {name: {"type": section.default} for name, section in sections if section}
+    values = name_types(kind, {})
     for source in ((base or {}).items(), (read_yaml(file) if file else {}).items(), given):
-        values = merge(values, nest(source))
+        values = name_types(kind, merge(values, nest(source)))
     return kind(**values)
+
+
+def name_types(kind: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values whose sections, inner ones too, all name their type, so that `merge` can tell when another is chosen."""
+    named = dict(values)
+    for name, field in kind.model_fields.items():
+        given = named.get(name, {})
+        if (section := types_of(field)) and isinstance(given, Mapping | str):
+            entries = {"type": given} if isinstance(given, str) else {"type": section.default} | dict(given)
+            named[name] = name_types(section.named(entries["type"]), entries)
+    return named
 
 
 def resume_config(
@@ -100,7 +109,7 @@ def resume_config(
 
 def save_config(config: LoopConfig, path: Path) -> None:
     """Write every field as YAML, in the order of their declaration."""
-    write_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))
+    write_text(path, write_yaml_text(config.model_dump()))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:
