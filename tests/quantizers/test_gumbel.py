@@ -111,7 +111,7 @@ def test_the_temperature_falls_along_an_exponential_and_stays() -> None:
     seen = [quantizer(latents).metrics["temperature"].item() for _ in range(7)]
     assert seen == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.0625])
     quantizer.eval()(latents)
-    assert int(quantizer.batches_seen) == 7
+    assert int(quantizer.noise.batches_seen) == 7
 
 
 def test_a_hard_draw_hands_on_one_code_exactly() -> None:

@@ -282,7 +282,7 @@ def test_the_fingerprint_is_of_what_decides_the_codes(tiny_tokenizer: VQTokenize
 def test_gumbel_counts_of_batches_are_no_part_of_the_fingerprint() -> None:
     model = make("gumbel")
     before = model.fingerprint
-    model.quantizer.batches_seen += 1
+    model.quantizer.noise.batches_seen += 1
     assert model.fingerprint == before
 
 

@@ -401,19 +401,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
     assert train_tokenizer(config, *sources, resume=True).model is not None
 
 
-def test_a_batch_in_four_parts_is_the_same_step(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
-    """For vq, whose codebook moves by its gradient alone when codes neither start on latents nor restart."""
-    quantizer = {"type": "vq", "codebook_size": 16, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
+@pytest.mark.parametrize("method", ["ema", "vq"])
+def test_a_batch_in_four_parts_is_the_same_step(
+    method: str, tmp_path: Path, sources: tuple[ImageSource, ImageSource]
+) -> None:
+    """Moving averages and restarts included; where codes start on data they start on the first part."""
+    quantizer = {"type": method, "codebook_size": 16, "code_dim": 4, "init": "normal"}
+    quantizer |= {"restart_threshold": 0.5, "decay": 0.5}
     weights = []
     for parts in (1, 4):
         run = tmp_path / str(parts)
         changes = {"steps": 3, "batch_size": 8, "gradient_accumulation_steps": parts, "quantizer": quantizer}
         train_tokenizer(make(run, **changes), *sources)
         weights.append(load_file(run / "model" / "model.safetensors"))
-        weights[-1].pop("quantizer.usage.cluster_size")  # a moving average over batches looked up
         weights[-1] |= {"rows": torch.tensor([row["loss"] for row in rows(run, "train")])}
     for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-5, atol=1e-5, msg=name)
 
 
 @pytest.fixture
@@ -438,7 +441,7 @@ def test_half_precision_leaves_weights_and_codebook_in_float32(
     result = train_tokenizer(make(tmp_path / "run", precision="bf16", steps=2), *sources)
     assert result.model is not None
     tensors = load_file(result.model / "model.safetensors")
-    assert {tensor.dtype for name, tensor in tensors.items() if name != "quantizer.initialized"} == {torch.float32}
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
     AcceleratorState._reset_state()
     plain = train_tokenizer(make(tmp_path / "plain", steps=2), *sources)
     assert plain.metrics["mse"] == pytest.approx(result.metrics["mse"], rel=0.2)

@@ -96,8 +96,8 @@ class Sums:
         from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
         self.tokenizer = tokenizer
-        self.psnr = PeakSignalNoiseRatio(data_range=1.0).set_dtype(torch.float64).to(tokenizer.device)
-        ssim = StructuralSimilarityIndexMeasure(data_range=1.0).set_dtype(torch.float64).to(tokenizer.device)
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0).set_dtype(torch.float64)
+        ssim = StructuralSimilarityIndexMeasure(data_range=1.0).set_dtype(torch.float64)
         self.ssim = ssim if with_ssim else None
         self.digest = hashlib.sha256()
         self.counts = np.zeros((tokenizer.num_codebooks, tokenizer.codebook_size), dtype=np.int64)
@@ -115,8 +115,8 @@ class Sums:
             codebook_size=self.tokenizer.codebook_size,
             num_codebooks=self.tokenizer.num_codebooks,
         )
-        decoded = (self.tokenizer.decode(codes) + 1) / 2  # decode clamps to [-1, 1]
-        wanted = (originals + 1) / 2
+        decoded = (self.tokenizer.decode(codes).cpu() + 1) / 2  # decode clamps to [-1, 1]
+        wanted = (originals.cpu() + 1) / 2  # on the host, for MPS has no float64
         self.squared_error += float((decoded.double() - wanted.double()).square().sum())
         self.psnr.update(decoded.double(), wanted.double())
         if self.ssim is not None:

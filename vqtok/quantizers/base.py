@@ -134,6 +134,11 @@ class Quantizer(nn.Module, ABC):
         for member in self.members():
             member.set_part(index, number)
 
+    def watch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have an optimizer forget what it remembers of codes that restart, before it takes its next step."""
+        for member in self.members():
+            member.watch(optimizer)
+
     def collected(self) -> list[Tensor]:
         """Statistics of the training batch so far, to be summed over all processes in place."""
         return [tensor for member in self.members() for tensor in member.collected()]

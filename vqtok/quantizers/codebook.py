@@ -33,7 +33,7 @@ from vqtok.quantizers.distributed import SharedNoise, count_rows, pick_rows
 from vqtok.quantizers.entropy import entropy_terms
 from vqtok.quantizers.kmeans import kmeans
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
-from vqtok.quantizers.restart import BatchUsage, CodeUsage
+from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
 
 __all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "QuantizedRows", "quantize_to_nearest"]
 
@@ -127,7 +127,7 @@ class CodebookQuantizer(Quantizer):
     usage: CodeUsage | None
     """Counts the use of codes and restarts dead ones, where a method lets codes move one by one."""
 
-    training_state: tuple[str, ...] = ("batches_seen", "cluster_size", "initialized", "noise_seed")
+    training_state: tuple[str, ...] = ("batches_seen", "initialized", "noise_seed")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -143,6 +143,12 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
         self._restarted: Tensor | None = None
+
+    def count_usage(self, options: RestartOptions, *, keep_sums: bool = False) -> CodeUsage:
+        """Have the use of codes counted and dead codes restarted; called once, when the quantizer is built."""
+        self.usage = CodeUsage(self.codebook_size, options, keep_sums=keep_sums)
+        self.training_state = (*self.training_state, "cluster_size")
+        return self.usage
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.codebook, std=1 / math.sqrt(self.embedding_dim))
@@ -181,11 +187,9 @@ class CodebookQuantizer(Quantizer):
         self._restarted = batch.restarted
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have an optimizer forget what it remembers of the codes that restart, before it takes its next step.
-
-        Without this the moments of the old code would move the new one away from the latent that it was put on.
-        """
-        optimizer.register_step_pre_hook(lambda *_: self._forget_restarted(optimizer))
+        # The moments of the old code would move the new one away from the latent that it was put on.
+        if isinstance(self.codebook, nn.Parameter):
+            optimizer.register_step_pre_hook(lambda *_: self._forget_restarted(optimizer))
 
     @torch.no_grad()
     def _forget_restarted(self, optimizer: torch.optim.Optimizer) -> None:

@@ -48,7 +48,7 @@ class EMAQuantizer(CodebookQuantizer):
         super().__init__(**options)
         self.register_buffer("codebook", torch.empty(self.codebook_size, self.embedding_dim))
         self.register_buffer("code_sums", torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = CodeUsage(self.codebook_size, self.options, keep_sums=True)
+        self.usage = self.count_usage(self.options, keep_sums=True)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vqtok.quantizers.base import BatchPart
 from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, Projection, QuantizedRows
 from vqtok.quantizers.lookup import gather_codes
-from vqtok.quantizers.restart import CodeUsage, RestartOptions
+from vqtok.quantizers.restart import RestartOptions
 
 __all__ = ["GumbelOptions", "GumbelQuantizer"]
 
@@ -82,7 +82,7 @@ class GumbelQuantizer(CodebookQuantizer):
         if self.options.logits == "linear":
             self.to_logits = Projection(self.embedding_dim, self.codebook_size)
         if self.options.restart_threshold > 0:
-            self.usage = CodeUsage(self.codebook_size, self.options)
+            self.count_usage(self.options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

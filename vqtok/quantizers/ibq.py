@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from vqtok.quantizers.base import mean_squared_error
 from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, QuantizedRows
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
-from vqtok.quantizers.restart import CodeUsage, RestartOptions
+from vqtok.quantizers.restart import RestartOptions
 
 __all__ = ["IBQOptions", "IndexBackpropagationQuantizer"]
 
@@ -67,7 +67,7 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
         if self.options.restart_threshold > 0:
-            self.usage = CodeUsage(self.codebook_size, self.options)
+            self.count_usage(self.options)
         self.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
-from vqtok.quantizers.restart import CodeUsage, RestartOptions
+from vqtok.quantizers.restart import RestartOptions
 
 __all__ = ["VQOptions", "VectorQuantizer"]
 
@@ -38,7 +38,7 @@ class VectorQuantizer(CodebookQuantizer):
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
         if self.options.restart_threshold > 0:
-            self.usage = CodeUsage(self.codebook_size, self.options)
+            self.count_usage(self.options)
         self.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:

@@ -28,7 +28,7 @@ from vqtok.training.grids import CodeGrids, unigram_bits_per_code
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.prior_config import PriorTrainingConfig
-from vqtok.training.task import Report, Task
+from vqtok.training.task import Report, Task, sum_over_processes
 
 __all__ = ["PriorTask", "train_prior"]
 
@@ -143,7 +143,7 @@ class PriorTask(Task):
         """
         prior, binding, accelerator = self.saved_model().eval(), self.binding, self.accelerator
         limit = min(len(self.test_grids), self.config.eval_images or len(self.test_grids))
-        sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # nats, codes
+        sums = torch.zeros(2, dtype=torch.float64)  # nats, codes; on the host, for MPS has no float64
         for index, first in enumerate(range(0, limit, self.config.batch_size)):
             if index % accelerator.num_processes != accelerator.process_index:
                 continue
@@ -153,8 +153,8 @@ class PriorTask(Task):
                 nats = negative_log_likelihood(
                     prior, codes.view(binding.code_shape(len(codes))), classes if binding.num_classes else None
                 )
-            sums += torch.stack([nats.double().sum(), sums.new_tensor(codes.numel())])
-        nats_sum, codes_sum = accelerator.reduce(sums, reduction="sum").tolist()
+            sums += torch.stack([nats.cpu().double().sum(), sums.new_tensor(codes.numel())])
+        nats_sum, codes_sum = sum_over_processes(sums)
         loss = nats_sum / codes_sum
         bits = loss / math.log(2)
         return Report(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
 from vqtok.training.optimization import OptimizedModel
 
-__all__ = ["Report", "Task"]
+__all__ = ["Report", "Task", "sum_over_processes"]
+
+
+def sum_over_processes(sums: Tensor) -> list[float]:
+    """The sums (M,) of this process, on the host, added to those of all others."""
+    found = gather_object([sums.tolist()])
+    return [math.fsum(values) for values in zip(*found, strict=True)]
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,7 @@ from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use, too_few_in_use, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
-from vqtok.training.task import Report, Task
+from vqtok.training.task import Report, Task, sum_over_processes
 
 __all__ = ["TokenizerTask", "open_training_images", "train_tokenizer"]
 
@@ -114,6 +114,7 @@ class TokenizerTask(Task):
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self.tokenizer = OptimizedModel(model, config, accelerator)
+        model.quantizer.watch(self.tokenizer.optimizer.optimizer)
         self.models = [self.tokenizer]
         self.units_per_step = config.batch_size
         self.codes: list[Tensor] = []  # of the parts of this step
@@ -141,6 +142,7 @@ class TokenizerTask(Task):
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
+        self.tokenizer.model.quantizer.set_part(len(self.codes), self.config.gradient_accumulation_steps)
         output = self.tokenizer.prepared(pixels)
         self.tokenizer.step(output.loss)
         self.codes.append(output.codes)
@@ -167,7 +169,9 @@ class TokenizerTask(Task):
         `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
         """
         accelerator, model, images = self.accelerator, self.tokenizer.model.eval(), self.test_images
-        sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)  # squared error, x, x^2, elements
+        sums = torch.zeros(
+            4, dtype=torch.float64
+        )  # squared error, x, x^2, elements; on the host, for MPS has no float64
         counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
         limit = min(len(images), self.config.eval_images or len(images))
         for index, batch in enumerate(ordered_batches(images, batch_size=128, num_workers=self.config.num_workers)):
@@ -179,12 +183,11 @@ class TokenizerTask(Task):
             with accelerator.autocast():
                 codes = model.encode(pixels)
                 error = (model.decode(codes) - pixels) / 2
-            unit = (pixels.double() + 1) / 2
-            sums += torch.stack(
-                [error.double().square().sum(), unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())]
-            )
+            unit = (pixels.cpu().double() + 1) / 2
+            squares = error.cpu().double().square().sum()
+            sums += torch.stack([squares, unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
             add_codes(counts, codes)
-        squared, total, total_of_squares, elements = accelerator.reduce(sums, reduction="sum").tolist()
+        squared, total, total_of_squares, elements = sum_over_processes(sums)
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
