@@ -25,16 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean
 
-__all__ = [
-    "Allowed",
-    "Options",
-    "Setting",
-    "Types",
-    "all_settings",
-    "setting",
-    "settings_of",
-    "types_of",
-]
+__all__ = ["Allowed", "Options", "Setting", "Types", "all_settings", "setting", "settings_of", "types_of"]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -54,7 +45,7 @@ class _Explained(ModelMetaclass):
 
 
 class Options(BaseModel, metaclass=_Explained):
-    """A typed description of options. Values are checked strictly and never change; unknown names are refused.
+    """A typed description of options. Values are checked strictly and cannot be set anew; unknown names are refused.
 
     Raises:
         ConfigurationError: an unknown option, a value of the wrong type or out of bounds, or values that do not go
@@ -187,7 +178,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         name=name,
         type=str if section else _plain_type(field.annotation),
         allowed=_allowed(field),
-        default=section.default if section else field.get_default(call_default_factory=True),
+        default=section.default if section else None if field.is_required() else field.get_default(),
         required=field.is_required(),
         description=field.description or "",
     )
@@ -214,11 +205,11 @@ def _in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         if isinstance(item, Allowed):
             return item.text
     if origin is Annotated:
-        return _in_words(arguments[0], arguments[1:])
+        return _in_words(arguments[0], [part for item in arguments[1:] for part in getattr(item, "metadata", [item])])
     if origin is Literal:
         return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_in_words, arguments))
+        return " or ".join(_in_words(kind, () if kind is types.NoneType else metadata) for kind in arguments)
     what = f"a list, each {_in_words(arguments[0])}" if origin is list else KINDS[annotation]
     return what + _bounds_in_words(metadata)
 
