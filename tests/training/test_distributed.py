@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.two_processes import connect, run_two_processes
-from vqtok.data import open_splits, to_pixels
+from vqtok.data import ImageDataset, open_splits, to_pixels
 from vqtok.errors import TrainingError
 from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
@@ -46,6 +48,24 @@ def train(images: Path, run: Path, **options: Any) -> Any:
     return train_tokenizer(config(run), *open_splits(str(images), test_share=0.25), **options)
 
 
+def held_out_images_decoded(images: Path, run: Path) -> list[int]:
+    """Of ten held-out images, looked at four at a time and decoded when they are asked for."""
+    seen: list[int] = []
+
+    class Watched(ImageDataset):
+        def __getitems__(self, indices: Any) -> Any:
+            if len(self) == 10:
+                seen.extend(indices)
+            return super().__getitems__(indices)
+
+    tokenizer.ImageDataset = partial(Watched, memory_limit=0)
+    tokenizer.EVALUATED_AT_ONCE = 4
+    with patch.object(tokenizer.TokenizerTask, "sample_grid", return_value=None):
+        train(images, run)
+    tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = ImageDataset, 128
+    return sorted(set(seen))
+
+
 def worker(rank: int, folder: Path) -> dict[str, Any]:
     """One of the two processes."""
     results: dict[str, Any] = {}
@@ -67,6 +87,9 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
     loop.learning_rate_at = learning_rate_at
     connect(rank, folder)
     train(images, folder / "part", resume=True)
+
+    connect(rank, folder)
+    results["decoded"] = held_out_images_decoded(images, folder / "shares")
 
     connect(rank, folder)
     tokenizer.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
@@ -118,6 +141,12 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_exactly(
     assert all(torch.equal(tensor, part[key]) for key, tensor in two.items())
     whole = [{**row, "images_per_second": 0} for row in rows(folder / "two")]
     assert whole == [{**row, "images_per_second": 0} for row in rows(folder / "part")]
+
+
+def test_each_process_decodes_its_share_of_the_held_out_images(folder: Path, results: list[dict[str, Any]]) -> None:
+    assert [result["decoded"] for result in results] == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    shares, two = (rows(folder / name)[-2] for name in ("shares", "two"))
+    assert shares["mse"] == pytest.approx(two["mse"], rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(folder: Path, results: list[dict[str, Any]]) -> None:
