@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.two_processes import run_two_processes
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers import build_quantizer
 from vqtok.quantizers.bits import BitQuantizer, bits_of, codes_of, mean_of_sums
@@ -142,30 +142,18 @@ def batch() -> torch.Tensor:
     return torch.randn(8, 5, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
-def worker(rank: int, folder: Path) -> None:
-    """One of the two processes; leaves its results in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=2)
+def worker(rank: int, folder: Path) -> dict[Any, dict[str, torch.Tensor]]:
+    """One of the two processes."""
     results = {(method, split): step(method, batch().split(split)[rank]) for method in METHODS for split in SPLITS}
     if rank == 0:
         for method in METHODS:  # the other process takes no part
             results[method, "evaluation"] = make(method).eval()(batch()).metrics
-    torch.save(results, folder / f"results-{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, dict[str, torch.Tensor]]]:
-    folder = tmp_path_factory.mktemp("two")
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=240)
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
+    return run_two_processes(worker, tmp_path_factory.mktemp("two"))
 
 
 @every_method

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.quantizers.methods import METHODS, SMALL
+from tests.two_processes import run_two_processes
 from vqtok.quantizers import build_quantizer
 from vqtok.quantizers.distributed import count_rows, mean_over_processes, pick_rows
 from vqtok.quantizers.restart import BatchUsage, CodeUsage
@@ -135,10 +136,8 @@ def collectives(options: dict[str, Any]) -> int:
     return len(called)
 
 
-def worker(rank: int, folder: Path) -> None:
-    """One of the two processes; leaves its results in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=2)
+def worker(rank: int, folder: Path) -> dict[str, Any]:
+    """One of the two processes."""
 
     def half(step: int, batch: Tensor) -> Tensor:
         return batch.chunk(2)[rank]
@@ -167,26 +166,13 @@ def worker(rank: int, folder: Path) -> None:
         mean.square().sum().backward()
         alone = mean_over_processes(part, together=False)
         results["means"].append((mean.detach(), mine.grad, alone))
-    torch.save(results, folder / f"results-{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the two processes left."""
-    folder = tmp_path_factory.mktemp("two")
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hanging = [process for process in processes if process.is_alive()]
-    for process in hanging:
-        process.kill()
-    assert not hanging, "a process waits for the other"
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
+    return run_two_processes(worker, tmp_path_factory.mktemp("two"))
 
 
 def assert_alike(first: Result, second: Result) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
 
-from vqtok.data import open_splits, to_pixels
+from tests.two_processes import connect, run_two_processes
+from vqtok.data import ImageDataset, open_splits, to_pixels
 from vqtok.errors import TrainingError
 from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
@@ -46,20 +48,30 @@ def train(images: Path, run: Path, **options: Any) -> Any:
     return train_tokenizer(config(run), *open_splits(str(images), test_share=0.25), **options)
 
 
-def worker(rank: int, folder: Path) -> None:
-    """One of the two processes; leaves its results in files."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
+def held_out_images_decoded(images: Path, run: Path) -> list[int]:
+    """Of ten held-out images, looked at four at a time and decoded when they are asked for."""
+    seen: list[int] = []
+
+    class Watched(ImageDataset):
+        def __getitems__(self, indices: Any) -> Any:
+            if len(self) == 10:
+                seen.extend(indices)
+            return super().__getitems__(indices)
+
+    tokenizer.ImageDataset = partial(Watched, memory_limit=0)
+    tokenizer.EVALUATED_AT_ONCE = 4
+    with patch.object(tokenizer.TokenizerTask, "sample_grid", return_value=None):
+        train(images, run)
+    tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = ImageDataset, 128
+    return sorted(set(seen))
+
+
+def worker(rank: int, folder: Path) -> dict[str, Any]:
+    """One of the two processes."""
     results: dict[str, Any] = {}
-
-    def connect(name: str) -> None:
-        meeting = (folder / f"meet-{name}").as_uri()
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-
     images = folder / "images"
-    connect("whole")
-    train(images, folder / "two")
+    with warnings.catch_warnings(action="error"):
+        train(images, folder / "two")
 
     learning_rate_at = loop.learning_rate_at
 
@@ -68,52 +80,48 @@ def worker(rank: int, folder: Path) -> None:
             signal.raise_signal(signal.SIGTERM)
         return learning_rate_at(done, config)
 
-    connect("part")
+    connect(rank, folder)
     loop.learning_rate_at = interrupted
     stopped = train(images, folder / "part")
     results["stopped"] = (stopped.step, stopped.stopped_by, stopped.model)
     loop.learning_rate_at = learning_rate_at
-    connect("resumed")
+    connect(rank, folder)
     train(images, folder / "part", resume=True)
 
-    connect("broken")
+    connect(rank, folder)
+    results["decoded"] = held_out_images_decoded(images, folder / "shares")
+
+    connect(rank, folder)
     tokenizer.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
     try:
         train(images, folder / "broken")
     except TrainingError as error:
         results["broken"] = str(error)
-    torch.save(results, folder / f"results-{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that the two processes left."""
+    """The images, and the runs of the two processes on them."""
     folder = tmp_path_factory.mktemp("two")
     noise = np.random.default_rng(0)
     (folder / "images").mkdir()
     for number in range(40):
         image = noise.integers(0, 256, (4, 4), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
         Image.fromarray(image).save(folder / "images" / f"{number:02d}.png")
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=240)
-    assert [process.exitcode for process in processes] == [0, 0]
     return folder
 
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
+    return run_two_processes(worker, folder)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("results")
 def test_training_is_that_of_one_process(folder: Path, tmp_path: Path) -> None:
     train(folder / "images", tmp_path / "one")
     one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / "two"))
@@ -121,7 +129,7 @@ def test_training_is_that_of_one_process(folder: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, two[key], rtol=1e-4, atol=1e-5, msg=key)
     for alone, together in zip(rows(tmp_path / "one"), rows(folder / "two"), strict=True):
         assert alone.keys() == together.keys()
-        for name in alone.keys() - {"images_per_second", "note", "split"}:
+        for name in alone.keys() - {"images_per_second", "split", "note"}:
             assert alone[name] == pytest.approx(together[name], rel=1e-4), name
 
 
@@ -133,6 +141,12 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_exactly(
     assert all(torch.equal(tensor, part[key]) for key, tensor in two.items())
     whole = [{**row, "images_per_second": 0} for row in rows(folder / "two")]
     assert whole == [{**row, "images_per_second": 0} for row in rows(folder / "part")]
+
+
+def test_each_process_decodes_its_share_of_the_held_out_images(folder: Path, results: list[dict[str, Any]]) -> None:
+    assert [result["decoded"] for result in results] == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    shares, two = (rows(folder / name)[-2] for name in ("shares", "two"))
+    assert shares["mse"] == pytest.approx(two["mse"], rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(folder: Path, results: list[dict[str, Any]]) -> None:

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.two_processes import run_two_processes
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
 from vqtok.training import loop
@@ -262,29 +260,16 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str
         make_config(tmp_path, **wrong)
 
 
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-from tests.training.test_prior import BINDING, SMALL, TEST, TRAIN, make_config
-from vqtok.training.prior import train_prior
-from vqtok.training.prior_config import PriorTrainingConfig
-
-config = make_config(Path(sys.argv[1]), class_dropout=0.0)
-config = PriorTrainingConfig(**config.model_dump() | {"arch": SMALL["transformer"] | {"dropout": 0.0}})
-train_prior(config, BINDING, TRAIN, TEST)
-"""
+def train_alike(rank: int, folder: Path) -> None:
+    """Without dropout and hidden classes, which every process draws for itself."""
+    config = make_config(folder / str(torch.distributed.is_initialized()), class_dropout=0.0)
+    arch = SMALL["transformer"] | {"dropout": 0.0}
+    train_prior(PriorTrainingConfig(**config.model_dump() | {"arch": arch}), BINDING, TRAIN, TEST)
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """Half the batch each, without dropout, which every process draws for itself."""
-    (tmp_path / "run.py").write_text(TWO_PROCESSES)
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [*launch, str(tmp_path / "run.py"), str(tmp_path / str(processes))]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (rows(tmp_path / name, "test")[-1]["loss"] for name in ("1", "2"))
+    """Half the batch each."""
+    train_alike(0, tmp_path)
+    run_two_processes(train_alike, tmp_path)
+    one, two = (rows(tmp_path / name, "test")[-1]["loss"] for name in ("False", "True"))
     assert two == pytest.approx(one, rel=1e-5)

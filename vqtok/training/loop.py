@@ -12,7 +12,7 @@ from signal import Signals
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from vqtok.errors import ConfigurationError, TrainingError
@@ -176,8 +176,6 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             log_with=tracker,
             project_dir=config.out,
-            # Codebook buffers are the same on every process already, see vqtok.quantizers.codebook.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:  # one that the device lacks, or a second one in one process
         reason = " ".join(str(error).split())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vqtok.training.config import LoopConfig
 
@@ -55,6 +56,8 @@ class OptimizedModel:
             model.compile()  # in place, so that checkpoints hold the same names with and without
         self.prepared: Any
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
+        if isinstance(self.prepared, DistributedDataParallel):  # codebooks in buffers move alike on every process
+            self.prepared.broadcast_buffers = False  # an argument of this name warns from torch 2.13 on
 
     @property
     def model(self) -> Any:

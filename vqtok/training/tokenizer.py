@@ -16,7 +16,6 @@ from vqtok.data import (
     image_grid,
     native_format,
     open_splits,
-    ordered_batches,
     to_pixels,
     training_batches,
 )
@@ -30,6 +29,7 @@ from vqtok.training.task import Report, Task, sum_over_processes
 
 __all__ = ["TokenizerTask", "open_training_images", "train_tokenizer"]
 
+EVALUATED_AT_ONCE = 128  # held-out images that a process decodes and reconstructs
 SHOWN = 32  # images on an image grid of originals over reconstructions
 SHOWN_A_ROW = 16
 
@@ -174,12 +174,10 @@ class TokenizerTask(Task):
         )  # squared error, x, x^2, elements; on the host, for MPS has no float64
         counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
         limit = min(len(images), self.config.eval_images or len(images))
-        for index, batch in enumerate(ordered_batches(images, batch_size=128, num_workers=self.config.num_workers)):
-            if index * 128 >= limit:
-                break
-            if index % accelerator.num_processes != accelerator.process_index:
-                continue
-            pixels = to_pixels(batch["pixels"][: limit - index * 128].to(accelerator.device))
+        start, stride = (EVALUATED_AT_ONCE * n for n in (accelerator.process_index, accelerator.num_processes))
+        for first in range(start, limit, stride):
+            batch = images.__getitems__(range(first, min(first + EVALUATED_AT_ONCE, limit)))
+            pixels = to_pixels(batch["pixels"].to(accelerator.device))
             with accelerator.autocast():
                 codes = model.encode(pixels)
                 error = (model.decode(codes) - pixels) / 2
