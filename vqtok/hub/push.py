@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,13 +89,8 @@ def origin_of(model: Saveable, saved: ModelFolder) -> Path:
         return saved.path
     origin = Path(model.name_or_path)
     weights = [name for name in saved.files if name.endswith(WEIGHTS)]
-    return origin if all(same_bytes(origin / name, saved.path / name) for name in weights) else saved.path
-
-
-def same_bytes(first: Path, second: Path) -> bool:
-    return (
-        first.is_file() and first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes()
-    )
+    same, _, _ = filecmp.cmpfiles(origin, saved.path, weights, shallow=False)
+    return origin if len(same) == len(weights) else saved.path
 
 
 def send(
