@@ -81,5 +81,12 @@ def usage_over_training(run: Path) -> str:
     warnings = "".join(f'<p class="note">{escape(str(row["note"]))}</p>' for row in rows if "note" in row)
     if not seen:
         return warnings
-    chart = line_chart("usage", seen, x_label="step", y_label="codes in use, %", floor=0, levels={"all codes": 100})
+    chart = line_chart(
+        "share of codes in use by training step",
+        seen,
+        x_label="step",
+        y_label="codes in use, %",
+        floor=0,
+        levels={"all codes": 100},
+    )
     return f'{warnings}<div class="narrow">{chart}</div>'

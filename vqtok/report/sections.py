@@ -42,7 +42,7 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         return ""
     test = [row for row in rows if row["split"] == "test"]
     error = line_chart(
-        "error",
+        "reconstruction error by training step",
         [  # training works on pixels in [-1, 1], where squared errors are four times those in [0, 1]
             Line("training", *curve(rows, "train", "reconstruction", scale=0.25)),
             Line("held out", *curve(rows, "test", "mse")),
@@ -52,7 +52,7 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         log=True,
     )
     use = line_chart(
-        "perplexity",
+        "perplexity of the codes by training step",
         [Line("training", *curve(rows, "train", "perplexity")), Line("held out", *curve(rows, "test", "perplexity"))],
         x_label="step",
         y_label="perplexity of the codes",
@@ -77,7 +77,7 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     use = CodeUse.from_counts(counts)
     shares = np.sort(counts.sum(axis=0))[::-1] / counts.sum()
     chart = bar_chart(
-        "use",
+        "share of all positions that each code takes",
         100 * shares,
         x_label="codes, the most used first",
         y_label="share of all positions, %",
@@ -117,7 +117,7 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
     if test and "unigram_bits_per_code" in test[-1]:
         levels["frequencies alone"] = test[-1]["unigram_bits_per_code"]
     chart = line_chart(
-        "prior",
+        "bits per code by training step",
         [
             Line("training", *curve(rows, "train", "bits_per_code")),
             Line("held out", *curve(rows, "test", "bits_per_code")),
