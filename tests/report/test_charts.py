@@ -1,4 +1,4 @@
-"""Charts are images that any page can hold: whole in themselves, as wide as there is room, the same for the same numbers."""
+"""Charts are images that any page can hold: whole in themselves, and the same for the same numbers."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vqtok.hub.card import prior_card, tokenizer_card, write_card
+from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
 from vqtok.hub.fetch import fetch
 from vqtok.hub.folder import open_folder
 from vqtok.hub.push import check_can_push, push, push_model
@@ -10,7 +11,10 @@ from vqtok.hub.quiet import quiet_transformers
 
 __all__ = [
     "check_can_push",
+    "describe_prior",
+    "describe_tokenizer",
     "fetch",
+    "grid_text",
     "open_folder",
     "prior_card",
     "push",

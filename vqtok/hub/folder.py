@@ -31,12 +31,14 @@ class ModelFolder:
         kind: what it holds.
         config: its config.json.
         files: names of the settings and weights in it, and of its metrics where it has some.
+        tensors: type, such as "F32", and shape of each tensor of the weights, by name.
     """
 
     path: Path
     kind: Literal["tokenizer", "prior"]
     config: Mapping[str, Any]
     files: tuple[str, ...]
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def open_folder(folder: str | Path) -> ModelFolder:
@@ -58,9 +60,9 @@ def open_folder(folder: str | Path) -> ModelFolder:
             f"{path} holds {', '.join(refused)}: only safetensors weights are pushed, and no code; move these elsewhere"
         )
     weights = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))]
-    check_weights(path, weights)
+    tensors = read_tensors(path, weights)
     wanted = (*(name for name in SETTINGS if name in names), *weights, *([METRICS] if METRICS in names else []))
-    return ModelFolder(path=path, kind=kind, config=config, files=wanted)
+    return ModelFolder(path=path, kind=kind, config=config, files=wanted, tensors=tensors)
 
 
 def kind_of(path: Path) -> tuple[Literal["tokenizer", "prior"], Mapping[str, Any]]:
@@ -80,21 +82,24 @@ def kind_of(path: Path) -> tuple[Literal["tokenizer", "prior"], Mapping[str, Any
     )
 
 
-def check_weights(path: Path, weights: list[str]) -> None:
-    """Refuse a folder whose weights are missing or cut off; the header of each file says how long it must be."""
+def read_tensors(path: Path, weights: list[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every tensor, from the headers; weights that are missing or cut off are refused."""
     shards = [name for name in weights if name.endswith(".safetensors")]
     if not shards:
         raise CheckpointError(f"{path} holds no weights: model.safetensors is missing, save the model again")
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name in shards:
         try:
             with safe_open(path / name, framework="np") as opened:
-                opened.keys()
+                slices = {key: opened.get_slice(key) for key in opened.offset_keys()}
+                tensors |= {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path / name} is no whole safetensors file: {error}") from error
     for index in set(weights) - set(shards):
         missing = sorted(set(read_object(path / index).get("weight_map", {}).values()) - set(shards))
         if missing:
             raise CheckpointError(f"{path} lacks the weights {', '.join(missing)} that {index} names")
+    return tensors
 
 
 def read_object(path: Path) -> dict[str, Any]:
