@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.hub.conftest import RunClient
 from tests.hub_server import HubServer, StoredFile
-from vqtok.hub import push, push_model
+from vqtok.hub import prior_card, push, push_model
 from vqtok.priors import PriorBinding, build_prior
+from vqtok.report import describe
 from vqtok.tokenizer import VQTokenizer
 
 # huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
@@ -123,3 +125,36 @@ print(os.path.exists("executed"))
     assert lines[7:] == ["False"]
     read = [path for method, path, status in hub.requests[began:] if method == "GET" and status == 200]
     assert not [path for path in read if path.endswith((".bin", ".py"))]
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_prior_finds_its_tokenizer_at_the_commit_that_made_its_codes(
+    hub: HubServer,
+    run: Path,
+    tiny_tokenizer: VQTokenizer,
+    images_folder: Path,
+    tmp_path: Path,
+    run_client: RunClient,
+) -> None:
+    push(run, "org/vq-digits")
+    first = hub.commits("org/vq-digits")[0].id
+    code = """
+from vqtok_cli.main import app
+app("tokenize images --tokenizer org/vq-digits --out codes".split(), standalone_mode=False)
+settings = "--arch pixelcnn --hidden-size 4 --num-layers 1 --steps 2 --batch-size 4 --out runs/prior"
+app(["train-prior", "codes", *settings.split()], standalone_mode=False)
+"""
+    run_client(code, home="second")
+    prior = tmp_path / "runs" / "prior"
+    assert json.loads((prior / "model" / "config.json").read_text())["vqtok"]["revision"] == first
+
+    next(tiny_tokenizer.encoder.parameters()).data.mul_(0.5)
+    tiny_tokenizer.save_pretrained(run / "model")
+    push(run, "org/vq-digits")
+    sample = "from vqtok_cli.main import app; app(['sample', '--prior', 'runs/prior', '--num', '1'])"
+    assert first in run_client(sample, home="second")
+    with Image.open(tmp_path / "samples.png") as image:
+        assert image.size == (72, 72)
+    assert f"org/vq-digits at {first}" in prior_card(prior)
+    assert f'VQTokenizer.from_pretrained("org/vq-digits", revision="{first}")' in prior_card(prior)
+    assert f"org/vq-digits at {first}" in dict(describe(prior / "model").rows)["tokenizer"]

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from vqtok.hub.description import describe_prior, describe_tokenizer
+from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
@@ -132,7 +132,7 @@ def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) 
         repository=json.dumps(repository),
         shape=(1, *about.shape),
         paper=plain(about.paper),
-        tokenizer=json.dumps(binding and hub_id(binding.tokenizer) or "THE-TOKENIZER-OF-ITS-CODES"),
+        tokenizer=tokenizer_arguments(binding) if binding else "",
         has_classes=bool(binding and binding.label_names),
         fingerprint=code(binding.fingerprint[:12] if binding else ""),
         metrics=metrics_section(run_metadata),
@@ -140,6 +140,15 @@ def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) 
         recipe=recipe_section(run_metadata),
     )
     return str(card)
+
+
+def tokenizer_arguments(binding: Binding) -> str:
+    """What `VQTokenizer.from_pretrained` is given to load the tokenizer of a prior."""
+    repository = hub_id(binding.tokenizer)
+    if repository is None:
+        return '"THE-TOKENIZER-OF-ITS-CODES"'
+    revision = f", revision={json.dumps(binding.revision)}" if binding.revision else ""
+    return f"{json.dumps(repository)}{revision}"
 
 
 def card_data(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> ModelCardData:

@@ -53,6 +53,13 @@ class Binding(BaseModel):
     num_codebooks: PositiveInt = 1
     label_names: list[str] | None = None
     tokenizer: str | None = None
+    revision: str | None = None
+
+    @property
+    def tokenizer_text(self) -> str:
+        """Fingerprint, repository and commit, as far as they are known."""
+        commit = f" at {self.revision}" if self.revision else ""
+        return f"{self.fingerprint[:12]}{f' ({self.tokenizer}{commit})' if self.tokenizer else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,7 @@ def describe_prior(folder: ModelFolder) -> Description:
         ("grid", grid_text(shape)),
         ("codebook", f"{binding.codebook_size:,} codes"),
         ("classes", names_text(binding.label_names or ())),
-        ("tokenizer", f"{binding.fingerprint[:12]}{f' ({binding.tokenizer})' if binding.tokenizer else ''}"),
+        ("tokenizer", binding.tokenizer_text),
         ("dtype", dtype_text(folder)),
     )
     article = "An" if kind[:1].lower() in "aeiou" else "A"
