@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,13 @@ def test_files_that_cannot_be_read_are_named(run: Path) -> None:
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(CheckpointError, match=r"config\.yaml cannot be read as YAML"):
         tokenizer_card(run / "model")
+
+
+def test_the_newest_image_is_the_one_of_the_highest_step(run: Path) -> None:
+    shutil.copy(run / "samples" / "step-000500.png", run / "samples" / "step-999999.png")
+    Image.new("L", (8, 8), 7).save(run / "samples" / "step-1000000.png")
+    Image.new("L", (8, 8), 9).save(run / "samples" / "step-last.png")  # not of training
+    write_card(run / "model")
+    assert "at step 1000000." in (run / "model" / "README.md").read_text()
+    with Image.open(run / "model" / "reconstructions.png") as image:
+        assert image.getpixel((0, 0)) == 7

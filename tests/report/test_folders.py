@@ -125,3 +125,11 @@ def test_damaged_files_are_named(left: Left, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
         describe(tmp_path)
+
+
+def test_checkpoints_are_listed_in_the_order_of_their_steps(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    for step in ("999999", "1000000"):
+        (run / "checkpoints" / f"step-{step}").mkdir(parents=True)
+        (run / "checkpoints" / f"step-{step}" / "state.json").write_text("{}")
+    assert dict(describe(run).rows)["checkpoints"] == "step-999999, step-1000000"

@@ -176,3 +176,9 @@ def test_matplotlib_waits_until_something_is_drawn() -> None:
     code = "import sys, vqtok.report; vqtok.report.describe; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False"
+
+
+def test_an_image_beside_those_of_training_is_no_step(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    shutil.copy(run / "samples" / "step-000020.png", run / "samples" / "step-last.png")
+    assert "Reconstructions" in write_report(tmp_path / "index.html", title="t", tokenizer_run=run).read_text()

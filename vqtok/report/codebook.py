@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 
 from vqtok.errors import MismatchError
+from vqtok.hub import read_object
 from vqtok.report.charts import Line, line_chart
-from vqtok.report.files import read_json, read_metric_rows
+from vqtok.report.files import read_metric_rows
 from vqtok.report.health import HEALTH
 from vqtok.report.markup import image, number, section
 from vqtok.report.sections import curve
@@ -49,7 +50,7 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
         MismatchError: the health of another tokenizer.
         VqtokError: a drawing or `health.json` is missing or damaged.
     """
-    found = read_json(folder / HEALTH)
+    found = read_object(folder / HEALTH)
     if found.get("fingerprint") != tokenizer.fingerprint:
         raise MismatchError(
             f"{folder} holds the health of tokenizer {str(found.get('fingerprint'))[:12]}, and the page is about "

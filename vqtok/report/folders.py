@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder
-from vqtok.report.files import read_json, read_metric_rows, read_yaml
+from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, read_object, step_of
+from vqtok.report.files import read_metric_rows, read_yaml
 
 __all__ = ["Summary", "describe"]
 
@@ -61,7 +61,7 @@ def kind_of(folder: Path) -> str | None:
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
     if "config.json" in names:
-        config = read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         if config.get("model_type") == "vqtok":
             return "tokenizer"
         if isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
@@ -119,7 +119,8 @@ def run_rows(folder: Path) -> Rows:
     config = read_yaml(folder / "config.yaml")
     rows = read_metric_rows(folder)
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
-    checkpoints = sorted(path.parent.name for path in folder.glob("checkpoints/step-*/state.json"))
+    saved = {path.parent.name: step_of(path.parent) for path in folder.glob("checkpoints/step-*/state.json")}
+    checkpoints = sorted((name for name, at in saved.items() if at is not None), key=lambda name: saved[name] or 0)
     kind = "prior" if "codes" in config else "tokenizer"
     if (folder / "model" / "config.json").is_file():
         state = f"finished: {steps} steps"
@@ -151,7 +152,7 @@ def metrics_rows(path: Path) -> Rows:
     """What `vqtok evaluate` found, where it wrote it."""
     if not path.is_file():
         return [("metrics", "none: measure them with `vqtok evaluate`")]
-    metrics = read_json(path)
+    metrics = read_object(path)
     where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]

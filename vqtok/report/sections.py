@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from vqtok.evaluation import CodeUse, count_codes
+from vqtok.hub import newest_sample, read_object
 from vqtok.report.charts import Line, bar_chart, line_chart
-from vqtok.report.files import newest_image_grid, read_json, read_metric_rows
+from vqtok.report.files import read_metric_rows
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
 from vqtok.tokenizer import VQTokenizer
@@ -24,7 +25,7 @@ GRIDS_SHOWN = 12
 
 def reconstructions(run: Path) -> str:
     """The image grid that training decoded last."""
-    grid = newest_image_grid(run)
+    grid, _ = newest_sample(run)
     if grid is None:
         return ""
     return section(
@@ -136,7 +137,7 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
 
 def drawn_samples(grid: Path, prior_run: Path | None) -> str:
     """Images that were never there, each row with the name of its class where there are classes."""
-    names = read_json(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
+    names = read_object(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
     told = " Each row is one class." if names else ""
     return section(
         "Samples",
