@@ -1,19 +1,21 @@
-"""Objects that were read from JSON, checked against the types of a dataclass or a pydantic model."""
+"""JSON that others may have written: read with care, and checked against a dataclass or a pydantic model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from vqtok.errors import CheckpointError, VqtokError
 
-__all__ = ["checked"]
+__all__ = ["checked", "read_object"]
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value in an error
+DIGITS = 18  # of an integer; one of 64 bits, as tensors have them, may have 19
 
 
 def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[VqtokError] = CheckpointError) -> T:
@@ -40,3 +42,29 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
     given = repr(first["input"])
     given = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
     raise error(f"{name} is damaged: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {given}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        CheckpointError: it cannot be read, is not an object, or holds NaN, infinity or integers that no tensor holds.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_int=integer, parse_constant=no_number)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def integer(digits: str) -> int:
+    if len(digits.lstrip("-")) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from vqtok.errors import CheckpointError
-from vqtok.hub.folder import METRICS, read_object
+from vqtok.hub.folder import METRICS
+from vqtok.schema import read_object
 
 __all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "step_of"]
 

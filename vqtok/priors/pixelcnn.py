@@ -14,6 +14,8 @@ needs `kernel_size // 2 + 1` rows of each layer's input, a new position as many 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from vqtok.errors import ConfigurationError
+from vqtok.hub import check_settings
 from vqtok.priors.binding import PriorBinding
 
 __all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "pixelcnn_prior"]
@@ -46,6 +49,17 @@ class PixelCNNConfig(PreTrainedConfig):
     kernel_size: int = 5
     dropout: float = 0.0
     vqtok: dict | None = None  # type: ignore[type-arg]
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From what config.json says; only the keys above and `dtype` are read.
+
+        Raises:
+            CheckpointError: a key that could fetch or run code.
+        """
+        check_settings(config_dict, name="config.json")
+        own = {"hidden_size", "num_layers", "kernel_size", "dropout", "vqtok", "dtype", "torch_dtype"}
+        return super().from_dict({key: value for key, value in config_dict.items() if key in own}, **kwargs)
 
     def validate_architecture(self) -> None:
         """Raise ConfigurationError where the numbers make no network."""

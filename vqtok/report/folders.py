@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, read_object, step_of
+from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, step_of
 from vqtok.report.files import read_metric_rows, read_yaml
+from vqtok.schema import read_object
 
 __all__ = ["Summary", "describe"]
 

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
+from vqtok.hub import check_settings
 from vqtok.networks import network_options
 from vqtok.quantizers import quantizer_options
 
@@ -71,6 +72,18 @@ class VQTokenizerConfig(PreTrainedConfig):
         self.network = fill_options("network", self.network or {}, "conv", network_options)
         self.quantizer = fill_options("quantizer", self.quantizer or {}, "ema", quantizer_options)
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From what config.json says; keys that transformers would obey and this model has no use for are left out.
+
+        Raises:
+            CheckpointError: a key that could fetch or run code.
+        """
+        check_settings(config_dict, name="config.json")
+        left_out = {*INHERITED_KEYS, *PreTrainedConfig.__dataclass_fields__} - {"dtype", "torch_dtype", "model_type"}
+        kept = {key: value for key, value in config_dict.items() if key not in left_out}
+        return super().from_dict(kept, **kwargs)
 
     @classmethod
     def get_config_dict(
