@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from vqtok.errors import CheckpointError
+from vqtok.errors import CheckpointError, VqtokError
+from vqtok.hub import prior_card, tokenizer_card
 from vqtok.priors import PriorBinding, build_prior, load_prior
+from vqtok.report import describe
 from vqtok.tokenizer import VQTokenizer
 
 KINDS = ("tokenizer", "transformer", "pixelcnn")
@@ -95,3 +97,64 @@ def test_only_types_of_weights_are_taken_for_one(
     configure(folder, dtype=dtype)
     with pytest.raises(CheckpointError, match="dtype.*(float32|valid string)"):
         load(kind, folder)
+
+
+VALUES = [None, [], {}, 10**15, 10**30, -1, 0, "text", True, float("nan"), [None], {"a": 1}, "MISSING"]
+
+
+def put(folder: Path, path: tuple[str, ...], value: object) -> None:
+    """Set one entry of config.json, or drop it."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    section = config
+    for name in path[:-1]:
+        section = section[name]
+    if value == "MISSING":
+        del section[path[-1]]
+    else:
+        section[path[-1]] = value
+    file.write_text(json.dumps(config))
+
+
+def paths(values: dict[str, Any], before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key of an object and of the objects in it."""
+    found = []
+    for key, value in values.items():
+        found += [(*before, key), *(paths(value, (*before, key)) if isinstance(value, dict) else [])]
+    return found
+
+
+def attempt(call: Any, *arguments: object) -> None:
+    """It works, or is refused in one line."""
+    try:
+        call(*arguments)
+    except VqtokError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000, str(error)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_stands_in_a_configuration_is_loaded_or_refused_in_one_line(
+    kind: str, tmp_path: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    folder = save(kind, tiny_tokenizer, tmp_path / "model")
+    whole = (folder / "config.json").read_text()
+    for path in paths(json.loads(whole)):
+        for value in VALUES:
+            put(folder, path, value)
+            attempt(load, kind, folder)
+            attempt(describe, folder)
+            attempt(prior_card if kind != "tokenizer" else tokenizer_card, folder)
+            (folder / "config.json").write_text(whole)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"model_type": "vqtok"}', "[" * 100_000, "\ud800"])
+def test_a_configuration_that_is_no_object_is_refused_in_one_line(
+    text: str, tmp_path: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    folder = save("tokenizer", tiny_tokenizer, tmp_path / "model")
+    (folder / "config.json").write_bytes(text.encode(errors="surrogatepass"))
+    for call in (VQTokenizer.from_pretrained, load_prior, tokenizer_card, prior_card):
+        with pytest.raises(VqtokError) as caught:
+            call(folder)
+        assert "\n" not in str(caught.value)

@@ -92,6 +92,10 @@ def describe_tokenizer(folder: ModelFolder) -> Description:
     size = settings.image_size
     height, width = (size, size) if isinstance(size, int) else size
     factor, books = settings.network.downsample_factor, quantizer.num_codebooks
+    if height % factor or width % factor:
+        raise CheckpointError(
+            f"{folder.path / 'config.json'} is damaged: {height} x {width} does not divide by {factor}"
+        )
     shape = code_shape((height // factor, width // factor), books)
     bits = math.prod(shape) * math.log2(quantizer.codebook_size)
     raw = height * width * settings.num_channels * 8
