@@ -18,11 +18,11 @@ def push(
     message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
 ) -> None:
     """Send weights, settings and a card with metrics, recipe and image to the Hub, in one commit."""
-    from vqtok.hub import check_can_push, open_folder
+    from vqtok.hub import check_can_push, open_to_push
     from vqtok.hub import push as push_folder
     from vqtok_cli.output import done, resolved
 
-    model = open_folder(folder)
+    model = open_to_push(folder)
     repo_id = check_can_push(repo_id)
     resolved(
         "push",

@@ -65,7 +65,8 @@ def sample(
     tokenizer_source = tokenizer or binding.tokenizer
     if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    loaded = load_tokenizer(tokenizer_source, device=device)
+    revision = binding.revision if tokenizer_source == binding.tokenizer else None
+    loaded = load_tokenizer(tokenizer_source, device=device, revision=revision)
     binding.check_tokenizer(loaded.fingerprint)
     torch.nn.Module.to(drawn_from, loaded.device)
     labels, columns = lay_out(binding, label, num)
@@ -75,6 +76,7 @@ def sample(
         {
             "prior": source,
             "tokenizer": tokenizer_source,
+            "tokenizer_revision": loaded.revision,
             "images": f"{count} of {classes_shown(binding, labels)}",
             "temperature": temperature,
             "top_k": top_k,

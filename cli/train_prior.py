@@ -147,6 +147,7 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
         num_codebooks=spec.num_codebooks,
         label_names=names,
         tokenizer=spec.repository,
+        revision=spec.revision,
     )
     notes = [] if column or config.unconditional else ["the codes have no labels, so the prior has no classes"]
     if held:

@@ -141,3 +141,23 @@ def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="vqtok train-prior"):
         sample()
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("guidance-scale", "a number"), ("temperature", "above 0"), ("top-p", "")]
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_none_are_refused_before_anything_is_drawn(
+    folders: Path, name: str, allowed: str, value: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name.replace('-', '_')} must be .*{allowed}.*, got {value}"):
+        sample("--label", "cat", f"--{name}", value)
+    assert not Path("samples.png").exists()
+
+
+def test_a_damaged_run_beside_others_is_passed_over(folders: Path) -> None:
+    for number, text in enumerate(("{", "[1]", '{"model_type": ["llama"]}', "null", "\xff")):
+        config = Path(f"runs/damaged-{number}/model/config.json")
+        config.parent.mkdir(parents=True)
+        config.write_bytes(text.encode("latin-1"))
+    assert "runs/prior" in sample("--num", "1")

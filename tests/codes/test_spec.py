@@ -6,9 +6,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests.codes.conftest import make_spec
-from vqtok.codes import CodesSpec
-from vqtok.errors import DataError, MismatchError
+from tests.codes.conftest import WriteCodes, make_grids, make_spec
+from vqtok.codes import CodesSpec, load_codes, read_broken, read_spec
+from vqtok.errors import DataError, MismatchError, VqtokError
 from vqtok.tokenizer import VQTokenizer
 
 
@@ -72,3 +72,46 @@ def test_what_is_no_spec_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint) as error:
         CodesSpec.from_json(text, name="the folder x")
     assert "the folder x" in str(error.value)
+
+
+VALUES = [None, [], {}, 10**15, 10**30, -1, 0, "text", True, float("nan"), [None], {"a": 1}, "MISSING"]
+
+
+@pytest.mark.parametrize("place", ["codes.json", "dataset_info.json"])
+def test_whatever_describes_codes_is_read_or_refused_in_one_line(
+    place: str, write_codes: WriteCodes, tiny_tokenizer: VQTokenizer
+) -> None:
+    spec = make_spec()
+    folder = write_codes(make_grids(3, spec), spec)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    sidecar = json.loads((folder / "codes.json").read_text())
+    for key in [*sidecar, *spec.to_dict()]:
+        for value in VALUES:
+            changed = {
+                name: entry for name, entry in (sidecar | {key: value}).items() if (name, value) != (key, "MISSING")
+            }
+            told = json.dumps(changed) if place == "dataset_info.json" else ""  # which a dataset from the Hub has lost
+            (folder / "dataset_info.json").write_text(json.dumps(info | {"description": told}))
+            (folder / "codes.json").write_text(json.dumps(changed))
+            for call in (
+                load_codes,
+                read_spec,
+                read_broken,
+                lambda folder: load_codes(folder, tokenizer=tiny_tokenizer),
+            ):
+                try:
+                    call(folder)
+                except VqtokError as error:
+                    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", "[" * 100_000, "\ud800"])
+def test_a_sidecar_that_is_no_object_is_refused(text: str, write_codes: WriteCodes) -> None:
+    spec = make_spec()
+    folder = write_codes(make_grids(3, spec), spec)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"description": ""}))
+    (folder / "codes.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(DataError, match=r"codes\.json") as caught:
+        load_codes(folder)
+    assert "\n" not in str(caught.value)

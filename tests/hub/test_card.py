@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from vqtok.errors import CheckpointError
-from vqtok.hub import prior_card, tokenizer_card, write_card
+from vqtok.hub import describe_prior, describe_tokenizer, open_folder, prior_card, tokenizer_card, write_card
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 EVALUATION = {
@@ -35,15 +36,15 @@ EVALUATION = {
 def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_image(run: Path) -> None:
     text = tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")
     for line in [
-        "| images | 16x16 pixels, grey, resized by bicubic and cropped if needed |",
+        "| images | 16 x 16 pixels, grey; others are resized (bicubic) and cropped |",
         "| grid | 4 x 4, 16 codes per image |",
-        "| codebook | 16 codes, for latents of 4 dimensions |",
-        "| size of an image in codes | 64 bits |",
+        "| codebook | 16 codes of 4 dimensions |",
+        "| size | 64 bits per image, 0.25 per pixel, 1/32 of 8-bit pixels |",
         'tokenizer = VQTokenizer.from_pretrained("org/vq-digits")',
         'codes = tokenizer.tokenize(["image.png"])  # int64 (1, 4, 4)',
         "On 10,000 images of `uoft-cs/cifar10`, split `test`:",
         "| mse_over_variance | 0.0489 | mean squared error over the variance of the data |",
-        "| codes_in_use | 512 | codes that occur at least once |",
+        "| codes_in_use | 512 | codes that occur on these images |",
         "![Held-out images over their reconstructions](reconstructions.png)",
         "Held-out images over their reconstructions, at step 500.",
     ]:
@@ -121,10 +122,10 @@ def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> N
     config = VQTokenizerConfig(image_size=[16, 32], num_channels=3, network=network, quantizer=quantizer)
     VQTokenizer(config).save_pretrained(tmp_path / "wide")
     text = tokenizer_card(tmp_path / "wide")
-    assert "| images | 16x32 pixels, RGB," in text
+    assert "| images | 16 x 32 pixels, RGB;" in text
     assert "| grid | 2 x 4, 8 codes per image |" in text
-    assert "| size of an image in codes | 54 bits |" in text  # 8 log2(100) = 53.15
-    assert "| quantizer | `vq`, beta 0.25" in text
+    assert "| size | 53.151 bits per image" in text  # 8 log2(100)
+    assert "| quantizer | vq: beta 0.25" in text
 
 
 def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_path: Path) -> None:
@@ -133,8 +134,8 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
     VQTokenizer(config).save_pretrained(tmp_path / "several")
     text = tokenizer_card(tmp_path / "several")
     assert "| grid | 4 x 4 x 3, 48 codes per image |" in text
-    assert "| codebook | 3 times 25 codes, for latents of 6 dimensions |" in text
-    assert "| quantizer | `product`, " in text and "each (`fsq`, levels [5, 5])" in text
+    assert "| codebook | 3 times 25 codes of 6 dimensions |" in text
+    assert "| quantizer | product: " in text and "each (fsq: levels [5, 5])" in text
     assert "Its quantizer: Jegou et al. 2011" in text
 
 
@@ -153,6 +154,15 @@ def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Pat
         assert line in text.splitlines(), text
     assert "`abababababab`" in text
     assert ModelCard(text).data.pipeline_tag == "unconditional-image-generation"
+
+
+def test_a_card_and_inspect_state_the_same_facts(run: Path, prior_folder: Path) -> None:
+    for folder, describe in ((run / "model", describe_tokenizer), (prior_folder, describe_prior)):
+        rows = describe(open_folder(folder)).rows
+        text = prior_card(folder) if folder == prior_folder else tokenizer_card(folder)
+        assert len(rows) > 5
+        for name, value in rows:
+            assert f"| {name} | {value} |" in text.splitlines()
 
 
 def test_a_card_lies_in_the_folder_with_its_image_unless_people_wrote_one(run: Path) -> None:
@@ -175,3 +185,13 @@ def test_files_that_cannot_be_read_are_named(run: Path) -> None:
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(CheckpointError, match=r"config\.yaml cannot be read as YAML"):
         tokenizer_card(run / "model")
+
+
+def test_the_newest_image_is_the_one_of_the_highest_step(run: Path) -> None:
+    shutil.copy(run / "samples" / "step-000500.png", run / "samples" / "step-999999.png")
+    Image.new("L", (8, 8), 7).save(run / "samples" / "step-1000000.png")
+    Image.new("L", (8, 8), 9).save(run / "samples" / "step-last.png")  # not of training
+    write_card(run / "model")
+    assert "at step 1000000." in (run / "model" / "README.md").read_text()
+    with Image.open(run / "model" / "reconstructions.png") as image:
+        assert image.getpixel((0, 0)) == 7

@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from safetensors.torch import load_file, save
 
 from tests.hub.conftest import RunClient
 from tests.hub_server import HubServer, StoredFile
-from vqtok.hub import push, push_model
+from vqtok.errors import CheckpointError, HubError
+from vqtok.hub import fetch, prior_card, push, push_model
 from vqtok.priors import PriorBinding, build_prior
+from vqtok.report import describe
 from vqtok.tokenizer import VQTokenizer
 
 # huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
@@ -93,9 +97,7 @@ def test_what_may_not_be_read_is_refused_in_one_line_and_nothing_is_executed(
         "org/pickle": {"config.json": config, "pytorch_model.bin": pickled},
         "org/code": {"config.json": code.encode(), "evil.py": b"import os\nos.mkdir('executed')\nclass Evil: pass\n"},
     }.items():
-        repository = hub.store.create("hf_alice", "model", repo_id, private=False)
-        put = {name: StoredFile(hub.store.put(content), len(content), lfs=False) for name, content in files.items()}
-        repository.append("main", put, "by hand", parent=repository.branches["main"])
+        store(hub, repo_id, files)
     began = len(hub.requests)
     lines = run_client(
         ATTEMPT
@@ -117,9 +119,103 @@ print(os.path.exists("executed"))
         "`hf auth login`, or set HF_TOKEN",
         "HubError: org/open has no such revision: give a branch, a tag or a commit of it",
         "HubError: org/pickle holds no safetensors weights, and no others are read",
-        "HubError: org/code holds no safetensors weights, and no others are read",
+        "HubError: org/code/config.json sets 'auto_map', which no model of vqtok needs and which could fetch or run "
+        "code: remove it to load the rest",
     ]
     assert all(re.match(r"(HubError|ConfigurationError): ", line) for line in lines[4:7]), lines
     assert lines[7:] == ["False"]
     read = [path for method, path, status in hub.requests[began:] if method == "GET" and status == 200]
     assert not [path for path in read if path.endswith((".bin", ".py"))]
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_prior_finds_its_tokenizer_at_the_commit_that_made_its_codes(
+    hub: HubServer,
+    run: Path,
+    tiny_tokenizer: VQTokenizer,
+    images_folder: Path,
+    tmp_path: Path,
+    run_client: RunClient,
+) -> None:
+    push(run, "org/vq-digits")
+    first = hub.commits("org/vq-digits")[0].id
+    code = """
+from vqtok_cli.main import app
+app("tokenize images --tokenizer org/vq-digits --out codes".split(), standalone_mode=False)
+settings = "--arch pixelcnn --hidden-size 4 --num-layers 1 --steps 2 --batch-size 4 --out runs/prior"
+app(["train-prior", "codes", *settings.split()], standalone_mode=False)
+"""
+    run_client(code, home="second")
+    prior = tmp_path / "runs" / "prior"
+    assert json.loads((prior / "model" / "config.json").read_text())["vqtok"]["revision"] == first
+
+    next(tiny_tokenizer.encoder.parameters()).data.mul_(0.5)
+    tiny_tokenizer.save_pretrained(run / "model")
+    push(run, "org/vq-digits")
+    sample = "from vqtok_cli.main import app; app(['sample', '--prior', 'runs/prior', '--num', '1'])"
+    assert first in run_client(sample, home="second")
+    with Image.open(tmp_path / "samples.png") as image:
+        assert image.size == (72, 72)
+    assert f"org/vq-digits at {first}" in prior_card(prior)
+    assert f'VQTokenizer.from_pretrained("org/vq-digits", revision="{first}")' in prior_card(prior)
+    assert f"org/vq-digits at {first}" in dict(describe(prior / "model").rows)["tokenizer"]
+
+
+def store(hub: HubServer, repo_id: str, files: dict[str, bytes]) -> None:
+    """Put files into a new repository as its owner would, whatever they are."""
+    repository = hub.store.create("hf_alice", "model", repo_id, private=False)
+    put = {name: StoredFile(hub.store.put(content), len(content), lfs=False) for name, content in files.items()}
+    repository.append("main", put, "by hand", parent=repository.branches["main"])
+
+
+def downloads(hub: HubServer, began: int) -> list[str]:
+    """The files of repositories whose contents were sent since a request, by their paths."""
+    sent = [path for method, path, status in hub.requests[began:] if method == "GET" and status == 200]
+    return [path.split("/", 5)[5] for path in sent if "/resolve/" in path]
+
+
+@pytest.mark.usefixtures("alice")
+def test_of_a_foreign_model_one_small_file_is_fetched(hub: HubServer, tmp_path: Path) -> None:
+    foreign = json.dumps({"model_type": "bert"}).encode()
+    store(hub, "org/huge", {"config.json": foreign, "model.safetensors": bytes(10_000), "sub/x.safetensors": b"x"})
+    store(hub, "org/none", {"model.safetensors": bytes(10_000)})
+    began = len(hub.requests)
+    with pytest.raises(HubError, match="org/huge holds neither a tokenizer nor a prior: .* is of a 'bert' model"):
+        fetch("org/huge")
+    assert downloads(hub, began) == ["config.json"]
+    assert [method for method, path, _ in hub.requests[began:] if "org/huge" in path] == ["HEAD", "GET"]
+    with pytest.raises(HubError, match="org/none holds no config.json"):
+        fetch("org/none")
+    assert downloads(hub, began) == ["config.json"]
+
+
+@pytest.mark.usefixtures("alice")
+def test_of_a_model_of_ours_only_the_named_files_at_the_root_are_fetched(hub: HubServer, run: Path) -> None:
+    ours = {path.name: path.read_bytes() for path in (run / "model").iterdir()}
+    others = {"old/model.safetensors": b"x", "old/config.json": b"{}", "other.safetensors": b"x", "notes.txt": b"x"}
+    store(hub, "org/ours", ours | others | {"metrics.json": b"{}"})
+    folder = fetch("org/ours")
+    assert sorted(downloads(hub, 0)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    VQTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.usefixtures("alice")
+def test_of_weights_in_parts_those_that_the_index_names_are_fetched(hub: HubServer, run: Path) -> None:
+    ours = {path.name: path.read_bytes() for path in (run / "model").iterdir()}
+    weights = load_file(run / "model" / "model.safetensors")
+    del ours["model.safetensors"]
+    names = sorted(weights)
+    halves = {f"model-{part + 1}.safetensors": {name: weights[name] for name in names[part::2]} for part in (0, 1)}
+    index = {"metadata": {}, "weight_map": {name: file for file, half in halves.items() for name in half}}
+    parts = {name: save(half, metadata={"format": "pt"}) for name, half in halves.items()}
+    ours |= {"model.safetensors.index.json": json.dumps(index).encode()} | parts
+    store(hub, "org/parts", ours | {"model-3.safetensors": b"x"})
+    VQTokenizer.from_pretrained("org/parts")
+    assert [name for name in downloads(hub, 0) if "model-" in name] == ["model-1.safetensors", "model-2.safetensors"]
+
+    for bad in ("../model-1.safetensors", "sub/model-1.safetensors", "model.bin", "*.safetensors", ".safetensors"):
+        broken = json.dumps({"weight_map": {name: bad for name in weights}}).encode()
+        repo_id = f"org/bad-{len(hub.store.repositories)}"
+        store(hub, repo_id, ours | {"model.safetensors.index.json": broken})
+        with pytest.raises(CheckpointError, match=f"'{re.escape(bad)}' is not the name of a safetensors file"):
+            fetch(repo_id)

@@ -125,9 +125,10 @@ def test_folders_that_are_no_model_are_refused_with_what_was_found(run: Path, pr
     (model / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"holds no weights: model\.safetensors is missing"):
         push(model, "org/x")
-    index = {"weight_map": {"weight": "model.safetensors", "bias": "model-2.safetensors"}}
+    index = {"weight_map": {"weight": "model-1.safetensors", "bias": "model-2.safetensors"}}
     (prior_folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"lacks the weights model-2\.safetensors"):
+    (prior_folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks the weights model-1\.safetensors, model-2\.safetensors"):
         push(prior_folder, "org/x")
     (prior_folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="config.json is of a 'bert' model"):

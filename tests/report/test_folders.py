@@ -12,6 +12,7 @@ import pytest
 
 from tests.report.conftest import Left
 from vqtok.errors import CheckpointError, DataError
+from vqtok.priors import load_prior
 from vqtok.report import describe
 
 
@@ -20,9 +21,9 @@ def test_a_tokenizer_tells_its_sizes(left: Left) -> None:
     rows = dict(summary.rows)
     assert summary.kind == "tokenizer"
     assert rows["images"].startswith("16 x 16 pixels, grey")
-    assert rows["grid"] == "4 x 4, 16 codes an image"
-    assert rows["size"] == "64 bits an image, 0.25 a pixel: 1/32 of raw"
-    assert rows["codebook"] == "16 codes, for latents of 4 dimensions"
+    assert rows["grid"] == "4 x 4, 16 codes per image"
+    assert rows["size"] == "64 bits per image, 0.25 per pixel, 1/32 of 8-bit pixels"
+    assert rows["codebook"] == "16 codes of 4 dimensions"
     encoder = sum(math.prod(p.shape) for p in left.tokenizer.encoder.parameters())
     assert rows["encoder"] == f"{encoder:,} parameters"
     assert rows["fingerprint"] == left.tokenizer.fingerprint
@@ -42,10 +43,11 @@ def test_a_prior_tells_its_classes_and_its_tokenizer(left: Left) -> None:
     summary = describe(left.root / "prior" / "model")
     rows = dict(summary.rows)
     assert summary.kind == "prior"
-    assert rows["architecture"] == "transformer (LlamaForCausalLM)"
+    assert rows["architecture"] == "Llama transformer: hidden_size 16, num_hidden_layers 1, num_attention_heads 2"
     assert rows["classes"] == "2: cat, <dog>"
     assert rows["tokenizer"] == f"{left.tokenizer.fingerprint[:12]} (runs/digits/model)"
-    assert "hidden_size 16" in rows["sizes"] and int(rows["parameters"].replace(",", "")) > 1000
+    parameters = sum(p.numel() for p in load_prior(left.root / "prior" / "model").parameters())
+    assert rows["parameters"] == f"{parameters:,}"
 
 
 def test_codes_tell_their_use_from_the_array(left: Left) -> None:
@@ -123,3 +125,11 @@ def test_damaged_files_are_named(left: Left, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
         describe(tmp_path)
+
+
+def test_checkpoints_are_listed_in_the_order_of_their_steps(left: Left, tmp_path: Path) -> None:
+    run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
+    for step in ("999999", "1000000"):
+        (run / "checkpoints" / f"step-{step}").mkdir(parents=True)
+        (run / "checkpoints" / f"step-{step}" / "state.json").write_text("{}")
+    assert dict(describe(run).rows)["checkpoints"] == "step-999999, step-1000000"

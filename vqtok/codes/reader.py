@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.errors import DataError, MismatchError
+from vqtok.errors import CheckpointError, DataError, MismatchError
+from vqtok.schema import read_object
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -81,7 +81,10 @@ def read_broken(path: str | Path) -> list[str]:
     Raises:
         DataError: the folder has no readable `codes.json`.
     """
-    return [str(name) for name in _sidecar(Path(path)).get("broken", [])]
+    broken = _sidecar(Path(path)).get("broken", [])
+    if not isinstance(broken, list):
+        raise DataError(f"{Path(path) / SIDECAR} is damaged: broken must be a list of names, got {broken!r:.60}")
+    return [str(name) for name in broken]
 
 
 def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
@@ -154,9 +157,6 @@ def _described(description: str, *, name: str) -> list[CodesSpec]:
 
 def _sidecar(folder: Path) -> dict[str, Any]:
     try:
-        values = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        raise DataError(f"{folder} has no readable {SIDECAR}: make codes with `vqtok tokenize`") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{folder} has no readable {SIDECAR}: make codes with `vqtok tokenize`")
-    return values
+        return read_object(folder / SIDECAR)
+    except CheckpointError as error:
+        raise DataError(f"{error}: make codes with `vqtok tokenize`") from None

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+from pydantic import PositiveInt
 
 from vqtok.errors import DataError, MismatchError
+from vqtok.schema import checked
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -43,9 +45,9 @@ class CodesSpec:
         vqtok_version: the version that wrote the codes.
     """
 
-    grid: tuple[int, int]
-    codebook_size: int
-    num_codebooks: int
+    grid: tuple[PositiveInt, PositiveInt]
+    codebook_size: PositiveInt
+    num_codebooks: PositiveInt
     fingerprint: str
     repository: str | None = None
     revision: str | None = None
@@ -76,7 +78,7 @@ class CodesSpec:
         """
         try:
             return cls.from_dict(json.loads(text), name=name)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise DataError(f"{name} does not describe codes of vqtok: make codes with `vqtok tokenize`") from None
 
     @classmethod
@@ -90,12 +92,7 @@ class CodesSpec:
             raise DataError(f"{name} does not describe codes of vqtok: make codes with `vqtok tokenize`")
         if values.get("version") != VERSION:
             raise DataError(f"{name} has codes format {values.get('version')}, not {VERSION}: update vqtok")
-        known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
-        try:
-            height, width = known.pop("grid")
-            return cls(grid=(int(height), int(width)), **known)
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"the description of the codes in {name} is damaged: tokenize the images again") from None
+        return checked(cls, values, name=f"the description of the codes in {name}", error=DataError)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as what JSON knows: strings, numbers, lists, objects."""

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from vqtok.hub.card import prior_card, tokenizer_card, write_card
-from vqtok.hub.fetch import fetch
-from vqtok.hub.folder import open_folder
-from vqtok.hub.push import check_can_push, push, push_model
+from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
+from vqtok.hub.fetch import fetch, is_hub_id
+from vqtok.hub.folder import ModelFolder, open_folder
+from vqtok.hub.loading import loading
+from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
+from vqtok.hub.run_metadata import newest_sample, step_of
+from vqtok.hub.settings import DTYPES, check_settings
+from vqtok.hub.weights import check_fit
 
 __all__ = [
+    "DTYPES",
+    "ModelFolder",
     "check_can_push",
+    "check_fit",
+    "check_settings",
+    "describe_prior",
+    "describe_tokenizer",
     "fetch",
+    "grid_text",
+    "is_hub_id",
+    "loading",
+    "newest_sample",
     "open_folder",
+    "open_to_push",
     "prior_card",
     "push",
     "push_model",
     "quiet_transformers",
+    "step_of",
     "tokenizer_card",
     "write_card",
 ]

@@ -1,11 +1,12 @@
-"""The page that a model is read about on the Hub: what it is, how to use it, what was measured, how it was made.
+"""Model cards: what a model is, how to use it, what was measured, how it was trained.
 
-The text stands in `templates/`; the figures come from files beside the model, see `run_metadata.py`, and where there
-are none the card says so.
+The text is in `templates/`, the facts come from `description.py` and the figures from files beside the model, see
+`run_metadata.py`. Where there are none the card says so.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -13,23 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import torch
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
+from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
-from vqtok.quantizers import build_quantizer
 
 __all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
 
 MARK = "<!-- Written by vqtok. To keep a text of your own, change it and delete this line. -->"
 IMAGES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
-CHANNELS = {1: "grey", 3: "RGB"}
-ARCHITECTURES = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
+CAPTIONS = {
+    "tokenizer": ("Reconstructions", "Held-out images over their reconstructions"),
+    "prior": ("Samples", "Sampled from the prior"),
+}
+TASKS = {"tokenizer": "image-feature-extraction", "prior": "unconditional-image-generation"}  # names of the Hub
 
 # The numbers a card shows, in this order, under the names they have on disk.
 MEANINGS = {
@@ -37,12 +40,12 @@ MEANINGS = {
     "mse_over_variance": "mean squared error over the variance of the data",
     "psnr": "peak signal-to-noise ratio, dB",
     "ssim": "structural similarity, 1 at best",
-    "perplexity": "codes in even use that would be as hard to guess",
-    "usage": "share of codes in use",
-    "codes_in_use": "codes that occur at least once",
+    "perplexity": "exponential of the entropy of the codes: so many codes in even use",
+    "usage": "share of the codes that occur on these images",
+    "codes_in_use": "codes that occur on these images",
     "loss": "nats per code",
     "bits_per_code": "bits per code",
-    "unigram_bits_per_code": "bits per code for a guess that looks at no other code",
+    "unigram_bits_per_code": "bits per code of a model that knows only how frequent each code is",
 }
 
 
@@ -74,7 +77,7 @@ def tokenizer_card(
     """
     model = open_folder(folder)
     run_metadata = find_run_metadata(model.path, IMAGES["tokenizer"], run=run, metrics=metrics)
-    return tokenizer_text(model, run_metadata, repo_id or str(model.path))
+    return build_card(model, run_metadata, repo_id or str(model.path))
 
 
 def prior_card(
@@ -87,7 +90,7 @@ def prior_card(
     """The card of a prior folder; arguments and errors are those of `tokenizer_card`."""
     model = open_folder(folder)
     run_metadata = find_run_metadata(model.path, IMAGES["prior"], run=run, metrics=metrics)
-    return prior_text(model, run_metadata, repo_id or str(model.path))
+    return build_card(model, run_metadata, repo_id or str(model.path))
 
 
 def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
@@ -101,8 +104,7 @@ def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
     written = origin / CARD
     if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
         return Card(text, images)
-    build = tokenizer_text if folder.kind == "tokenizer" else prior_text
-    return Card(build(folder, run_metadata, repo_id), images)
+    return Card(build_card(folder, run_metadata, repo_id), images)
 
 
 def write_card(folder: str | Path) -> None:
@@ -116,84 +118,42 @@ def write_card(folder: str | Path) -> None:
         os.replace(partial, model.path / name)
 
 
-def tokenizer_text(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
-    """Fill in the template of a tokenizer."""
-    network = folder.config["network"]
-    with torch.device("meta"):  # its sizes, at no cost
-        quantizer = build_quantizer(folder.config["quantizer"])
-    height, width = folder.config["image_size"]
-    factor, size, books = network["downsample_factor"], quantizer.codebook_size, quantizer.num_codebooks
-    codebooks = f"{books} times {size} codes" if books > 1 else f"{size} codes"
-    grid = [height // factor, width // factor, *([books] if books > 1 else [])]
-    colours = CHANNELS.get(folder.config["num_channels"], f"{folder.config['num_channels']} channels")
-    facts = {
-        "images": f"{height}x{width} pixels, {colours}, resized by {folder.config['resample']} and cropped if needed",
-        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per image",
-        "codebook": f"{codebooks}, for latents of {quantizer.code_dim} dimensions",
-        "quantizer": options(folder.config["quantizer"], without=("codebook_size", "code_dim")),
-        "network": options(network),
-        "size of an image in codes": f"{math.ceil(math.prod(grid) * math.log2(size))} bits",
-    }
-    summary = (
-        f"An image tokenizer: it turns an image of {height}x{width} pixels into a grid of "
-        f"{' x '.join(map(str, grid))} whole numbers below {size}, and such a grid back into an image."
-    )
-    return fill(
-        "tokenizer.md",
-        metadata(folder, run_metadata, repository, "image-feature-extraction"),
-        name=short_name(repository),
-        summary=summary,
-        facts=rows(facts),
-        repository=repository,
-        shape=f"({', '.join(map(str, [1, *grid]))})",
+def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
+    """Fill in the template of this kind of model."""
+    about = describe_tokenizer(folder) if folder.kind == "tokenizer" else describe_prior(folder)
+    binding = about.binding
+    card = ModelCard.from_template(
+        card_data(folder, run_metadata, repository),
+        template_str=files("vqtok.hub").joinpath("templates", f"{folder.kind}.md").read_text(encoding="utf-8"),
+        mark=MARK,
+        name=plain(short_name(repository)),
+        summary=plain(about.summary),
+        facts=table(("", ""), about.rows),
+        repository=json.dumps(repository),
+        shape=(1, *about.shape),
+        paper=plain(about.paper),
+        tokenizer=tokenizer_arguments(binding) if binding else "",
+        has_classes=bool(binding and binding.label_names),
+        fingerprint=code(binding.fingerprint[:12] if binding else ""),
         metrics=metrics_section(run_metadata),
-        image=image_section(
-            run_metadata, "Reconstructions", IMAGES["tokenizer"], "Held-out images over their reconstructions"
-        ),
-        recipe=recipe_section(run_metadata),
-        paper=quantizer.paper,
-    )
-
-
-def prior_text(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
-    """Fill in the template of a prior."""
-    binding = folder.config["vqtok"]
-    books, names = binding.get("num_codebooks", 1), binding.get("label_names") or []
-    grid = [*binding["grid"], *([books] if books > 1 else [])]
-    kind = ARCHITECTURES.get(folder.config["model_type"], str(folder.config["model_type"]))
-    facts = {
-        "architecture": kind,
-        "grid": f"{' x '.join(map(str, grid))}, {math.prod(grid)} codes per image",
-        "codes": f"{binding['codebook_size']} per codebook",
-        "classes": f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "none",
-    }
-    summary = (
-        f"A {kind} over grids of {' x '.join(map(str, grid))} codes: it draws new grids"
-        f"{' of a class' if names else ''}, and the tokenizer that made the codes decodes them."
-    )
-    return fill(
-        "prior.md",
-        metadata(folder, run_metadata, repository, "unconditional-image-generation"),
-        name=short_name(repository),
-        summary=summary,
-        facts=rows(facts),
-        repository=repository,
-        tokenizer=hub_id(binding.get("tokenizer")) or "THE-TOKENIZER-OF-ITS-CODES",
-        labels=", labels=[0]" if names else "",
-        fingerprint=binding["fingerprint"][:12],
-        metrics=metrics_section(run_metadata),
-        image=image_section(run_metadata, "Samples", IMAGES["prior"], "Drawn from the prior"),
+        image=image_section(run_metadata, folder.kind),
         recipe=recipe_section(run_metadata),
     )
+    return str(card)
 
 
-def fill(template: str, data: ModelCardData, **values: str) -> str:
-    text = files("vqtok.hub").joinpath("templates", template).read_text(encoding="utf-8")
-    return f"---\n{data.to_yaml()}\n---\n{Template(text).substitute(mark=MARK, **values)}"
+def tokenizer_arguments(binding: Binding) -> str:
+    """What `VQTokenizer.from_pretrained` is given to load the tokenizer of a prior."""
+    repository = hub_id(binding.tokenizer)
+    if repository is None:
+        return '"THE-TOKENIZER-OF-ITS-CODES"'
+    revision = f", revision={json.dumps(binding.revision)}" if binding.revision else ""
+    return f"{json.dumps(repository)}{revision}"
 
 
-def metadata(folder: ModelFolder, run_metadata: RunMetadata, repository: str, task: str) -> ModelCardData:
+def card_data(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> ModelCardData:
     """What the Hub searches and sorts by. A licence is for the owner to choose: none is claimed."""
+    task = TASKS[folder.kind]
     measured = run_metadata.metrics or {}
     name, split = measured.get("dataset"), measured.get("split")
     measured_on = hub_id(measured.get("dataset_resolved", name))
@@ -201,8 +161,8 @@ def metadata(folder: ModelFolder, run_metadata: RunMetadata, repository: str, ta
         EvalResult(
             task_type=task,
             dataset_type=measured_on or "custom",
-            dataset_name=Path(str(name)).name,
-            dataset_split=str(split),
+            dataset_name=one_line(Path(str(name)).name),
+            dataset_split=one_line(split),
             dataset_revision=measured.get("dataset_revision") if measured_on else None,
             metric_type=key,
             metric_value=value,
@@ -216,7 +176,7 @@ def metadata(folder: ModelFolder, run_metadata: RunMetadata, repository: str, ta
         pipeline_tag=task,
         tags=["vqtok", "vq-vae", "image-tokenizer" if folder.kind == "tokenizer" else "image-generation"],
         datasets=[trained_on] if trained_on else None,
-        model_name=short_name(repository),
+        model_name=one_line(short_name(repository)),
         eval_results=results or None,
     )
 
@@ -225,62 +185,56 @@ def metrics_section(run_metadata: RunMetadata) -> str:
     """A table of what was measured, and on what."""
     if run_metadata.metrics:
         measured = run_metadata.metrics
-        notes = "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in measured.get("notes", []))
-        return f"{images_of(measured)}:\n\n{metric_rows(measured)}{notes}"
+        notes = [plain(note) for note in measured.get("notes") or () if isinstance(note, str)]
+        told = "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in notes)
+        return f"{images_of(measured)}:\n\n{metric_table(measured)}{told}"
     if run_metadata.held_out:
         recipe, step = run_metadata.recipe or {}, run_metadata.held_out["step"]
-        data = f"what was held out of `{recipe.get('dataset') or recipe.get('codes')}`" if recipe else "held-out data"
-        return f"Measured while training, at step {step}, on {data}:\n\n{metric_rows(run_metadata.held_out)}"
+        data = (
+            f"what was held out of {code(recipe.get('dataset') or recipe.get('codes'))}" if recipe else "held-out data"
+        )
+        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{metric_table(run_metadata.held_out)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 
 def images_of(measured: Mapping[str, Any]) -> str:
     """How many images of which split of what an evaluation looked at."""
     name = measured.get("dataset_resolved", measured.get("dataset"))
-    split = f"`{hub_id(name) or Path(str(name)).name}`, split `{measured.get('split')}`"
+    split = f"{code(hub_id(name) or Path(str(name)).name)}, split {code(measured.get('split'))}"
     count, whole = measured.get("num_images"), measured.get("num_images_in_split")
-    if count is None:
+    if not isinstance(count, int):
         return f"On {split}"
-    if whole in (None, count):
+    if not isinstance(whole, int) or whole == count:
         return f"On {count:,} images of {split}"
     return f"On the first {count:,} of {whole:,} images of {split}"
 
 
-def metric_rows(values: Mapping[str, Any]) -> str:
-    lines = [f"| {name} | {value:.5g} | {MEANINGS[name]} |" for name, value in shown(values).items()]
-    return "\n".join(["| metric | value | meaning |", "|---|---|---|", *lines])
+def metric_table(values: Mapping[str, Any]) -> str:
+    rows = [(name, f"{value:.5g}", MEANINGS[name]) for name, value in shown(values).items()]
+    return table(("metric", "value", "meaning"), rows)
 
 
 def shown(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: values[name] for name in MEANINGS if isinstance(values.get(name), int | float)}
+    return {name: values[name] for name in MEANINGS if is_number(values.get(name))}
 
 
-def image_section(run_metadata: RunMetadata, title: str, name: str, caption: str) -> str:
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def image_section(run_metadata: RunMetadata, kind: str) -> str:
     if run_metadata.image is None:
         return ""
+    title, caption = CAPTIONS[kind]
     when = "" if run_metadata.step is None else f", at step {run_metadata.step}"
-    return f"\n## {title}\n\n{caption}{when}.\n\n![{caption}]({name})\n"
+    return f"\n## {title}\n\n{caption}{when}.\n\n![{caption}]({IMAGES[kind]})\n"
 
 
 def recipe_section(run_metadata: RunMetadata) -> str:
     if run_metadata.recipe is None:
         return "No record of the training run is stored with these weights."
     recipe = yaml.safe_dump(dict(run_metadata.recipe), sort_keys=False).rstrip()
-    return f"<details>\n<summary>config.yaml of the run</summary>\n\n```yaml\n{recipe}\n```\n\n</details>"
-
-
-def rows(facts: Mapping[str, str]) -> str:
-    return "\n".join(f"| {name} | {value.replace('|', '&#124;')} |" for name, value in facts.items())
-
-
-def options(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """`ema`, beta 0.25, ...; a section in it in parentheses."""
-    given = [
-        f"{name} ({options(value)})" if isinstance(value, Mapping) else f"{name} {value}"
-        for name, value in section.items()
-        if name not in ("type", *without)
-    ]
-    return ", ".join([f"`{section['type']}`", *given])
+    return f"<details>\n<summary>config.yaml of the run</summary>\n\n{fenced(recipe, 'yaml')}\n\n</details>"
 
 
 def short_name(repository: str) -> str:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
-from vqtok.errors import HubError
+from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.errors import hub_errors
-from vqtok.hub.folder import SETTINGS
+from vqtok.hub.folder import SETTINGS, Kind, kind_of
+from vqtok.hub.settings import CONFIG, read_settings
+from vqtok.hub.weights import INDEX, WEIGHTS, shards
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "is_hub_id"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be one of a repository on the Hub, owner/name or, of a few old ones, name."""
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) is not None
 
 
 def fetch(
     repo_id: str,
     *,
+    kind: Kind | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -23,28 +34,34 @@ def fetch(
 ) -> Path:
     """The folder in the cache that holds a repository's settings and safetensors; without network, as last fetched.
 
-    transformers alone would ask a conversion service on the Hub about a repository without safetensors, and take what
-    that makes of its pickles. Here such a repository is refused, and its other files never reach this machine.
+    config.json comes first, and the rest only where it is of a model of vqtok: of any other repository nothing but this
+    file is read. The rest are named files at the root of the repository. transformers alone would take weights of any
+    kind, and ask a conversion service on the Hub about a repository without safetensors.
 
     Args:
         repo_id: "owner/name".
+        kind: what it must hold; either where not given.
         revision: branch, tag or commit, by default "main". The commit is the name of the folder that comes back.
         token, cache_dir, local_files_only: as in transformers' `from_pretrained`.
 
     Raises:
-        HubError: no such repository or revision, no permission, no network and nothing cached, or no safetensors in it.
+        HubError: no such repository or revision, no permission, no network and nothing cached, or no model of vqtok.
+        CheckpointError: settings that could fetch or run code, or an index that names files elsewhere.
     """
+    where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    where["endpoint"] = constants.ENDPOINT
     with hub_errors(repo_id, token if isinstance(token, str) else None):
-        snapshot = snapshot_download(
-            repo_id,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            endpoint=constants.ENDPOINT,
-            allow_patterns=[*SETTINGS, "*.safetensors", "*.safetensors.index.json"],
-        )
-    folder = Path(snapshot)
-    if not any(folder.glob("*.safetensors")):
+        try:
+            folder = Path(hf_hub_download(repo_id, CONFIG, revision=revision, **where)).parent
+        except RemoteEntryNotFoundError:
+            raise HubError(f"{repo_id} holds no config.json, so neither a tokenizer nor a prior of vqtok") from None
+        try:
+            kind_of(read_settings(folder), name=repo_id, wanted=kind)
+        except CheckpointError as error:
+            raise HubError(str(error).replace(str(folder), repo_id)) from None
+        snapshot_download(repo_id, revision=folder.name, allow_patterns=[*SETTINGS, WEIGHTS, INDEX], **where)
+        if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+            snapshot_download(repo_id, revision=folder.name, allow_patterns=list(shards(folder / INDEX)), **where)
+    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         raise HubError(f"{repo_id} holds no safetensors weights, and no others are read")
     return folder

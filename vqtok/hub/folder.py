@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from safetensors import SafetensorError, safe_open
+from typing import Any, Literal, TypeAlias
 
 from vqtok.errors import CheckpointError
+from vqtok.hub.settings import CONFIG, read_settings
+from vqtok.hub.weights import Tensors, read_tensors, weight_files
 
-__all__ = ["CARD", "METRICS", "SETTINGS", "ModelFolder", "open_folder", "read_object"]
+__all__ = ["CARD", "METRICS", "SETTINGS", "Kind", "ModelFolder", "kind_of", "open_folder"]
 
 CARD = "README.md"
 METRICS = "metrics.json"
-SETTINGS = ("config.json", "preprocessor_config.json", "generation_config.json")
+SETTINGS = (CONFIG, "preprocessor_config.json", "generation_config.json")
 
-# Weights that can run code while they are read, and code itself; nothing of the kind leaves this machine.
-REFUSED = (".bin", ".ckpt", ".h5", ".msgpack", ".npy", ".npz", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".py")
+Kind: TypeAlias = Literal["tokenizer", "prior"]
+PRIORS = ("llama", "vqtok-pixelcnn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,82 +30,68 @@ class ModelFolder:
         kind: what it holds.
         config: its config.json.
         files: names of the settings and weights in it, and of its metrics where it has some.
+        tensors: type and shape of each tensor of the weights.
     """
 
     path: Path
-    kind: Literal["tokenizer", "prior"]
+    kind: Kind
     config: Mapping[str, Any]
     files: tuple[str, ...]
+    tensors: Tensors
 
 
-def open_folder(folder: str | Path) -> ModelFolder:
-    """Look into a folder, or into the `model/` of a run folder, and check that what is there can be loaded again.
+def open_folder(folder: str | Path, *, kind: Kind | None = None) -> ModelFolder:
+    """Look into a folder, or into the `model/` of a run folder, and check that what is there can be loaded.
+
+    Args:
+        folder: the folder.
+        kind: what it must hold; either where not given.
 
     Raises:
-        CheckpointError: no such folder, neither tokenizer nor prior, missing or damaged weights, or weights and code of
-            a kind that is never read from the Hub.
+        CheckpointError: no such folder, neither tokenizer nor prior, or missing or damaged settings or weights.
     """
+    called = f"no {kind}" if kind else "neither a tokenizer nor a prior"
     path = Path(folder)
-    if (path / "model" / "config.json").is_file():
+    if (path / "model" / CONFIG).is_file():
         path = path / "model"
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder: give the model/ folder of a run, such as runs/cifar10/model")
-    kind, config = kind_of(path)
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-    if refused := [name for name in names if name.endswith(REFUSED)]:
-        raise CheckpointError(
-            f"{path} holds {', '.join(refused)}: only safetensors weights are pushed, and no code; move these elsewhere"
-        )
-    weights = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))]
-    check_weights(path, weights)
-    wanted = (*(name for name in SETTINGS if name in names), *weights, *([METRICS] if METRICS in names else []))
-    return ModelFolder(path=path, kind=kind, config=config, files=wanted)
-
-
-def kind_of(path: Path) -> tuple[Literal["tokenizer", "prior"], Mapping[str, Any]]:
-    """What config.json says a folder holds."""
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG).is_file():
         found = sorted(entry.name for entry in path.iterdir())
         listed = f"it holds {', '.join(found[:6])}{' and more' if len(found) > 6 else ''}" if found else "it is empty"
-        raise CheckpointError(f"{path} is neither a tokenizer nor a prior folder: no config.json, {listed}")
-    config = read_object(path / "config.json")
-    if config.get("model_type") == "vqtok":
-        return "tokenizer", config
-    if isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
-        return "prior", config
-    raise CheckpointError(
-        f"{path} is neither a tokenizer nor a prior folder: its config.json is of a {config.get('model_type')!r} model "
-        "that no vqtok tokenizer belongs to"
+        raise CheckpointError(f"{path} holds {called}: its config.json is missing, {listed}")
+    config = read_settings(path)
+    kind = kind_of(config, name=str(path), wanted=kind)
+    weights = weight_files(path)
+    files = [*SETTINGS, *weights, METRICS]
+    return ModelFolder(
+        path=path,
+        kind=kind,
+        config=config,
+        files=tuple(name for name in files if (path / name).is_file()),
+        tensors=read_tensors(path, weights),
     )
 
 
-def check_weights(path: Path, weights: list[str]) -> None:
-    """Refuse a folder whose weights are missing or cut off; the header of each file says how long it must be."""
-    shards = [name for name in weights if name.endswith(".safetensors")]
-    if not shards:
-        raise CheckpointError(f"{path} holds no weights: model.safetensors is missing, save the model again")
-    for name in shards:
-        try:
-            with safe_open(path / name, framework="np") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path / name} is no whole safetensors file: {error}") from error
-    for index in set(weights) - set(shards):
-        missing = sorted(set(read_object(path / index).get("weight_map", {}).values()) - set(shards))
-        if missing:
-            raise CheckpointError(f"{path} lacks the weights {', '.join(missing)} that {index} names")
+def kind_of(config: Mapping[str, Any], *, name: str, wanted: Kind | None = None) -> Kind:
+    """What a config.json is of.
 
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    Args:
+        config: the object in it.
+        name: what the error calls the place it was found.
+        wanted: what it must be of; either where not given.
 
     Raises:
-        CheckpointError: it cannot be read, or is not an object.
+        CheckpointError: it is of something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
-    return value
+    model_type = config.get("model_type")
+    found: Kind | None = None
+    if model_type == "vqtok":
+        found = "tokenizer"
+    elif model_type in PRIORS and isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
+        found = "prior"
+    if found is None or wanted not in (None, found):
+        called = f"no {wanted}" if wanted else "neither a tokenizer nor a prior"
+        what = f"a vqtok {found}" if found else f"a {model_type!r} model"
+        raise CheckpointError(f"{name} holds {called}: its config.json is of {what}")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,15 +10,17 @@ from typing import Any, Protocol
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not listed
 
-from vqtok.errors import HubError
+from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.card import MARK, Card, card_of
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import CARD, METRICS, ModelFolder, open_folder
 
-__all__ = ["check_can_push", "push", "push_model"]
+__all__ = ["check_can_push", "open_to_push", "push", "push_model"]
 
 # Files of an earlier push that would say something false beside other weights. What others put there stays.
 OWN_FILES = (METRICS, "generation_config.json", "preprocessor_config.json", "reconstructions.png", "samples.png")
+# Weights that can run code while they are read, and code itself; nothing of the kind leaves this machine.
+REFUSED = (".bin", ".ckpt", ".h5", ".msgpack", ".npy", ".npz", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".py")
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -55,10 +58,10 @@ def push(
         Address of the repository, or of the branch in it.
 
     Raises:
-        CheckpointError: the folder is not whole, or holds anything but safetensors weights; see `open_folder`.
+        CheckpointError: the folder is not whole, or holds anything but safetensors weights; see `open_to_push`.
         HubError: no token, no permission, no network, or no such name.
     """
-    model = open_folder(folder)
+    model = open_to_push(folder)
     return send(model, model.path, repo_id, private, token, revision, commit_message)
 
 
@@ -82,19 +85,30 @@ def push_model(
         return send(folder, origin_of(model, folder), repo_id, private, token, revision, commit_message)
 
 
+def open_to_push(folder: str | Path) -> ModelFolder:
+    """`open_folder` for a folder whose files are to be published.
+
+    Raises:
+        CheckpointError: also for weights and code of a kind that is never read from the Hub.
+    """
+    model = open_folder(folder)
+    names = sorted(entry.name for entry in model.path.iterdir() if entry.is_file())
+    if refused := [name for name in names if name.endswith(REFUSED)]:
+        raise CheckpointError(
+            f"{model.path} holds {', '.join(refused)}: only safetensors weights are pushed, and no code; move these "
+            "elsewhere"
+        )
+    return model
+
+
 def origin_of(model: Saveable, saved: ModelFolder) -> Path:
     """The folder that a model was loaded from where its weights are still the same, or else the one just saved."""
     if not model.name_or_path:
         return saved.path
     origin = Path(model.name_or_path)
     weights = [name for name in saved.files if name.endswith(WEIGHTS)]
-    return origin if all(same_bytes(origin / name, saved.path / name) for name in weights) else saved.path
-
-
-def same_bytes(first: Path, second: Path) -> bool:
-    return (
-        first.is_file() and first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes()
-    )
+    same, _, _ = filecmp.cmpfiles(origin, saved.path, weights, shallow=False)
+    return origin if len(same) == len(weights) else saved.path
 
 
 def send(

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from vqtok.errors import CheckpointError
-from vqtok.hub.folder import METRICS, read_object
+from vqtok.hub.folder import METRICS
+from vqtok.schema import read_object
 
-__all__ = ["RunMetadata", "find_run_metadata"]
+__all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "step_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,15 @@ def find_run_metadata(
 
 
 def newest_sample(run: Path) -> tuple[Path | None, int | None]:
-    """The image that training drew last, samples/step-000500.png, and its step."""
-    drawn = sorted((run / "samples").glob("step-*.png"))
-    return (drawn[-1], int(drawn[-1].stem.removeprefix("step-"))) if drawn else (None, None)
+    """The image that training wrote last, samples/step-000500.png, and its step."""
+    steps = {step: path for path in (run / "samples").glob("step-*.png") if (step := step_of(path)) is not None}
+    return (steps[max(steps)], max(steps)) if steps else (None, None)
+
+
+def step_of(path: Path) -> int | None:
+    """500 of step-000500 and step-000500.png; None of other names."""
+    number = path.stem.removeprefix("step-")
+    return int(number) if number.isdecimal() else None
 
 
 def last_held_out(run: Path) -> Mapping[str, Any] | None:

@@ -7,13 +7,15 @@ A prior is nothing without the tokenizer whose codes it was trained on, so this 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, PositiveInt
 from torch import Tensor
 
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
+from vqtok.schema import checked
 
 __all__ = ["PriorBinding"]
 
@@ -28,15 +30,19 @@ class PriorBinding:
         codebook_size: codes per codebook, K.
         num_codebooks: codes per position, Q.
         label_names: names of the classes in the order of their numbers; None for a prior without classes.
-        tokenizer: where that tokenizer was found, a folder or a Hub repository; only shown to people.
+        tokenizer: where that tokenizer was found, a folder or a Hub repository.
+        revision: the commit of that repository; None for a folder.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     fingerprint: str
-    grid: tuple[int, int]
-    codebook_size: int
-    num_codebooks: int = 1
+    grid: tuple[PositiveInt, PositiveInt]
+    codebook_size: PositiveInt
+    num_codebooks: PositiveInt = 1
     label_names: tuple[str, ...] | None = None
     tokenizer: str | None = None
+    revision: str | None = None
 
     @classmethod
     def from_config(cls, config: Any) -> PriorBinding:
@@ -51,21 +57,17 @@ class PriorBinding:
                 f"the configuration of type {config.model_type!r} has no entry 'vqtok': it is not a prior of this "
                 "package, or it was saved by another one"
             )
-        allowed = {field.name for field in fields(cls)}
-        missing = {"fingerprint", "grid", "codebook_size"} - set(found)
-        if missing or set(found) - allowed:
-            raise CheckpointError(
-                f"the entry 'vqtok' of the configuration must have the keys {sorted(allowed)}, got {sorted(found)}"
-            )
-        values = dict(found)
-        names = values.pop("label_names", None)
-        height, width = values.pop("grid")
-        return cls(grid=(height, width), label_names=None if names is None else tuple(names), **values)
+        return checked(cls, found, name="the entry 'vqtok' of the prior's config.json")
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_config` reads, made of JSON types only."""
         names = None if self.label_names is None else list(self.label_names)
         return asdict(self) | {"grid": list(self.grid), "label_names": names}
+
+    @property
+    def source(self) -> str:
+        """The tokenizer as people are told about it: where it was found, and at which commit."""
+        return f"{self.tokenizer}{f' at {self.revision}' if self.revision else ''}"
 
     @property
     def codes_per_image(self) -> int:
@@ -145,7 +147,7 @@ class PriorBinding:
             MismatchError: naming both fingerprints.
         """
         if fingerprint != self.fingerprint:
-            trained_with = f" ({self.tokenizer})" if self.tokenizer else ""
+            trained_with = f" ({self.source})" if self.tokenizer else ""
             raise MismatchError(
                 f"the prior models codes of tokenizer {self.fingerprint[:12]}{trained_with}, not of the given one, "
                 f"{fingerprint[:12]}: sample with the tokenizer that made the prior's codes"

@@ -4,23 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from safetensors import SafetensorError
-from transformers import LlamaForCausalLM, PreTrainedConfig
+import torch
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from vqtok.errors import CheckpointError, HubError, VqtokError
-from vqtok.hub import fetch, push_model, quiet_transformers
+from vqtok.errors import CheckpointError
+from vqtok.hub import DTYPES, ModelFolder, check_fit, fetch, is_hub_id, loading, open_folder, push_model
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
+from vqtok.schema import checked
 
 __all__ = ["load_prior"]
 
-ARCHITECTURES: dict[str, type[PixelCNN] | type[LlamaForCausalLM]] = {
-    PixelCNNConfig.model_type: PixelCNN,
-    "llama": LlamaForCausalLM,
-}
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class RotaryParameters(BaseModel):
+    """Positions of a Llama; only the plain kind."""
+
+    rope_theta: PositiveFloat = 10_000.0
+    rope_type: Literal["default"] = "default"
+
+
+class LlamaSettings(BaseModel):
+    """What is read of a Llama's config.json, which is what decides the network; any other key has no effect."""
+
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    max_position_embeddings: PositiveInt
+    hidden_act: Literal["silu"] = "silu"
+    rms_norm_eps: PositiveFloat = 1e-6
+    rope_parameters: RotaryParameters = RotaryParameters()
+    attention_bias: bool = False
+    attention_dropout: Share = 0.0
+    mlp_bias: bool = False
+    tie_word_embeddings: Literal[False] = False
+    dtype: DTYPES | None = None
 
 
 def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior:
@@ -31,56 +58,41 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         revision: branch, tag or commit of the repository.
 
     Raises:
-        CheckpointError: nothing is there, it is no prior, or weights are missing, misshapen or unreadable.
+        CheckpointError: nothing is there, it is no prior, its settings make no sense or could fetch or run code, or
+            weights are missing, misshapen or unreadable.
+        HubError: a repository or revision that cannot be read, or one of another model.
     """
-    source = _source(path_or_hub_id)
-    try:
-        folder = Path(source) if Path(source).is_dir() else fetch(source, revision=revision)
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-    except (OSError, ValueError, HubError) as error:
-        raise CheckpointError(
-            f"{source} is neither a prior folder nor a Hub repository that can be read: {_first_line(error)}"
-        ) from error
-    model_type = values.get("model_type")
-    if model_type not in ARCHITECTURES or "vqtok" not in values:
-        raise CheckpointError(
-            f"{source} holds a model of type {model_type!r} that is no prior of this package: "
-            "`vqtok train-prior` makes one"
-        )
-    try:
-        with quiet_transformers():
-            loaded: Any = ARCHITECTURES[model_type].from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True
-            )
-    except VqtokError:
-        raise
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"the prior {source} cannot be loaded: {_first_line(error)}") from error
-    prior: Prior
-    prior, info = loaded
-    lacking = sorted(info["missing_keys"])
-    if lacking:
-        raise CheckpointError(f"the weights of the prior {source} lack {len(lacking)} tensors, such as {lacking[0]!r}")
-    PriorBinding.from_config(prior.config)
+    source = str(path_or_hub_id)
+    if not Path(source).is_dir() and not is_hub_id(source):
+        raise CheckpointError(f"there is no folder {source} to load a prior from")
+    local = Path(source) if Path(source).is_dir() else fetch(source, kind="prior", revision=revision)
+    with loading(f"a prior from {source}"):
+        folder = open_folder(local, kind="prior")
+        kind, config = configuration(folder)
+        with torch.device("meta"):
+            check_fit(folder.tensors, kind(config), name=source)
+        prior: Prior = kind.from_pretrained(folder.path, config=config, use_safetensors=True)
     prior.eval()
-    prior.name_or_path = prior.config.name_or_path = source
+    prior.name_or_path = prior.config.name_or_path = str(folder.path) if Path(source).is_dir() else source
     # A Llama's own method would send it with a generic card.
     prior.push_to_hub = MethodType(push_model, prior)  # type: ignore[assignment]
     return prior
 
 
-def _source(path_or_hub_id: str | Path) -> str:
-    folder = Path(path_or_hub_id)
-    if (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
-    if not folder.is_dir():
-        return str(path_or_hub_id)
-    for name in ("config.json", "model.safetensors"):
-        sharded = name == "model.safetensors" and (folder / "model.safetensors.index.json").is_file()
-        if not (folder / name).is_file() and not sharded:
-            raise CheckpointError(f"the folder {folder} holds no {name}: it is no prior, or one that was not finished")
-    return str(folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def configuration(folder: ModelFolder) -> tuple[type[PixelCNN] | type[LlamaForCausalLM], Any]:
+    """The architecture and its configuration, made of nothing but what is known of it; attention is always torch's."""
+    if folder.config["model_type"] == PixelCNNConfig.model_type:
+        return PixelCNN, PixelCNNConfig.from_dict(dict(folder.config))
+    settings = checked(LlamaSettings, folder.config, name=str(folder.path / "config.json"))
+    fixed: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    fixed |= {"attn_implementation": "sdpa", "vqtok": folder.config["vqtok"]}
+    config = LlamaConfig(**settings.model_dump(), **fixed)
+    binding = PriorBinding.from_config(config)
+    tokens = binding.num_codebooks * binding.codebook_size + binding.num_classes + 1
+    if config.vocab_size != tokens or config.max_position_embeddings <= binding.codes_per_image:
+        raise CheckpointError(
+            f"{folder.path / 'config.json'} is damaged: its codes and classes need a vocabulary of {tokens:,} and "
+            f"{binding.codes_per_image + 1:,} positions, the network has {config.vocab_size:,} and "
+            f"{config.max_position_embeddings:,}"
+        )
+    return LlamaForCausalLM, config

@@ -24,6 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from vqtok.errors import ConfigurationError
+from vqtok.hub import check_settings
 from vqtok.options import Allowed, Types
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
@@ -70,6 +71,17 @@ class PixelCNNConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         entries = Types({"pixelcnn": PixelCNNOptions}, default="pixelcnn").entries(self.arch or {})
         self.arch = PixelCNNOptions(**entries).model_dump()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From what config.json says; only the keys above and `dtype` are read.
+
+        Raises:
+            CheckpointError: a key that could fetch or run code.
+        """
+        check_settings(config_dict, name="config.json")
+        own = {"arch", "vqtok", "dtype", "torch_dtype"}
+        return super().from_dict({key: value for key, value in config_dict.items() if key in own}, **kwargs)
 
 
 class ClassBias(nn.Embedding):

@@ -10,6 +10,7 @@ the same whatever the batch size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -108,7 +109,7 @@ def sample_codes(
         ConfigurationError: a number out of its range, a label out of range, or labels for a prior without classes.
     """
     binding = PriorBinding.from_config(prior.config)
-    _check(num_images, temperature, top_k, top_p, seed, batch_size)
+    _check(num_images, temperature, top_k, top_p, guidance_scale, seed, batch_size)
     if guidance_scale != 1 and labels is None:
         raise ConfigurationError(
             f"guidance_scale {guidance_scale} needs labels: it strengthens a class, and none was given"
@@ -178,12 +179,21 @@ def pick(logits: Tensor, uniform: Tensor) -> Tensor:
     return code.squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 
-def _check(num_images: int, temperature: float, top_k: int, top_p: float, seed: int | None, batch_size: int) -> None:
+def _check(
+    num_images: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    guidance_scale: float,
+    seed: int | None,
+    batch_size: int,
+) -> None:
     for name, value, right, allowed in (
         ("num_images", num_images, num_images >= 1, "at least 1"),
-        ("temperature", temperature, temperature > 0, "above 0; for the most probable codes take top_k=1"),
+        ("temperature", temperature, 0 < temperature < math.inf, "above 0; for the most probable codes take top_k=1"),
         ("top_k", top_k, top_k >= 0, "at least 0; 0 keeps all codes"),
         ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+        ("guidance_scale", guidance_scale, math.isfinite(guidance_scale), "a number; 1 follows the class as trained"),
         ("seed", seed, seed is None or seed >= 0, "at least 0"),
         ("batch_size", batch_size, batch_size >= 1, "at least 1"),
     ):

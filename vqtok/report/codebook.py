@@ -7,10 +7,11 @@ from pathlib import Path
 
 from vqtok.errors import MismatchError
 from vqtok.report.charts import Line, line_chart
-from vqtok.report.files import read_json, read_metric_rows
+from vqtok.report.files import read_metric_rows
 from vqtok.report.health import HEALTH
 from vqtok.report.markup import image, number, section
 from vqtok.report.sections import curve
+from vqtok.schema import read_object
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["codebook_health"]
@@ -49,7 +50,7 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
         MismatchError: the health of another tokenizer.
         VqtokError: a drawing or `health.json` is missing or damaged.
     """
-    found = read_json(folder / HEALTH)
+    found = read_object(folder / HEALTH)
     if found.get("fingerprint") != tokenizer.fingerprint:
         raise MismatchError(
             f"{folder} holds the health of tokenizer {str(found.get('fingerprint'))[:12]}, and the page is about "
@@ -81,5 +82,12 @@ def usage_over_training(run: Path) -> str:
     warnings = "".join(f'<p class="note">{escape(str(row["note"]))}</p>' for row in rows if "note" in row)
     if not seen:
         return warnings
-    chart = line_chart("usage", seen, x_label="step", y_label="codes in use, %", floor=0, levels={"all codes": 100})
+    chart = line_chart(
+        "share of codes in use by training step",
+        seen,
+        x_label="step",
+        y_label="codes in use, %",
+        floor=0,
+        levels={"all codes": 100},
+    )
     return f'{warnings}<div class="narrow">{chart}</div>'

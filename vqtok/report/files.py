@@ -10,22 +10,7 @@ import yaml
 
 from vqtok.errors import CheckpointError
 
-__all__ = ["newest_image_grid", "read_json", "read_metric_rows", "read_yaml"]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds no object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
-    return value
+__all__ = ["read_metric_rows", "read_yaml"]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -58,9 +43,3 @@ def read_metric_rows(run: Path) -> list[dict[str, Any]]:
         return [row for row in rows if isinstance(row["step"], int) and isinstance(row["split"], str)]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: every line must be an object with step and split") from error
-
-
-def newest_image_grid(run: Path) -> Path | None:
-    """The image grid that training decoded last, samples/step-000500.png."""
-    grids = sorted((run / "samples").glob("step-*.png"), key=lambda path: int(path.stem.removeprefix("step-")))
-    return grids[-1] if grids else None

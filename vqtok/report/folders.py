@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from vqtok.errors import DataError
-from vqtok.report.files import read_json, read_metric_rows, read_yaml
+from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, step_of
+from vqtok.report.files import read_metric_rows, read_yaml
+from vqtok.schema import read_object
 
 __all__ = ["Summary", "describe"]
 
@@ -63,7 +62,7 @@ def kind_of(folder: Path) -> str | None:
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
     if "config.json" in names:
-        config = read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         if config.get("model_type") == "vqtok":
             return "tokenizer"
         if isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
@@ -72,57 +71,20 @@ def kind_of(folder: Path) -> str | None:
 
 
 def tokenizer_rows(folder: Path) -> Rows:
-    """Sizes, parameters, fingerprint and, where it was evaluated, the metrics of a tokenizer folder."""
+    """What the card of a tokenizer says, its fingerprint and, where it was evaluated, its metrics."""
     from vqtok.tokenizer import VQTokenizer
 
-    tokenizer = VQTokenizer.from_pretrained(folder)
-    config = tokenizer.config
-    assert config.network is not None and config.quantizer is not None
-    height, width = config.size
-    bits = tokenizer.codes_per_image * math.log2(tokenizer.codebook_size)
-    raw = height * width * config.num_channels * 8
-    channels = {1: "grey", 3: "RGB"}.get(config.num_channels, f"{config.num_channels} channels")
-    times = f"{tokenizer.num_codebooks} times " if tokenizer.num_codebooks > 1 else ""
-    dimensions = tokenizer.quantizer.code_dim
-    rows = [
-        ("images", f"{height} x {width} pixels, {channels}, resized by {config.resample} where needed"),
-        ("grid", grid_text(tokenizer.grid, tokenizer.num_codebooks)),
-        ("codebook", f"{times}{tokenizer.codebook_size:,} codes, for latents of {dimensions} dimensions"),
-        ("size", f"{bits:,.5g} bits an image, {bits / (height * width):.3g} a pixel: 1/{raw / bits:.3g} of raw"),
-        ("network", options_text(config.network)),
-        ("quantizer", options_text(config.quantizer, without=("codebook_size", "code_dim"))),
-        ("encoder", f"{parameters(tokenizer.encoder):,} parameters"),
-        ("decoder", f"{parameters(tokenizer.decoder):,} parameters"),
-        ("dtype", str(tokenizer.dtype).removeprefix("torch.")),
-        ("fingerprint", tokenizer.fingerprint),
-    ]
-    return rows + metrics_rows(folder / "metrics.json")
+    fingerprint = VQTokenizer.from_pretrained(folder).fingerprint
+    about = describe_tokenizer(open_folder(folder))
+    return [*about.rows, ("fingerprint", fingerprint), *metrics_rows(folder / "metrics.json")]
 
 
 def prior_rows(folder: Path) -> Rows:
-    """Architecture, parameters, tokenizer and classes of a prior folder."""
-    from vqtok.priors import PriorBinding, load_prior
+    """What the card of a prior says."""
+    from vqtok.priors import load_prior
 
-    prior = load_prior(folder)
-    binding = PriorBinding.from_config(prior.config)
-    config = prior.config.to_dict()
-    kind = {"llama": "transformer (LlamaForCausalLM)", "vqtok-pixelcnn": "gated PixelCNN"}[config["model_type"]]
-    sizes = {
-        key: config[key]
-        for key in ("hidden_size", "num_hidden_layers", "num_layers", "num_attention_heads", "kernel_size")
-        if key in config
-    }
-    tokenizer = f"{binding.fingerprint[:12]}{f' ({binding.tokenizer})' if binding.tokenizer else ''}"
-    return [
-        ("architecture", kind),
-        ("sizes", ", ".join(f"{key} {value}" for key, value in sizes.items())),
-        ("parameters", f"{parameters(prior):,}"),
-        ("grid", grid_text(binding.grid, binding.num_codebooks)),
-        ("codebook", f"{binding.codebook_size:,} codes"),
-        ("classes", names_text(binding.label_names)),
-        ("tokenizer", tokenizer),
-        ("dtype", str(prior.dtype).removeprefix("torch.")),
-    ]
+    load_prior(folder)  # which refuses what cannot be used
+    return list(describe_prior(open_folder(folder)).rows)
 
 
 def codes_rows(folder: Path) -> Rows:
@@ -136,7 +98,7 @@ def codes_rows(folder: Path) -> Rows:
     splits = dict(codes) if isinstance(codes, DatasetDict) else {codes.split or "rows": codes}
     first = next(iter(splits.values()))
     rows = [
-        ("grid", f"{grid_text(spec.grid, spec.num_codebooks)}, {spec.dtype.name}"),
+        ("grid", f"{grid_text(spec.shape)}, {spec.dtype.name}"),
         ("codebook", f"{spec.codebook_size:,} codes"),
         ("columns", ", ".join(f"{key} ({type_text(feature)})" for key, feature in first.features.items())),
     ]
@@ -158,7 +120,8 @@ def run_rows(folder: Path) -> Rows:
     config = read_yaml(folder / "config.yaml")
     rows = read_metric_rows(folder)
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
-    checkpoints = sorted(path.parent.name for path in folder.glob("checkpoints/step-*/state.json"))
+    saved = {path.parent.name: step_of(path.parent) for path in folder.glob("checkpoints/step-*/state.json")}
+    checkpoints = sorted((name for name, at in saved.items() if at is not None), key=lambda name: saved[name] or 0)
     kind = "prior" if "codes" in config else "tokenizer"
     if (folder / "model" / "config.json").is_file():
         state = f"finished: {steps} steps"
@@ -190,40 +153,15 @@ def metrics_rows(path: Path) -> Rows:
     """What `vqtok evaluate` found, where it wrote it."""
     if not path.is_file():
         return [("metrics", "none: measure them with `vqtok evaluate`")]
-    metrics = read_json(path)
+    metrics = read_object(path)
     where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 
 
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def grid_text(grid: tuple[int, int], num_codebooks: int) -> str:
-    shape = [*grid, *([num_codebooks] if num_codebooks > 1 else [])]
-    return f"{' x '.join(map(str, shape))}, {math.prod(shape):,} codes an image"
-
-
-def options_text(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """conv: hidden_size 128, residual_size 32, ...; a section in it in parentheses."""
-    given = [
-        f"{name} ({options_text(value)})" if isinstance(value, Mapping) else f"{name} {value}"
-        for name, value in section.items()
-        if name not in ("type", *without)
-    ]
-    return f"{section['type']}: {', '.join(given)}"
-
-
 def numbers_text(row: Mapping[str, Any]) -> str:
     numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-
-
-def names_text(names: tuple[str, ...] | None) -> str:
-    if not names:
-        return "none"
-    return f"{len(names)}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
 def type_text(feature: Any) -> str:

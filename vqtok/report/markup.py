@@ -52,9 +52,10 @@ def figure(
     labels = "".join(f"<span>{escape(name)}</span>" for name in names)
     side = f'<div class="classes">{labels}</div>' if names else ""
     told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    kinds = "narrow" if narrow else "wide", "grid drawing" if drawing else "grid"
+    opening = '<figure class="narrow">' if narrow else "<figure>"
+    kind = "image-grid drawing" if drawing else "image-grid"
     return (
-        f'<figure class="{kinds[0]}"><div class="{kinds[1]}">{side}'
+        f'{opening}<div class="{kind}">{side}'
         f'<img alt="{escape(alternative)}" src="{data_uri(image)}"></div>{told}</figure>'
     )
 

@@ -19,9 +19,10 @@ from datasets import Dataset, DatasetDict
 
 from vqtok.codes import codes_array, load_codes
 from vqtok.report.codebook import codebook_health
-from vqtok.report.files import read_json, read_metric_rows, read_yaml
+from vqtok.report.files import read_metric_rows, read_yaml
 from vqtok.report.markup import number, section
 from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
+from vqtok.schema import read_object
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["write_report"]
@@ -99,7 +100,7 @@ def lead(run: Path, tokenizer: VQTokenizer) -> str:
 
 def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
     """The numbers of an evaluation and of the prior, large."""
-    metrics = read_json(run / "model" / "metrics.json") if (run / "model" / "metrics.json").is_file() else {}
+    metrics = read_object(run / "model" / "metrics.json") if (run / "model" / "metrics.json").is_file() else {}
     bits = tokenizer.codes_per_image * math.log2(tokenizer.codebook_size)
     raw = math.prod(tokenizer.config.size) * tokenizer.config.num_channels * 8
     shown = [("Size of an image", f"{bits:,.4g} bits", f"1/{raw / bits:.3g} of its raw pixels")]
@@ -140,7 +141,7 @@ def all_grids(folder: Path, tokenizer: VQTokenizer) -> dict[str, Any]:
 
 def stage_table(path: Path) -> str:
     """The commands that made all this, with the time each took."""
-    rows = read_json(path).get("stages", [])
+    rows = read_object(path).get("stages", [])
     cells = "".join(
         f"<tr><td><code>{escape(row['command'])}</code></td><td class=number>{row['seconds']:.0f} s</td></tr>"
         for row in rows

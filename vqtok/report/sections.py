@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from vqtok.evaluation import CodeUse, count_codes
+from vqtok.hub import newest_sample
 from vqtok.report.charts import Line, bar_chart, line_chart
-from vqtok.report.files import newest_image_grid, read_json, read_metric_rows
+from vqtok.report.files import read_metric_rows
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
+from vqtok.schema import read_object
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["code_grids", "code_use", "drawn_samples", "prior_training", "reconstructions", "training"]
@@ -24,7 +26,7 @@ GRIDS_SHOWN = 12
 
 def reconstructions(run: Path) -> str:
     """The image grid that training decoded last."""
-    grid = newest_image_grid(run)
+    grid, _ = newest_sample(run)
     if grid is None:
         return ""
     return section(
@@ -42,7 +44,7 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         return ""
     test = [row for row in rows if row["split"] == "test"]
     error = line_chart(
-        "error",
+        "reconstruction error by training step",
         [  # training works on pixels in [-1, 1], where squared errors are four times those in [0, 1]
             Line("training", *curve(rows, "train", "reconstruction", scale=0.25)),
             Line("held out", *curve(rows, "test", "mse")),
@@ -52,7 +54,7 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         log=True,
     )
     use = line_chart(
-        "perplexity",
+        "perplexity of the codes by training step",
         [Line("training", *curve(rows, "train", "perplexity")), Line("held out", *curve(rows, "test", "perplexity"))],
         x_label="step",
         y_label="perplexity of the codes",
@@ -77,7 +79,7 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     use = CodeUse.from_counts(counts)
     shares = np.sort(counts.sum(axis=0))[::-1] / counts.sum()
     chart = bar_chart(
-        "use",
+        "share of all positions that each code takes",
         100 * shares,
         x_label="codes, the most used first",
         y_label="share of all positions, %",
@@ -117,7 +119,7 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
     if test and "unigram_bits_per_code" in test[-1]:
         levels["frequencies alone"] = test[-1]["unigram_bits_per_code"]
     chart = line_chart(
-        "prior",
+        "bits per code by training step",
         [
             Line("training", *curve(rows, "train", "bits_per_code")),
             Line("held out", *curve(rows, "test", "bits_per_code")),
@@ -136,7 +138,7 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
 
 def drawn_samples(grid: Path, prior_run: Path | None) -> str:
     """Images that were never there, each row with the name of its class where there are classes."""
-    names = read_json(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
+    names = read_object(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
     told = " Each row is one class." if names else ""
     return section(
         "Samples",

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from transformers import PreTrainedConfig
 
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
+from vqtok.hub import check_settings
 from vqtok.networks import NETWORK_TYPES, NetworkOptions
 from vqtok.networks.conv import ConvOptions
 from vqtok.options import Allowed, Options
@@ -97,6 +98,18 @@ class VQTokenizerConfig(PreTrainedConfig):
         for name, value in TokenizerOptions(**given).model_dump().items():
             setattr(self, name, value)
         check_divisible(*self.size, self.downsample_factor)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From what config.json says; keys that transformers would obey and this model has no use for are left out.
+
+        Raises:
+            CheckpointError: a key that could fetch or run code.
+        """
+        check_settings(config_dict, name="config.json")
+        left_out = {*INHERITED_KEYS, *PreTrainedConfig.__dataclass_fields__} - {"dtype", "torch_dtype", "model_type"}
+        kept = {key: value for key, value in config_dict.items() if key not in left_out}
+        return super().from_dict(kept, **kwargs)
 
     @classmethod
     def get_config_dict(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -21,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.hub import fetch, push_model, quiet_transformers
+from vqtok.hub import check_fit, fetch, is_hub_id, loading, open_folder, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
@@ -49,16 +46,6 @@ class VQTokenizerOutput(ModelOutput):
     codes: Tensor | None = None
     quantized: Tensor | None = None
     latents: Tensor | None = None
-
-
-def misfits(info: Mapping[str, Any]) -> Iterator[str]:
-    """What transformers says of loaded weights, a phrase for each tensor that is missing, unknown or misshapen."""
-    for name in sorted(info["missing_keys"]):
-        yield f"{name} is missing"
-    for name in sorted(info["unexpected_keys"]):
-        yield f"{name} is unknown"
-    for name, found, wanted in sorted(info["mismatched_keys"]):
-        yield f"{name} is {list(found)} and not {list(wanted)}"
 
 
 FETCHED_WITH = ("revision", "token", "cache_dir", "local_files_only")
@@ -218,31 +205,27 @@ class VQTokenizer(PreTrainedModel):
         """Load from a folder or a Hub id; only safetensors are read. Arguments are those of transformers.
 
         Raises:
-            CheckpointError: a folder without configuration or weights, or weights that do not fit the configuration.
+            CheckpointError: a folder without configuration or weights, a configuration that could fetch or run code, or
+                weights that do not fit it.
+            ConfigurationError: a configuration that makes no sense.
             HubError: a repository or revision that cannot be read.
         """
         local = Path(name).is_dir()
-        if not local and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(name)):
+        if not local and not is_hub_id(str(name)):
             raise CheckpointError(f"there is no folder {name} to load a tokenizer from")
         # From the Hub only settings and safetensors come, so that nothing else can be read; see vqtok.hub.fetch.
         asked = {key: kwargs.pop(key) for key in FETCHED_WITH if key in kwargs}
-        folder = Path(name) if local else fetch(str(name), **asked)
-        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # what does not fit is refused below
+        folder = Path(name) if local else fetch(str(name), kind="tokenizer", **asked)
         wanted_info = kwargs.pop("output_loading_info", False)
         model: Any
         info: dict[str, Any]
-        try:
-            with quiet_transformers():
-                loaded: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
-                model, info = loaded
-        except (OSError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"cannot load a tokenizer from {name}: {reason}") from error
-        if unfit := list(misfits(info)):
-            raise CheckpointError(
-                f"the weights in {name} do not fit its configuration: {', '.join(unfit[:4])}"
-                f"{f' and {len(unfit) - 4} more' if len(unfit) > 4 else ''}; save the tokenizer again"
-            )
+        with loading(f"a tokenizer from {name}"):
+            tensors = open_folder(folder, kind="tokenizer").tensors
+            with torch.device("meta"):
+                check_fit(tensors, cls(VQTokenizerConfig.from_pretrained(folder)), name=str(name))
+            kwargs |= {"use_safetensors": True, "output_loading_info": True}
+            loaded: Any = super().from_pretrained(folder, *args, **kwargs)
+            model, info = loaded
         model.repository, model.revision = str(name), None if local else folder.name
         model.name_or_path = model.config.name_or_path = str(name)
         return (model, info) if wanted_info else model  # type: ignore[return-value]  # as transformers does

@@ -27,14 +27,20 @@ def newest_model(kind: str, root: str | Path = "runs") -> Path:
         CheckpointError: there is none; says how to make one.
     """
     model_types, command = KINDS[kind]
-    found = [
-        config.parent
-        for config in Path(root).glob("*/model/config.json")
-        if json.loads(config.read_text(encoding="utf-8")).get("model_type") in model_types
-    ]
+    found = [config.parent for config in Path(root).glob("*/model/config.json") if model_type(config) in model_types]
     if not found:
         raise CheckpointError(f"no finished {kind} below {root}/: train one with `{command}`, or name one")
     return max(found, key=lambda folder: (folder / "config.json").stat().st_mtime_ns)
+
+
+def model_type(config: Path) -> str | None:
+    """What a config.json is of; None where it cannot be read, for one damaged run must not hide the others."""
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = values.get("model_type") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> None:

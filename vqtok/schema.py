@@ -1,0 +1,70 @@
+"""JSON that others may have written: read with care, and checked against a dataclass or a pydantic model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vqtok.errors import CheckpointError, VqtokError
+
+__all__ = ["checked", "read_object"]
+
+T = TypeVar("T")
+SHOWN = 60  # characters of a value in an error
+DIGITS = 18  # of an integer; one of 64 bits, as tensors have them, may have 19
+
+
+def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[VqtokError] = CheckpointError) -> T:
+    """The values as an instance of `kind`; types are those of JSON and nothing is converted.
+
+    Args:
+        kind: a dataclass or a pydantic model. Unknown keys are ignored unless it forbids them.
+        values: what was read.
+        name: what the error calls the place it was read from.
+        error: the type of the error.
+
+    Raises:
+        VqtokError: one line with the first entry that is missing, unknown or of another type.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as refused:
+        first = refused.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    if first["type"] == "missing":
+        raise error(f"{name} is damaged: {where} is missing")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        raise error(f"{name} is damaged: {where} is not a key of it")
+    given = repr(first["input"])
+    given = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
+    raise error(f"{name} is damaged: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {given}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        CheckpointError: it cannot be read, is not an object, or holds NaN, infinity or integers that no tensor holds.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_int=integer, parse_constant=no_number)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def integer(digits: str) -> int:
+    if len(digits.lstrip("-")) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
