@@ -29,8 +29,9 @@ def detokenize(
     """Decode the images of a dataset of code grids."""
     from datasets import DatasetDict
 
-    from vqtok.codes import check_free, detokenize_dataset, load_codes, read_spec
+    from vqtok.codes import detokenize_dataset, load_codes, read_spec
     from vqtok.errors import DataError, did_you_mean
+    from vqtok.files import check_free
     from vqtok_cli.output import done, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 

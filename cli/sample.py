@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vqtok.priors import PriorBinding
 
 __all__ = ["sample"]
@@ -48,6 +44,7 @@ def sample(
 
     from vqtok.data import image_grid
     from vqtok.errors import ConfigurationError
+    from vqtok.files import new_file
     from vqtok.priors import PriorBinding, generate, load_prior
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, resolved
@@ -97,7 +94,8 @@ def sample(
         batch_size=batch_size,
     )
     grid = image_grid(images, columns=columns, gap=4, scale=max(1, SHOWN // max(images[0].size)))
-    write_image(grid, out)
+    with new_file(out) as partial:
+        grid.save(partial)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
     done(f"{count} images on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
@@ -126,17 +124,3 @@ def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:
         return "no class"
     names = [(binding.label_names or ())[number] for number in dict.fromkeys(labels)]
     return ", ".join(names) if len(names) <= 12 else f"{len(names)} classes"
-
-
-def write_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG beside its place, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG")
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

@@ -28,7 +28,8 @@ def tokenize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
 ) -> None:
     """Turn images into a dataset of code grids."""
-    from vqtok.codes import SIDECAR, check_free, open_sources, read_broken, tokenize_sources
+    from vqtok.codes import SIDECAR, open_sources, read_broken, tokenize_sources
+    from vqtok.files import check_free
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer

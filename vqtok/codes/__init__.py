@@ -11,7 +11,7 @@ from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.local import open_sources, tokenize_dataset, tokenize_sources
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
+from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
 
 __all__ = [
     "COLUMN",
@@ -19,11 +19,9 @@ __all__ = [
     "CodeSet",
     "CodesSpec",
     "SplitWriter",
-    "check_free",
     "codes_array",
     "detokenize_dataset",
     "load_codes",
-    "new_folder",
     "open_sources",
     "read_broken",
     "read_spec",

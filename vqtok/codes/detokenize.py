@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 
 from vqtok.codes.reader import CodeSet, codes_array, read_spec
-from vqtok.codes.writer import new_folder
 from vqtok.errors import ConfigurationError
+from vqtok.files import new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer

@@ -7,7 +7,6 @@ are none the card says so.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from vqtok.files import write_bytes
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
 from vqtok.quantizers import build_quantizer
@@ -111,9 +111,7 @@ def write_card(folder: str | Path) -> None:
     card = card_of(model, str(model.path), model.path)
     contents = {name: path.read_bytes() for name, path in card.images.items()} | {CARD: card.text.encode()}
     for name, content in contents.items():
-        partial = model.path / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, model.path / name)
+        write_bytes(model.path / name, content)
 
 
 def tokenizer_text(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
