@@ -28,7 +28,7 @@ def tokenize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
 ) -> None:
     """Turn images into a dataset of code grids."""
-    from vqtok.codes import SIDECAR, open_sources, read_broken, tokenize_sources
+    from vqtok.codes import SIDECAR, file_columns, open_sources, read_broken, tokenize_sources
     from vqtok.files import check_free
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
@@ -53,6 +53,8 @@ def tokenize(
     )
     for line in dict.fromkeys(line for source in sources.values() for line in source.notes):
         note(line)
+    if columns := file_columns(sources):
+        note(f"columns that hold files are left out of the codes folder: {', '.join(columns)}")
 
     tokenize_sources(sources, model, out, batch_size=batch_size, overwrite=overwrite)
     total = sum(len(source) for source in sources.values())

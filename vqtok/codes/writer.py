@@ -48,7 +48,7 @@ class SplitWriter:
         self.folder, self.spec, self.split = folder, spec, split
         self.features = datasets.Features({COLUMN: spec.feature, **features})
         self.rows = 0
-        self._writer = ArrowWriter(path=str(folder / DATA_FILE), features=self.features, embed_local_files=True)
+        self._writer = ArrowWriter(path=str(folder / DATA_FILE), features=self.features)
         self._digest = hashlib.sha256(f"{spec.to_json()}\n{source}\n".encode())
         self._grids: list[npt.NDArray[Any]] = []
         self._columns: list[pa.Table] = []
