@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -73,9 +72,8 @@ def _write_images(
         (folder / parent).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(WRITING_THREADS) as pool:
         for start in range(0, len(grids), batch_size):
-            batch = torch.from_numpy(grids[start : start + batch_size].astype(np.int64))
             with torch.inference_mode():
-                images = tokenizer.detokenize(batch)
+                images = tokenizer.detokenize(grids[start : start + batch_size])
             paths = [folder / name for name in names[start : start + batch_size]]
             list(pool.map(lambda image, path: image.save(path), images, paths))
             bar.update(len(images))
