@@ -65,6 +65,14 @@ def test_the_way_there_and_back(work: Path, tiny_tokenizer: VQTokenizer) -> None
             assert np.array_equal(np.asarray(decoded), np.asarray(image))
 
 
+def test_one_image_is_no_images(work: Path) -> None:
+    one = next(path for path in (work / "images").rglob("*.png"))
+    (work / "one").mkdir()
+    one.rename(work / "one" / "a.png")
+    assert "codes of 1 image written to codes\n" in vqtok("tokenize", "one")
+    assert vqtok("detokenize", "codes", "--out", "decoded").endswith("1 image written to decoded\n")
+
+
 def test_without_a_tokenizer_the_newest_run_is_taken_and_said(work: Path, tiny_tokenizer: VQTokenizer) -> None:
     fingerprint = save_another(tiny_tokenizer, "runs/second/model")
     os.utime("runs/first/model/config.json", ns=(1, 1))
