@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,17 +118,10 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
-    from vqtok.errors import ConfigurationError
+    from vqtok.files import check_free, clear_folder
 
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is a file: choose another folder with --out")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / RECORD).is_file():
-            raise ConfigurationError(f"{out} is not empty and holds no demo: choose another folder with --out")
-        if not overwrite:
-            raise ConfigurationError(f"{out} holds an earlier demo: pass --overwrite, or choose another --out")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_free(out, marker=RECORD, overwrite=overwrite)
+    clear_folder(out, marker=RECORD)
 
 
 def run_command(arguments: list[str]) -> None:
@@ -142,7 +134,9 @@ def run_command(arguments: list[str]) -> None:
 
 
 def write_record(out: Path, record: list[dict[str, str | float]]) -> None:
-    (out / RECORD).write_text(json.dumps({"stages": record}, indent=2) + "\n", encoding="utf-8")
+    from vqtok.files import write_text
+
+    write_text(out / RECORD, json.dumps({"stages": record}, indent=2) + "\n")
 
 
 def draw_page(out: Path, settings: Settings) -> Path:

@@ -29,9 +29,10 @@ def detokenize(
     """Decode the images of a dataset of code grids."""
     from datasets import DatasetDict
 
-    from vqtok.codes import check_free, detokenize_dataset, load_codes, read_spec
+    from vqtok.codes import detokenize_dataset, load_codes, read_spec
     from vqtok.errors import DataError, did_you_mean
-    from vqtok_cli.output import done, resolved
+    from vqtok.files import check_free
+    from vqtok_cli.output import counted, done, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out)
@@ -60,7 +61,7 @@ def detokenize(
         },
     )
     decoded = detokenize_dataset(rows, model, out, batch_size=batch_size)
-    done(f"{decoded:,} images written to {out}")
+    done(f"{counted(decoded, 'image')} written to {out}")
 
 
 def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:
@@ -77,7 +78,8 @@ def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:
     for place in (spec.repository, None):
         try:
             name = place or str(newest_model("tokenizer"))
-            model = load_tokenizer(name, device=device, revision=spec.revision if place else None)
+            revision = spec.revision if place and not Path(place).is_dir() else None
+            model = load_tokenizer(name, device=device, revision=revision)
         except (CheckpointError, HubError) as error:
             tried.append(str(error))
             continue

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -33,16 +37,32 @@ for command in (train, tokenize, detokenize, train_prior, sample, evaluate, insp
 
 
 def main() -> None:
-    """Run a command; a mistake of the user is one line on stderr and exit status 2."""
+    """Run a command; a mistake of the user is one line on stderr and exit status 2, SIGTERM is exit status 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        with exit_on_sigterm():
+            app()
     except Exception as error:
         message = user_message(error)
         if message is None:
             raise
         typer.echo(f"vqtok: error: {message}", err=True)
         sys.exit(2)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as an exception does, so that unfinished files go; training has a way of its own."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # `timeout` and others send it twice, which would cut this short
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def user_message(error: Exception) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import typer
 
-__all__ = ["done", "note", "resolved"]
+__all__ = ["counted", "done", "note", "resolved"]
 
 
 def resolved(command: str, values: Mapping[str, object]) -> None:
@@ -28,6 +28,11 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def counted(number: int, thing: str) -> str:
+    """How many there are of something: 1 image, 1,200 images."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def note(message: str) -> None:

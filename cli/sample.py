@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,13 +24,19 @@ def sample(
         str | None,
         typer.Option(help="Run or prior folder, or a Hub id; by default the newest run of a prior in runs/."),
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a prior on the Hub: branch, tag or commit.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one the prior was trained with.")
+    ] = None,
+    tokenizer_revision: Annotated[
+        str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")
     ] = None,
     num: Annotated[int, typer.Option(help="Number of images.")] = 64,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Class to draw, by name or number; repeatable; by default all classes, each in a row."),
+        typer.Option(
+            help="Class to draw, by name or number; repeatable; by default all classes in turn, each in a row."
+        ),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Below 1 favours what is probable.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k most probable codes; 0 keeps all.")] = 0,
@@ -48,10 +53,11 @@ def sample(
 
     from vqtok.data import image_grid
     from vqtok.errors import ConfigurationError
+    from vqtok.files import new_file
     from vqtok.priors import PriorBinding, generate, load_prior
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, resolved
-    from vqtok_cli.tokenizers import load_tokenizer
+    from vqtok_cli.output import counted, done, resolved
+    from vqtok_cli.tokenizers import check_revision, load_tokenizer
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
@@ -60,24 +66,26 @@ def sample(
     if num < 1:
         raise ConfigurationError(f"--num must be at least 1, got {num}")
     source = prior or str(newest_model("prior"))
-    drawn_from = load_prior(source)
+    check_revision(source, revision)
+    drawn_from = load_prior(source, revision)
     binding = PriorBinding.from_config(drawn_from.config)
     tokenizer_source = tokenizer or binding.tokenizer
     if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    revision = binding.revision if tokenizer_source == binding.tokenizer else None
-    loaded = load_tokenizer(tokenizer_source, device=device, revision=revision)
+    if tokenizer_revision is None and tokenizer_source == binding.tokenizer:
+        tokenizer_revision = binding.revision
+    loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
     binding.check_tokenizer(loaded.fingerprint)
     torch.nn.Module.to(drawn_from, loaded.device)
-    labels, columns = lay_out(binding, label, num)
-    count = num if labels is None else len(labels)
+    labels, rows = lay_out(binding, label, num)
     resolved(
         "sample",
         {
             "prior": source,
+            "revision": revision,
             "tokenizer": tokenizer_source,
             "tokenizer_revision": loaded.revision,
-            "images": f"{count} of {classes_shown(binding, labels)}",
+            "images": f"{num:,} of {classes_shown(binding, labels)}",
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
@@ -89,7 +97,7 @@ def sample(
     images = generate(
         drawn_from,
         loaded,
-        num_images=count,
+        num_images=num,
         labels=labels,
         temperature=temperature,
         top_k=top_k,
@@ -98,28 +106,39 @@ def sample(
         seed=seed,
         batch_size=batch_size,
     )
-    grid = image_grid(images, columns=columns, gap=4, scale=max(1, SHOWN // max(images[0].size)))
-    write_image(grid, out)
+    grid = image_grid(fill_rows(images, rows), columns=max(rows), gap=4, scale=max(1, SHOWN // max(images[0].size)))
+    with new_file(out) as partial:
+        grid.save(partial)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{count} images on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
+    done(f"{counted(num, 'image')} on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
 
 
-def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, int]:
-    """The class of each image, or None for a prior without classes, and how many images stand in a row.
+def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, list[int]]:
+    """The class of each of `num` images, or None for a prior without classes, and how many stand in each row.
 
-    Classes asked for come in turn. Otherwise each class fills a row, of as many images as go into `num` evenly;
-    classes for which `num` leaves no image are left out.
+    Classes are dealt in turn. Where none are asked for and there is an image for each, every class has a row of its
+    own; otherwise the rows make a square.
     """
+    if not given and 0 < binding.num_classes <= num:
+        least, more = divmod(num, binding.num_classes)
+        rows = [least + (number < more) for number in range(binding.num_classes)]
+        return [number for number, count in enumerate(rows) for _ in range(count)], rows
+    columns = math.ceil(math.sqrt(num))
+    rows = [min(columns, num - start) for start in range(0, num, columns)]
     if given:
         numbers = [binding.label_number(label) for label in given]
-        return [numbers[index % len(numbers)] for index in range(num)], math.ceil(math.sqrt(num))
-    if not binding.num_classes:
-        return None, math.ceil(math.sqrt(num))
-    if num < binding.num_classes:
-        return list(range(num)), math.ceil(math.sqrt(num))
-    columns = num // binding.num_classes
-    return [number for number in range(binding.num_classes) for _ in range(columns)], columns
+        return [numbers[index % len(numbers)] for index in range(num)], rows
+    return list(range(num)) if binding.num_classes else None, rows
+
+
+def fill_rows(images: list[Image.Image], rows: list[int]) -> list[Image.Image]:
+    """The images row by row, with blank ones where a row is shorter than the longest."""
+    from PIL import Image
+
+    blank = Image.new(images[0].mode, images[0].size, "white")
+    left = iter(images)
+    return [image for count in rows for image in [*islice(left, count), *[blank] * (max(rows) - count)]]
 
 
 def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:
@@ -128,17 +147,3 @@ def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:
         return "no class"
     names = [(binding.label_names or ())[number] for number in dict.fromkeys(labels)]
     return ", ".join(names) if len(names) <= 12 else f"{len(names)} classes"
-
-
-def write_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG beside its place, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG")
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

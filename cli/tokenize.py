@@ -21,6 +21,7 @@ def tokenize(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or Hub id; by default the newest finished run below runs/.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
     split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images the tokenizer gets at once.")] = 64,
@@ -28,13 +29,14 @@ def tokenize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
 ) -> None:
     """Turn images into a dataset of code grids."""
-    from vqtok.codes import SIDECAR, check_free, open_sources, read_broken, tokenize_sources
+    from vqtok.codes import SIDECAR, file_columns, open_sources, read_broken, tokenize_sources
+    from vqtok.files import check_free
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
-    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device)
+    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
     sources = open_sources(dataset, split=split, image_column=image_column)
     height, width = model.grid
     resolved(
@@ -44,6 +46,7 @@ def tokenize(
             "images": ", ".join(f"{len(source):,} {name}" for name, source in sources.items()),
             "image_column": next(iter(sources.values())).image_column,
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
+            "revision": model.revision,
             "grid": f"{height} x {width} of {model.codebook_size:,} codes",
             "batch_size": batch_size,
             "device": model.device,
@@ -52,6 +55,8 @@ def tokenize(
     )
     for line in dict.fromkeys(line for source in sources.values() for line in source.notes):
         note(line)
+    if columns := file_columns(sources):
+        note(f"columns that hold files are left out of the codes folder: {', '.join(columns)}")
 
     tokenize_sources(sources, model, out, batch_size=batch_size, overwrite=overwrite)
     total = sum(len(source) for source in sources.values())
@@ -59,7 +64,10 @@ def tokenize(
     if broken:
         more = f" and {len(broken) - LISTED:,} more" if len(broken) > LISTED else ""
         note(
-            f"{len(broken):,} of {total:,} images could not be read and are left out: "
+            f"{len(broken):,} of {counted(total, 'image')} could not be read and are left out: "
             f"{', '.join(broken[:LISTED])}{more}; {out / SIDECAR} lists them"
         )
-    done(f"codes of {total - len(broken):,} images written to {out}", next=f"vqtok train-prior {out} --out runs/prior")
+    done(
+        f"codes of {counted(total - len(broken), 'image')} written to {out}",
+        next=f"vqtok train-prior {out} --out runs/prior",
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["load_tokenizer"]
+__all__ = ["check_revision", "load_tokenizer"]
 
 
 def load_tokenizer(name: str, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
@@ -17,13 +17,14 @@ def load_tokenizer(name: str, *, device: str | None = None, revision: str | None
     Raises:
         CheckpointError: a folder without a tokenizer.
         HubError: a repository or revision that cannot be read.
-        ConfigurationError: a device that this machine does not have.
+        ConfigurationError: a device that this machine does not have, or a revision of a folder.
     """
     import torch
 
     from vqtok.errors import ConfigurationError
     from vqtok.tokenizer import VQTokenizer
 
+    check_revision(name, revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
@@ -38,3 +39,13 @@ def load_tokenizer(name: str, *, device: str | None = None, revision: str | None
     model = VQTokenizer.from_pretrained(name, **arguments)
     torch.nn.Module.to(model, device)  # transformers leaves its own `to` without annotations
     return model
+
+
+def check_revision(name: str, revision: str | None) -> None:
+    """Refuse a revision of what is no repository, which would be ignored."""
+    from vqtok.errors import ConfigurationError
+
+    if revision is not None and Path(name).is_dir():
+        raise ConfigurationError(
+            f"{name} is a folder, which has no revision {revision!r}: leave the revision out, or name a Hub repository"
+        )

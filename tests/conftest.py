@@ -1,8 +1,12 @@
-"""What many tests share: a tiny tokenizer, and a folder of small images."""
+"""What many tests share: a tiny tokenizer, a folder of small images, and a file system of its own."""
 
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +45,16 @@ def images_folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
     return folder
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own in memory, as a volume that is mounted into a container."""
+    point = tmp_path / "volume"
+    point.mkdir()
+    if os.geteuid() or shutil.which("mount") is None:
+        pytest.skip("only root mounts")
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield point
+    subprocess.run(["umount", point], check=True)

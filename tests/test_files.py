@@ -17,7 +17,7 @@ import pytest
 from tests.disk import files_limited_to, umask
 from vqtok import files
 from vqtok.errors import ConfigurationError, DataError
-from vqtok.files import check_free, new_file, new_folder, replace_folder, staging_path, write_text
+from vqtok.files import check_free, clear_folder, new_file, new_folder, replace_folder, staging_path, write_text
 
 # Without what `import vqtok` brings, which takes seconds.
 ALONE = f"""
@@ -34,19 +34,6 @@ with new_folder(Path(sys.argv[1]), marker="codes.json", overwrite=True) as folde
     print("working", flush=True)
     time.sleep(600)
 """
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own in memory, as a volume that is mounted into a container."""
-    point = tmp_path / "volume"
-    point.mkdir()
-    if os.geteuid() or shutil.which("mount") is None:
-        pytest.skip("only root mounts")
-    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield point
-    subprocess.run(["umount", point], check=True)
 
 
 @contextmanager
@@ -333,3 +320,11 @@ def test_a_hidden_folder_that_is_not_provably_ours_stays(tmp_path: Path) -> None
     with new_folder(out) as folder:
         (folder / "file").write_text("new")
     assert contents(out) == {".vqtok-mine/diary": "mine", "file": "new"}
+
+
+def test_a_folder_of_ours_is_emptied_in_its_place(mount: Path) -> None:
+    write_old(mount)
+    clear_folder(mount, marker="codes.json")
+    assert os.listdir(mount) == []
+    clear_folder(mount / "new", marker="codes.json")
+    assert os.listdir(mount) == ["new"]

@@ -26,7 +26,16 @@ from typing import IO
 
 from vqtok.errors import ConfigurationError, DataError
 
-__all__ = ["check_free", "new_file", "new_folder", "replace_folder", "staging_path", "write_bytes", "write_text"]
+__all__ = [
+    "check_free",
+    "clear_folder",
+    "new_file",
+    "new_folder",
+    "replace_folder",
+    "staging_path",
+    "write_bytes",
+    "write_text",
+]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -178,6 +187,16 @@ def _refuse_what_appeared(staging: _Staging, out: Path, before: dict[str, tuple[
             f"{min(appeared)[0]} appeared in {out} while it was being written, and is left alone: "
             f"the finished work is in {out / kept.name}"
         )
+
+
+def clear_folder(out: Path, *, marker: str) -> None:
+    """Make a folder, or empty one of ours for work that takes place in it; its marker goes last."""
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 class _Staging:

@@ -62,7 +62,7 @@ def test_every_stage_reads_what_the_one_before_wrote() -> None:
 def test_a_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"mine")
     for overwrite in (False, True):
-        with pytest.raises(ConfigurationError, match="is not empty and holds no demo"):
+        with pytest.raises(ConfigurationError, match=r"holds no demo\.json|not empty: choose"):
             prepare(tmp_path, overwrite=overwrite)
     with pytest.raises(ConfigurationError, match="is a file"):
         prepare(tmp_path / "photo.png", overwrite=True)
@@ -74,7 +74,7 @@ def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path) -> None:
     prepare(out, overwrite=False)
     demo_file.write_record(out, [])
     (out / "index.html").write_text("old")
-    with pytest.raises(ConfigurationError, match="holds an earlier demo: pass --overwrite"):
+    with pytest.raises(ConfigurationError, match="not empty: choose another folder, or pass --overwrite"):
         prepare(out, overwrite=False)
     assert (out / "index.html").exists()
     prepare(out, overwrite=True)

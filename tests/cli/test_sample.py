@@ -79,19 +79,37 @@ def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
     assert all(np.array_equal(cell, np.asarray(image)) for cell, image in zip(found, expected, strict=False))
 
 
-def test_every_class_has_a_row_without_labels(folders: Path) -> None:
-    output = sample("--num", "8")  # the newest prior, and the tokenizer it was trained with
-    assert "6 of cat, dog, owl" in output
+@pytest.mark.parametrize(("num", "rows"), [(9, [3, 3, 3]), (8, [3, 3, 2]), (7, [3, 2, 2]), (3, [1, 1, 1])])
+def test_every_class_has_a_row_and_there_are_as_many_images_as_asked(folders: Path, num: int, rows: list[int]) -> None:
+    output = sample("--num", str(num), "--seed", "3")  # the newest prior, and the tokenizer it was trained with
+    assert f"{num} of cat, dog, owl" in output and f"{num} images on samples.png" in output
     assert [line for line in output.splitlines() if "runs/prior" in line and line.strip().startswith("prior")]
-    assert len(cells(folders / "samples.png", columns=2)) == 6
+    labels = [label for label, count in enumerate(rows) for _ in range(count)]
+    tokenizer = VQTokenizer.from_pretrained("tok")
+    drawn = iter(generate(load_prior("runs/prior"), tokenizer, num_images=num, labels=labels, seed=3))
+    found = cells(folders / "samples.png", columns=rows[0])
+    for row, count in enumerate(rows):
+        for column in range(rows[0]):
+            cell = found[row * rows[0] + column]
+            assert np.array_equal(cell, np.asarray(next(drawn))) if column < count else (cell == 255).all()
 
 
-def test_the_layout_gives_each_class_as_many() -> None:
+def test_one_image_is_no_images(folders: Path) -> None:
+    assert "1 image on samples.png" in sample("--num", "1")
+
+
+@pytest.mark.parametrize(("num", "rows"), [(8, [2, 2, 2, 1, 1]), (64, [13, 13, 13, 13, 12]), (5, [1] * 5), (4, [2, 2])])
+def test_classes_come_in_turn(num: int, rows: list[int]) -> None:
+    binding = PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2, label_names=tuple("abcde"))
+    labels, lengths = command.lay_out(binding, None, num)
+    assert lengths == rows
+    assert labels is not None and sorted(labels) == labels == sorted(index % 5 for index in range(num))
+
+
+def test_classes_that_were_asked_for_and_none_at_all() -> None:
     binding = PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2, label_names=("a", "b", "c"))
-    assert command.lay_out(binding, None, 8) == ([0, 0, 1, 1, 2, 2], 2)
-    assert command.lay_out(binding, None, 2) == ([0, 1], 2)
-    assert command.lay_out(binding, ["c", "0"], 5) == ([2, 0, 2, 0, 2], 3)
-    assert command.lay_out(PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2), None, 64) == (None, 8)
+    assert command.lay_out(binding, ["c", "0"], 5) == ([2, 0, 2, 0, 2], [3, 2])
+    assert command.lay_out(PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2), None, 64) == (None, [8] * 8)
 
 
 def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTokenizer) -> None:

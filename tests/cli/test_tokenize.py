@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
@@ -60,6 +63,14 @@ def test_the_way_there_and_back(work: Path, tiny_tokenizer: VQTokenizer) -> None
     for name, image in zip(codes["file_name"], expected, strict=True):
         with Image.open(work / "decoded" / name) as decoded:
             assert np.array_equal(np.asarray(decoded), np.asarray(image))
+
+
+def test_one_image_is_no_images(work: Path) -> None:
+    one = next(path for path in (work / "images").rglob("*.png"))
+    (work / "one").mkdir()
+    one.rename(work / "one" / "a.png")
+    assert "codes of 1 image written to codes\n" in vqtok("tokenize", "one")
+    assert vqtok("detokenize", "codes", "--out", "decoded").endswith("1 image written to decoded\n")
 
 
 def test_without_a_tokenizer_the_newest_run_is_taken_and_said(work: Path, tiny_tokenizer: VQTokenizer) -> None:
@@ -134,3 +145,38 @@ def test_detokenize_finds_the_tokenizer_or_names_its_fingerprint(work: Path, tin
         vqtok("detokenize", "codes", "--out", "decoded", "--tokenizer", "moved/model")
     vqtok("detokenize", "codes", "--out", "more", "--tokenizer", "moved/model")
     assert sorted(path.name for path in (work / "more").rglob("*.png")) == [f"{number:02d}.png" for number in range(12)]
+
+
+def hostile_parquet(file: Path, secret: Path) -> None:
+    """Two good images, with columns beside them that name a file of this machine as their image, sound or bytes."""
+    stored = datasets.Image(decode=False)
+    columns = {
+        "image": stored,
+        "mask": stored,
+        "views": datasets.List(stored),
+        "sound": datasets.Audio(decode=False),
+        "file": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "about": {"title": datasets.Value("string"), "cover": stored},
+        "index": datasets.Value("int32"),
+    }
+    good = {"bytes": next(Path("images").rglob("*.png")).read_bytes(), "path": None}
+    bad = {"bytes": None, "path": str(secret)}
+    row = {"mask": bad, "views": [bad], "sound": bad, "file": bad, "about": {"title": "a", "cover": bad}, "index": 7}
+    features = datasets.Features(columns)
+    table = pa.Table.from_pylist([{"image": good, **row}] * 2, schema=features.arrow_schema)
+    pq.write_table(table, file)
+
+
+def test_no_file_that_a_column_names_gets_into_the_codes_folder(work: Path) -> None:
+    (work / "secret").write_text("the key of this machine")
+    hostile_parquet(work / "data.parquet", work / "secret")
+    said = vqtok("tokenize", "data.parquet", "--image-column", "image")
+    written = b"".join(path.read_bytes() for path in (work / "codes").iterdir())
+    assert b"the key of this machine" not in written and b"secret" not in written
+    assert load_codes("codes").column_names == ["codes", "index"]
+    assert "note: columns that hold files are left out of the codes folder: mask, views, sound, file, about\n" in said
+
+
+def test_columns_of_plain_values_are_carried_and_nothing_is_said(work: Path) -> None:
+    said = vqtok("tokenize", "images")
+    assert load_codes("codes").column_names == ["codes", "file_name", "label"] and "left out" not in said

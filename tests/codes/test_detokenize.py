@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import vqtok.codes.detokenize as module
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, codes_array, detokenize_dataset, load_codes, tokenize_dataset
 from vqtok.codes.detokenize import image_file_names
@@ -60,7 +63,50 @@ def test_another_tokenizer_and_a_full_folder_are_refused(
         (["../../etc/x.png", "/etc/x.png", "C:\\x.png"], ["000000.png", "000001.png", "000002.png"]),
         (["000001.png", None, "a.b.c.png"], ["000001.png", "000001_.png", "a.b.c.png"]),
         (["dir\\1.png", "."], ["dir/1.png", "000001.png"]),
+        (["a.jpg", "a.png/b.jpg", "A.PNG/c.jpg"], ["a_.png", "a.png/b.png", "A.PNG/c.png"]),
+        (["a.jpg", "a.png", "a-000000.png/b.jpg"], ["a-000000_.png", "a-000001.png", "a-000000.png/b.png"]),
+        ([7, -1, None, 2**40], ["7.png", "-1.png", "000002.png", "1099511627776.png"]),
+        ([0.5, [1], b"x"], ["000000.png", "000001.png", "000002.png"]),
     ],
 )
-def test_names_stay_below_the_folder_and_are_each_their_own(files: list[str | None], names: list[str]) -> None:
+def test_names_stay_below_the_folder_and_are_each_their_own(files: list[object], names: list[str]) -> None:
     assert image_file_names(files) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["a.jpg", "a.png/b.jpg"], ["a.png/b.png", "a_.png"]),
+        ([3, 1], ["1.png", "3.png"]),
+        ([0.5, 1.5], ["000000.png", "000001.png"]),
+    ],
+)
+def test_any_column_of_names_is_decoded(
+    tmp_path: Path, tiny_tokenizer: VQTokenizer, names: list[object], files: list[str]
+) -> None:
+    spec = CodesSpec.from_tokenizer(tiny_tokenizer)
+    codes = datasets.Dataset.from_dict({"codes": make_grids(2, spec).astype(np.uint16), "file_name": names})
+    codes = codes.cast_column("codes", spec.feature)
+    codes.info.description = spec.to_json()
+    detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", progress=False)
+    found = (tmp_path / "decoded").rglob("*.png")
+    assert sorted(path.relative_to(tmp_path / "decoded").as_posix() for path in found if path.is_file()) == files
+
+
+def test_the_time_for_names_grows_with_the_images_and_not_with_their_square(
+    tmp_path: Path, write_codes: WriteCodes, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks at how many names each batch takes from the list of all."""
+    taken = []
+
+    class Names(list[str]):
+        def __getitem__(self, rows: Any) -> Any:
+            names = super().__getitem__(rows)
+            taken.append(len(names))
+            return names
+
+    monkeypatch.setattr(module, "image_file_names", lambda files: Names(image_file_names(files)))
+    spec = CodesSpec.from_tokenizer(tiny_tokenizer)
+    codes = load_codes(write_codes(make_grids(7, spec), spec))
+    detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", batch_size=2, progress=False)
+    assert taken == [2, 2, 2, 1]

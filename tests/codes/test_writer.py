@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -14,19 +11,10 @@ import pytest
 
 import vqtok.codes.writer as module
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
-from vqtok.codes import SplitWriter, codes_array, load_codes, new_folder, write_splits
-from vqtok.errors import ConfigurationError, DataError
-
-
-@contextmanager
-def files_limited_to(limit: int) -> Iterator[None]:
-    """The kernel refuses to let any file of this process grow past a size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.disk import files_limited_to
+from vqtok.codes import SplitWriter, codes_array, load_codes, write_splits
+from vqtok.errors import DataError
+from vqtok.files import new_folder
 
 
 @pytest.mark.parametrize(
@@ -84,54 +72,6 @@ def test_a_column_named_codes_is_refused(tmp_path: Path) -> None:
 def test_grids_of_another_shape_are_refused(write_codes: WriteCodes) -> None:
     with pytest.raises(DataError, match=r"must be \(B, 2, 3\), got \(5, 3, 2\)"):
         write_codes(np.zeros((5, 3, 2), dtype=np.int64), make_spec())
-
-
-def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "codes"
-    with new_folder(out) as folder:
-        (folder / "file").write_text("new")
-        assert not out.exists()
-        assert folder.parent == out.parent
-    assert (out / "file").read_text() == "new"
-    assert os.listdir(out.parent) == ["codes"]
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "other"):
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["deep"]
-
-
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "codes").mkdir()
-    with new_folder(tmp_path / "codes") as folder:
-        (folder / "file").touch()
-    assert os.listdir(tmp_path / "codes") == ["file"]
-
-
-def test_only_a_folder_of_ours_is_replaced_and_only_at_the_end(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    out.mkdir()
-    (out / "holiday.jpg").write_text("precious")
-    for overwrite in (False, True):
-        with (
-            pytest.raises(ConfigurationError, match="choose another folder$"),
-            new_folder(out, marker="codes.json", overwrite=overwrite),
-        ):
-            raise AssertionError("work began")
-    (out / "codes.json").write_text("old")
-    with pytest.raises(ConfigurationError, match="--overwrite"), new_folder(out, marker="codes.json"):
-        raise AssertionError("work began")
-    with new_folder(out, marker="codes.json", overwrite=True) as folder:
-        (folder / "codes.json").write_text("new")
-        assert (out / "codes.json").read_text() == "old"
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"codes.json": "new"}
-    assert os.listdir(tmp_path) == ["codes"]
-
-
-def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "codes").touch()
-    with pytest.raises(ConfigurationError, match="is a file"), new_folder(tmp_path / "codes"):
-        raise AssertionError("work began")
-    with pytest.raises(ConfigurationError, match="cannot make the folder"), new_folder(tmp_path / "codes" / "below"):
-        raise AssertionError("work began")
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_codes(tmp_path: Path, write_codes: WriteCodes) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +31,16 @@ def test_labels_are_dealt_in_turn() -> None:
     assert BINDING.classes(None, 2).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("labels", [[0, 3], -1, []])
+def test_labels_go_by_name_or_number_or_both() -> None:
+    assert BINDING.classes("dog", 2).tolist() == [1, 1]
+    assert BINDING.classes(["owl", 0, "1"], 4).tolist() == [2, 0, 1, 2]
+    assert BINDING.classes(("cat",), 1).tolist() == [0]
+    assert BINDING.classes(np.array([2, 1], dtype=np.uint8), 2).tolist() == [2, 1]
+    with pytest.raises(ConfigurationError, match="^no class 'cow': choose one of cat, dog, owl$"):
+        BINDING.classes(["cat", "cow"], 2)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], -1, [], "3", ["dog", 3]])
 def test_labels_out_of_range_are_refused(labels: object) -> None:
     with pytest.raises(ConfigurationError):
         BINDING.classes(labels, 2)  # type: ignore[arg-type]

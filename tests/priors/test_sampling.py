@@ -186,6 +186,18 @@ def test_generate_paints_what_was_drawn(prior: Prior) -> None:
     assert [image.getpixel((0, 0)) for image in images] == codes.flatten(1).sum(dim=1).tolist()
 
 
+def test_classes_may_go_by_name(prior: Prior) -> None:
+    tokenizer = GreyTokenizer("f" * 64)
+    named, numbered = (
+        [image.getpixel((0, 0)) for image in generate(prior, tokenizer, num_images=6, labels=labels, seed=4)]
+        for labels in (["dog", "cat"], [1, 0])
+    )
+    assert named == numbered
+    assert torch.equal(sample_codes(prior, labels="dog", seed=4), sample_codes(prior, labels=1, seed=4))
+    with pytest.raises(ConfigurationError, match="^no class 'cow': choose one of cat, dog$"):
+        generate(prior, tokenizer, labels="cow")
+
+
 def test_generate_refuses_another_tokenizer(prior: Prior) -> None:
     with pytest.raises(MismatchError, match=r"ffffffffffff.*000000000000"):
         generate(prior, GreyTokenizer("0" * 64))

@@ -8,10 +8,10 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 from __future__ import annotations
 
 from vqtok.codes.detokenize import detokenize_dataset
-from vqtok.codes.local import open_sources, tokenize_dataset, tokenize_sources
+from vqtok.codes.local import file_columns, open_sources, tokenize_dataset, tokenize_sources
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
+from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
 
 __all__ = [
     "COLUMN",
@@ -19,11 +19,10 @@ __all__ = [
     "CodeSet",
     "CodesSpec",
     "SplitWriter",
-    "check_free",
     "codes_array",
     "detokenize_dataset",
+    "file_columns",
     "load_codes",
-    "new_folder",
     "open_sources",
     "read_broken",
     "read_spec",

@@ -9,13 +9,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from vqtok.codes.reader import CodeSet, codes_array, read_spec
-from vqtok.codes.writer import new_folder
 from vqtok.errors import ConfigurationError
+from vqtok.files import new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -68,41 +67,47 @@ def _write_images(
 ) -> None:
     grids = codes_array(dataset)
     files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
-    paths = [folder / name for name in image_file_names(files)]
-    for parent in {path.parent for path in paths}:
-        parent.mkdir(parents=True, exist_ok=True)
+    names = image_file_names(files)
+    for parent in {name.rpartition("/")[0] for name in names}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(WRITING_THREADS) as pool:
         for start in range(0, len(grids), batch_size):
-            batch = torch.from_numpy(grids[start : start + batch_size].astype(np.int64))
             with torch.inference_mode():
-                images = tokenizer.detokenize(batch)
-            list(pool.map(lambda pair: pair[0].save(pair[1]), zip(images, paths[start:], strict=False)))
+                images = tokenizer.detokenize(grids[start : start + batch_size])
+            paths = [folder / name for name in names[start : start + batch_size]]
+            list(pool.map(lambda image, path: image.save(path), images, paths))
             bar.update(len(images))
 
 
-def image_file_names(files: Sequence[str | None]) -> list[str]:
+def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    A row without a usable name (none, absolute, or one that leaves the folder) is named by its number; rows whose names
-    differ only in the suffix get their number behind the name: a.jpg and a.png give a-000000.png and a-000001.png.
+    Names are texts or whole numbers. A row without a usable name (none, absolute, or one that leaves the folder) is
+    named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg and a.png
+    give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]
     shared = Counter(stem.casefold() for stem in stems if stem is not None)
-    names, taken = [], set()
+    folders = {PurePosixPath(folder) for folder in {stem.casefold().rpartition("/")[0] for stem in stems if stem}}
+    folders |= {above for folder in folders for above in folder.parents}
+    taken = {str(folder).removesuffix(".png") for folder in folders if folder.suffix == ".png"}
+    names = []
     for row, stem in enumerate(stems):
         number = f"{row:0{width}d}"
         name = number if stem is None else f"{stem}-{number}" if shared[stem.casefold()] > 1 else stem
-        while name.casefold() in taken:  # a file may already be called what another one would get
+        while name.casefold() in taken:  # a file or folder may already be called what this one would get
             name += "_"
         taken.add(name.casefold())
         names.append(f"{name}.png")
     return names
 
 
-def _stem(file: str | None) -> str | None:
-    """The path without its suffix, or None where it would not stay below the folder."""
-    if not file:
+def _stem(file: object) -> str | None:
+    """The path without its suffix, or None where it is none or would not stay below the folder."""
+    if isinstance(file, int):
+        return str(file)
+    if not isinstance(file, str) or not file:
         return None
     path = PurePosixPath(file.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
-from vqtok.codes.writer import SplitWriter, check_free, new_folder, write_sidecar, write_splits
+from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
+from vqtok.files import check_free, new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["open_sources", "tokenize_dataset", "tokenize_sources"]
+__all__ = ["file_columns", "open_sources", "tokenize_dataset", "tokenize_sources"]
 
 # Images. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
 # so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 images differed from
@@ -51,8 +52,9 @@ def tokenize_dataset(
 ) -> CodeSet:
     """Turn images into a codes folder.
 
-    Every grid is the one that `tokenizer.tokenize` gives for that image. Images that cannot be read are left out,
-    logged, and listed in the folder's `codes.json` under "broken".
+    Every grid is the one that `tokenizer.tokenize` gives for that image. The other columns of the dataset are carried
+    along, save those that hold files. Images that cannot be read are left out, logged, and listed in the folder's
+    `codes.json` under "broken".
 
     Args:
         dataset: whatever `vqtok.data.open_all` opens: a folder, a file, a Hub id, `mnist-mini`, `mnist`, `cifar10`.
@@ -75,6 +77,8 @@ def tokenize_dataset(
     check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
     sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
+    if columns := file_columns(sources):
+        logger.warning("columns that hold files are left out of the codes folder: %s", ", ".join(columns))
     if broken := read_broken(out):
         total = sum(len(source) for source in sources.values())
         logger.warning("%d of %d images could not be read and are left out: %s", len(broken), total, ", ".join(broken))
@@ -95,6 +99,28 @@ def open_sources(
     if split not in sources:
         raise DataError(f"{dataset} has no split {split}; found: {', '.join(sources)}.{did_you_mean(split, sources)}")
     return {split: sources[split]}
+
+
+def file_columns(sources: Mapping[str, ImageSource]) -> list[str]:
+    """Columns beside the images that hold images, sounds or other files, or paths to them.
+
+    They are never carried into a codes folder: a dataset from elsewhere could name any file of this machine.
+    """
+    columns = {
+        column: None
+        for source in sources.values()
+        for column, feature in source.dataset.features.items()
+        if column != source.image_column and _holds_files(feature)
+    }
+    return list(columns)
+
+
+def _holds_files(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return {"bytes", "path"} <= set(feature) or any(map(_holds_files, feature.values()))
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return _holds_files(feature.feature)
+    return hasattr(feature, "embed_storage")  # Image, Audio, Video and their like
 
 
 def tokenize_sources(
@@ -129,7 +155,7 @@ def _write_split(
     folder: Path, source: ImageSource, tokenizer: VQTokenizer, spec: CodesSpec, *, batch_size: int, bar: tqdm[Any]
 ) -> list[str]:
     """Write the codes of one split; give the names of the images that could not be read."""
-    others = source.dataset.remove_columns(source.image_column)
+    others = source.dataset.remove_columns([source.image_column, *file_columns({source.split: source})])
     rows = others.with_format("arrow")
     broken: list[str] = []
     with SplitWriter(

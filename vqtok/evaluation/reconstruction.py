@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import islice
@@ -30,6 +29,7 @@ from tqdm import tqdm
 from vqtok.data import ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import ConfigurationError
 from vqtok.evaluation.codebook import CodeUse, count_codes
+from vqtok.files import write_text
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["evaluate_tokenizer", "write_metrics"]
@@ -173,13 +173,7 @@ def first_pixels(images: ImageDataset, total: int, batch_size: int) -> Iterator[
 def write_metrics(metrics: dict[str, Any], path: str | Path) -> Path:
     """Write what `evaluate_tokenizer` gave as JSON, whole or not at all; an earlier file is replaced."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return path
 
 

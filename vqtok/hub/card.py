@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vqtok.files import write_bytes
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
@@ -113,9 +113,7 @@ def write_card(folder: str | Path) -> None:
     card = card_of(model, str(model.path), model.path)
     contents = {name: path.read_bytes() for name, path in card.images.items()} | {CARD: card.text.encode()}
     for name, content in contents.items():
-        partial = model.path / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, model.path / name)
+        write_bytes(model.path / name, content)
 
 
 def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import ConfigDict, PositiveInt
@@ -17,7 +17,9 @@ from torch import Tensor
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.schema import checked
 
-__all__ = ["PriorBinding"]
+__all__ = ["Labels", "PriorBinding"]
+
+Labels: TypeAlias = int | str | Sequence[int | str]  # classes by name or number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +104,23 @@ class PriorBinding:
             )
         return codes.reshape(codes.shape[0], -1).long()
 
-    def classes(self, labels: int | Sequence[int] | Tensor | None, count: int) -> Tensor:
+    def classes(self, labels: Labels | Tensor | None, count: int) -> Tensor:
         """One class number for each of `count` images: int64 (count,); the null class where `labels` is None.
 
-        Labels are dealt in turn, so that one label serves all images and a list of ten makes rows of ten.
+        Labels are names or numbers, dealt in turn, so that one label serves all images and a list of ten makes rows of
+        ten.
 
         Raises:
-            ConfigurationError: a label out of range, no label in the list, or labels for a prior without classes.
+            ConfigurationError: a label that no class has, no label in the list, or labels for a prior without classes.
         """
         if labels is None:
             return torch.full((count,), self.null_class)
         if not self.num_classes:
             raise ConfigurationError("this prior was trained without classes: leave the labels out")
+        if isinstance(labels, str):
+            labels = [labels]
+        if isinstance(labels, Sequence):
+            labels = [self.label_number(label) if isinstance(label, str) else label for label in labels]
         given = torch.as_tensor(labels).reshape(-1).long().cpu()
         if not given.numel():
             raise ConfigurationError("the list of labels is empty: name at least one, or leave the labels out")

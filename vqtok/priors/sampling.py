@@ -11,7 +11,6 @@ the same whatever the batch size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from vqtok.errors import ConfigurationError
-from vqtok.priors.binding import PriorBinding
+from vqtok.priors.binding import Labels, PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNNDecoder
 from vqtok.priors.transformer import TransformerDecoder
@@ -48,7 +47,7 @@ def generate(
     tok: Detokenizer,
     *,
     num_images: int = 16,
-    labels: int | Sequence[int] | None = None,
+    labels: Labels | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -81,7 +80,7 @@ def sample_codes(
     prior: Prior,
     *,
     num_images: int = 16,
-    labels: int | Sequence[int] | None = None,
+    labels: Labels | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -94,7 +93,7 @@ def sample_codes(
     Args:
         prior: of either kind.
         num_images: how many, at least 1.
-        labels: class numbers, dealt to the images in turn; None draws without a class.
+        labels: names or numbers of classes, dealt to the images in turn; None draws without a class.
         temperature: above 0; below 1 favours what is probable.
         top_k: keep the k most probable codes, 0 keeps all; 1 is greedy.
         top_p: keep the fewest codes that reach this probability, in (0, 1].
@@ -106,7 +105,7 @@ def sample_codes(
         int64 (num_images, h, w[, Q]), on the device of the prior.
 
     Raises:
-        ConfigurationError: a number out of its range, a label out of range, or labels for a prior without classes.
+        ConfigurationError: a number out of its range, a label that no class has, or labels for a prior without classes.
     """
     binding = PriorBinding.from_config(prior.config)
     _check(num_images, temperature, top_k, top_p, guidance_scale, seed, batch_size)

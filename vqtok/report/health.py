@@ -6,9 +6,7 @@ PNG files, dark on white, to be looked at alone, in a page or in a model card.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vqtok.evaluation import CodebookHealth
+from vqtok.files import new_file, write_text
 from vqtok.report.charts import COLOURS
 from vqtok.report.examples import draw_examples
 
@@ -57,28 +56,13 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
         The files in this order.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
     for name, draw in DRAWINGS.items():
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), new_file(folder / f"{name}.png") as partial:
             figure = draw(health)
             FigureCanvasAgg(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=DOTS)
-        written.append(replace_bytes(folder / f"{name}.png", buffer.getvalue()))
-    text = json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n"
-    return [*written, replace_bytes(folder / HEALTH, text.encode())]
-
-
-def replace_bytes(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+            figure.savefig(partial, format="png", dpi=DOTS)
+    write_text(folder / HEALTH, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
+    return [folder / name for name in (*(f"{drawing}.png" for drawing in DRAWINGS), HEALTH)]
 
 
 def draw_frequencies(health: CodebookHealth) -> Figure:

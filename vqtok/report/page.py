@@ -7,7 +7,6 @@ disk. A stage whose folder is not given has no section.
 from __future__ import annotations
 
 import math
-import os
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,6 +17,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from vqtok.codes import codes_array, load_codes
+from vqtok.files import write_text
 from vqtok.report.codebook import codebook_health
 from vqtok.report.files import read_metric_rows, read_yaml
 from vqtok.report.markup import number, section
@@ -78,12 +78,7 @@ def write_report(
         footer=f"Written by vqtok {version('vqtok')}. Tokenizer <code>{tokenizer.fingerprint[:12]}</code>.",
     )
     page = Path(page)
-    partial = page.with_name(f".{page.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, page)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(page, text)
     return page
 
 

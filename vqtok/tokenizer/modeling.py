@@ -21,6 +21,7 @@ from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.hub import check_fit, fetch, is_hub_id, loading, open_folder, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
+from vqtok.tokenizer.codes import as_codes
 from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
 from vqtok.tokenizer.image_processing import VQImageProcessor
 
@@ -107,17 +108,20 @@ class VQTokenizer(PreTrainedModel):
         return codes
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Any) -> Tensor:
         """Pixels (B, C, H, W) in [-1, 1] of codes (B, h, w) or (B, h, w, Q).
 
+        Lists, arrays and dataset columns serve as well, as do one grid alone and flat codes (B, L).
+
         Raises:
-            ConfigurationError: a code outside [0, K).
+            ConfigurationError: another shape, no integers, or a code outside [0, K).
         """
+        codes = as_codes(codes, self.grid, self.num_codebooks)
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ConfigurationError(
                 f"codes must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
             )
-        quantized = self.quantizer.decode(codes.to(self.device, torch.int64))
+        quantized = self.quantizer.decode(codes.to(self.device))
         pixels: Tensor = self.decoder(quantized.to(self.dtype)).float().clamp(-1, 1)
         return pixels
 
@@ -125,8 +129,8 @@ class VQTokenizer(PreTrainedModel):
         """Codes of images: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
         return self.encode(self.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device))
 
-    def detokenize(self, codes: Tensor) -> list[Image.Image]:
-        """Images of codes (B, h, w) or (B, h, w, Q)."""
+    def detokenize(self, codes: Any) -> list[Image.Image]:
+        """Images of codes (B, h, w) or (B, h, w, Q), or in any other form that `decode` takes."""
         return self.image_processor.post_process(self.decode(codes))
 
     @property

@@ -1,0 +1,87 @@
+"""Tokenizers and priors of one revision of a repository, over real HTTP, against a Hub of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import HubServer
+from vqtok.codes import read_spec
+from vqtok.tokenizer import VQTokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Two tokenizers, and a prior of each, on `main` and on the branch `next` of two repositories; then the commands.
+SCRIPT = """
+import json, sys, torch
+from vqtok.priors import PriorBinding, build_prior, load_prior
+from vqtok.tokenizer import VQTokenizer
+from vqtok_cli.main import app
+
+tokenizer = VQTokenizer.from_pretrained("tok")
+for branch in (None, "next"):
+    torch.manual_seed(0)
+    binding = PriorBinding(fingerprint=tokenizer.fingerprint, grid=(4, 4), codebook_size=16, tokenizer="org/vq")
+    prior = build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1})
+    prior.save_pretrained("prior")
+    load_prior("prior").push_to_hub("org/prior", revision=branch)
+    tokenizer.push_to_hub("org/vq", revision=branch)
+    with torch.no_grad():
+        tokenizer.quantizer.codebook.add_(1.0)
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+"""
+
+
+def on_the_hub(folder: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
+    with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= hub.client_environment("hf_alice", folder / "home") | {"PYTHONPATH": str(ROOT)}
+        script = [sys.executable, "-c", SCRIPT, json.dumps(commands)]
+        return subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_a_revision_of_the_tokenizer_and_of_the_prior(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    vq = ["--tokenizer", "org/vq"]
+    both = ["--prior", "org/prior", "--revision", "next", *vq, "--tokenizer-revision", "next"]
+    done = on_the_hub(
+        tmp_path,
+        ["tokenize", "images", *vq, "--out", "codes"],
+        ["tokenize", "images", *vq, "--revision", "next", "--out", "newer"],
+        ["sample", *both, "--num", "1"],
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = read_spec(tmp_path / "codes"), read_spec(tmp_path / "newer")
+    assert first.fingerprint == tiny_tokenizer.fingerprint != second.fingerprint
+    assert f"org/vq ({second.fingerprint[:12]})" in done.stdout and f"revision      {second.revision}" in done.stdout
+    assert "1 image on samples.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["tokenize", "images", "--tokenizer", "tok", "--revision", "v1"], "tok"),
+        (["sample", "--prior", "tok", "--revision", "v1"], "tok"),
+    ],
+)
+def test_a_folder_has_no_revisions(
+    tmp_path: Path,
+    images_folder: Path,
+    tiny_tokenizer: VQTokenizer,
+    vqtok: object,
+    arguments: list[str],
+    option: str,
+) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    assert callable(vqtok)
+    code, _, complained = vqtok(*arguments)
+    message = f"{option} is a folder, which has no revision 'v1': leave the revision out, or name a Hub repository"
+    assert (code, complained) == (2, f"vqtok: error: {message}\n")
