@@ -4,10 +4,10 @@ Everything in this project that resizes an image does it here, so that one image
 
     file, bytes, array, PIL image ─load_image→ PIL image, upright ─fit_image→ L or RGB ─→ uint8 (C, H, W)
 
-Limits on purpose: images above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels) are refused rather than warned about,
-truncated files are refused rather than filled with grey, and animations and multi-page files give their first frame.
-JPEG files are decoded in full: `Image.draft` is faster for large ones but moves pixels by several levels, and then the
-codes of a path would not be the codes of the same image handed in decoded.
+Limits on purpose: only the formats of `formats.py` are decoded, images above `PIL.Image.MAX_IMAGE_PIXELS` (89 million
+pixels) are refused rather than warned about, truncated files are refused rather than filled with grey, and animations
+and multi-page files give their first frame. JPEG files are decoded in full: `Image.draft` is faster for large ones but
+moves pixels by several levels, and then the codes of a path would not be the codes of the same image handed in decoded.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from vqtok.data.formats import FORMATS, readable_formats
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
 __all__ = ["RESAMPLING", "ImageInput", "fit_image", "image_array", "load_image"]
@@ -126,7 +127,7 @@ def _open_file(path: Path, name: str) -> Image.Image:
 
 def _decode(file: IO[bytes], name: str) -> Image.Image:
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=readable_formats())
         _refuse_bomb(image, name)
         return _upright(image)
     except (DataError, MemoryError):
@@ -134,13 +135,18 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} is refused: {_one_line(error)}") from error
     except UnidentifiedImageError:
-        raise DataError(f"{name} is not an image that Pillow can read") from None
+        raise DataError(f"{name} is not an image of a format that is read ({', '.join(FORMATS)})") from None
     except Exception as error:  # a decoder fed with broken bytes may raise anything; whatever it is, the file is broken
         raise DataError(f"{name} is broken: {_one_line(error)}") from error
 
 
 def _checked(image: Image.Image, name: str) -> Image.Image:
-    """An image that the caller opened: it may still be undecoded, and its file may be broken."""
+    """An image that the caller opened: its pixels may still have to be decoded, and its file may be broken."""
+    if isinstance(image, ImageFile.ImageFile) and image.format not in (*readable_formats(), "MPO"):
+        raise DataError(
+            f"{name} is a file of the format {image.format}; only {', '.join(FORMATS)} are read: convert it first, "
+            'as by image.convert("RGB")'
+        )
     try:
         _refuse_bomb(image, name)
         return _upright(image)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
+from vqtok.data.formats import SUFFIXES
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -30,9 +31,7 @@ SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
-IMAGES = {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
-IMAGES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
-# What people call the splits; the first name is ours.
+# Names of the splits; the first is ours.
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -126,7 +125,7 @@ def _read_path(path: Path, name: str) -> NamedSplits:
         return _read_folder(path, name)
     if path.is_file():
         if path.suffix.lower() not in TABLES:
-            what = "one image; give the folder that it is in" if path.suffix.lower() in IMAGES else "neither"
+            what = "one image; give the folder that it is in" if path.suffix.lower() in SUFFIXES else "neither"
             raise DataError(f"a dataset in one file must be parquet or arrow, but {name} is {what}")
         return NamedSplits(splits=_load_tables(name, [resolved]), resolved=resolved)
     known = ", ".join(sorted(KNOWN))
@@ -175,7 +174,7 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
     others: list[str] = []
     for file in _walk(root):
         suffix = os.path.splitext(file)[1].lower()
-        (images if suffix in IMAGES else tables if suffix in TABLES else others).append(file)
+        (images if suffix in SUFFIXES else tables if suffix in TABLES else others).append(file)
     return images, tables, others
 
 
