@@ -67,3 +67,14 @@ def test_other_formats_are_refused_by_name_and_by_content(form: str, tmp_path: P
     (tmp_path / f"a.{form.lower()}").write_bytes(data.getvalue())
     with pytest.raises(DataError, match="none of them an image"):
         open_all(str(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_never_opened(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png cannot be read: it is no regular file$"):
+        load_image(tmp_path / "a.png")
+    source = open_all(str(tmp_path))["train"]
+    assert source.dataset["file_name"][:] == ["b.png"]
+    assert source.notes == ("left out as no regular files: a.png",)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,6 +118,8 @@ def image_array(
 
 def _open_file(path: Path, name: str) -> Image.Image:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
+            raise DataError(f"{name} cannot be read: it is no regular file")
         with path.open("rb") as file:
             return _decode(file, name)
     except FileNotFoundError:
