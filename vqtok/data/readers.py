@@ -22,6 +22,7 @@ from datasets.exceptions import DatasetNotFoundError
 
 from vqtok.data.folders import image_folder_splits, list_files
 from vqtok.data.formats import SUFFIXES
+from vqtok.data.images import one_line
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -85,17 +86,17 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
     try:
         loaded = load_dataset(repository, revision=revision)
     except DatasetNotFoundError as error:
-        message = _one_line(error)
+        message = one_line(error)
         if repository not in KNOWN.values() and revision is None:
             message = f"{message.rstrip('.')}; there is no folder of that name either."
         raise HubError(message + did_you_mean(repository, set(KNOWN.values()) - {repository})) from error
     except ConnectionError as error:  # OfflineModeIsEnabled is one
         raise HubError(
-            f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
+            f"the Hub cannot be reached for {repository} and it is not in the cache ({one_line(error)}); "
             "mnist-mini and folders on this disk need no network"
         ) from error
     except Exception as error:  # load_dataset parses what strangers uploaded: it may raise anything
-        raise DataError(f"{repository} on the Hub cannot be loaded: {_one_line(error)}") from error
+        raise DataError(f"{repository} on the Hub cannot be loaded: {one_line(error)}") from error
     return NamedSplits(splits=dict(loaded), resolved=repository, revision=_commit(loaded) or revision)
 
 
@@ -152,13 +153,9 @@ def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]
     except Exception as error:  # files of any origin
         if isinstance(error, IndexError) or "corresponds to no data" in str(error):  # what `datasets` makes of no rows
             raise DataError(f"{name} has no rows") from error
-        raise DataError(f"{name} cannot be loaded: {_one_line(error)}") from error
+        raise DataError(f"{name} cannot be loaded: {one_line(error)}") from error
     return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
 
 
 def _load_tables(name: str, files: list[str]) -> dict[str, Dataset]:
     return _load(name, load_dataset, TABLES[Path(files[0]).suffix.lower()], data_files=files)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
