@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqtok.data.fitting import fit_image
     from vqtok.data.grid import image_grid
-    from vqtok.data.images import fit_image, image_array, load_image
+    from vqtok.data.images import image_array, load_image
     from vqtok.data.loading import ImageDataset, ordered_batches, read_images, to_pixels, training_batches
     from vqtok.data.sources import ImageSource, native_format, open_all, open_images, open_splits
 
@@ -37,7 +38,7 @@ __all__ = [
 _HOMES = {
     "ImageSource": "sources",
     "ImageDataset": "loading",
-    "fit_image": "images",
+    "fit_image": "fitting",
     "native_format": "sources",
     "open_all": "sources",
     "open_images": "sources",

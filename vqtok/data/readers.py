@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
+from vqtok.data.folders import image_folder_splits, list_files
+from vqtok.data.formats import SUFFIXES
+from vqtok.data.images import one_line
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -30,14 +31,6 @@ SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
-IMAGES = {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
-IMAGES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
-# What people call the splits; the first name is ours.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +72,6 @@ def read_splits(dataset: str, revision: str | None = None) -> NamedSplits:
     return _read_hub(repository, revision or at_revision or None)
 
 
-def split_group(name: str) -> str:
-    """The usual name of a split: train, validation, test, or the name itself."""
-    return next((group for group, names in SPLIT_NAMES.items() if name.lower() in names), name)
-
-
 def _read_sample() -> NamedSplits:
     table = pq.read_table(SAMPLE)
     names = Features.from_arrow_schema(table.schema)["split"].names
@@ -98,17 +86,17 @@ def _read_hub(repository: str, revision: str | None) -> NamedSplits:
     try:
         loaded = load_dataset(repository, revision=revision)
     except DatasetNotFoundError as error:
-        message = _one_line(error)
+        message = one_line(error)
         if repository not in KNOWN.values() and revision is None:
             message = f"{message.rstrip('.')}; there is no folder of that name either."
         raise HubError(message + did_you_mean(repository, set(KNOWN.values()) - {repository})) from error
     except ConnectionError as error:  # OfflineModeIsEnabled is one
         raise HubError(
-            f"the Hub cannot be reached for {repository} and it is not in the cache ({_one_line(error)}); "
+            f"the Hub cannot be reached for {repository} and it is not in the cache ({one_line(error)}); "
             "mnist-mini and folders on this disk need no network"
         ) from error
     except Exception as error:  # load_dataset parses what strangers uploaded: it may raise anything
-        raise DataError(f"{repository} on the Hub cannot be loaded: {_one_line(error)}") from error
+        raise DataError(f"{repository} on the Hub cannot be loaded: {one_line(error)}") from error
     return NamedSplits(splits=dict(loaded), resolved=repository, revision=_commit(loaded) or revision)
 
 
@@ -126,7 +114,7 @@ def _read_path(path: Path, name: str) -> NamedSplits:
         return _read_folder(path, name)
     if path.is_file():
         if path.suffix.lower() not in TABLES:
-            what = "one image; give the folder that it is in" if path.suffix.lower() in IMAGES else "neither"
+            what = "one image; give the folder that it is in" if path.suffix.lower() in SUFFIXES else "neither"
             raise DataError(f"a dataset in one file must be parquet or arrow, but {name} is {what}")
         return NamedSplits(splits=_load_tables(name, [resolved]), resolved=resolved)
     known = ", ".join(sorted(KNOWN))
@@ -137,21 +125,26 @@ def _read_path(path: Path, name: str) -> NamedSplits:
 
 
 def _read_folder(path: Path, name: str) -> NamedSplits:
-    images, tables, others = _list_files(path)
-    if images and tables:
+    files = list_files(path)
+    resolved = str(path.absolute())
+    tables = [file for file in files.others if os.path.splitext(file)[1].lower() in TABLES]
+    if files.images and tables:
         raise DataError(
-            f"{name} holds {len(images)} images and {len(tables)} parquet or arrow files ({tables[0]}, ...); "
+            f"{name} holds {len(files.images)} images and {len(tables)} parquet or arrow files ({tables[0]}, ...); "
             "name a folder with one kind, or one of the files"
         )
     if tables:
-        return NamedSplits(splits=_load(name, load_dataset, str(path.absolute())), resolved=str(path.absolute()))
-    if not images:
-        found = f"{len(others)} files, none of them an image ({others[0]}, ...)" if others else "no files"
+        return NamedSplits(splits=_load(name, load_dataset, resolved), resolved=resolved)
+    if not files.images:
+        found = (
+            f"{len(files.others)} files, none of them an image ({files.others[0]}, ...)" if files.others else "no files"
+        )
         raise DataError(
             f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
             "where there are classes), of parquet or arrow files, or what save_to_disk wrote"
         )
-    return image_folder_splits(path, name, images, others)
+    splits, notes = image_folder_splits(path, name, files.images)
+    return NamedSplits(splits=splits, resolved=resolved, notes=(*notes, *files.notes()))
 
 
 def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]:
@@ -160,99 +153,9 @@ def _load(name: str, load: Any, *args: Any, **kwargs: Any) -> dict[str, Dataset]
     except Exception as error:  # files of any origin
         if isinstance(error, IndexError) or "corresponds to no data" in str(error):  # what `datasets` makes of no rows
             raise DataError(f"{name} has no rows") from error
-        raise DataError(f"{name} cannot be loaded: {_one_line(error)}") from error
+        raise DataError(f"{name} cannot be loaded: {one_line(error)}") from error
     return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
 
 
 def _load_tables(name: str, files: list[str]) -> dict[str, Dataset]:
     return _load(name, load_dataset, TABLES[Path(files[0]).suffix.lower()], data_files=files)
-
-
-def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
-    """Images, tables and other files below a folder, as sorted relative paths; hidden ones are passed over."""
-    images: list[str] = []
-    tables: list[str] = []
-    others: list[str] = []
-    for file in _walk(root):
-        suffix = os.path.splitext(file)[1].lower()
-        (images if suffix in IMAGES else tables if suffix in TABLES else others).append(file)
-    return images, tables, others
-
-
-def _walk(root: Path) -> Iterator[str]:
-    seen: set[str] = set()  # links are followed, but not in circles
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
-        prefix = os.path.relpath(folder, root)
-        for file in sorted(files):
-            if not file.startswith("."):
-                yield file if prefix == "." else os.path.join(prefix, file)
-
-
-def image_folder_splits(root: Path, name: str, images: list[str], others: list[str]) -> NamedSplits:
-    """A folder of image files as rows of image (only its path: nothing is read yet), label and file_name.
-
-    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
-    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or images
-    lie beside them, there are no labels.
-    """
-    groups = _group_by_split(name, images)
-    classes, notes = _class_names(groups)
-    if others:
-        notes.append(f"{len(others)} files that are no images by their names are left out: {others[0]}, ...")
-    features = Features({"image": Image(decode=False), "file_name": Value("string")})
-    if classes:
-        features["label"] = ClassLabel(names=classes)
-    number = {label: index for index, label in enumerate(classes)}
-    splits = {}
-    for split, (prefix, files) in groups.items():
-        columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
-        if classes:
-            columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
-        splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
-    return NamedSplits(splits=splits, resolved=str(root.absolute()), notes=tuple(notes))
-
-
-def _paths(root: Path, files: list[str]) -> pa.StructArray:
-    base = os.path.abspath(root)
-    paths = pa.array([os.path.join(base, file) for file in files], pa.string())
-    return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
-
-
-def _first_folder(file: str, prefix: str = "") -> str | None:
-    first, separator, _ = file[len(prefix) :].partition(os.sep)
-    return first if separator else None
-
-
-def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """By split: the prefix of its files, and the files."""
-    tops = {_first_folder(file) for file in images}
-    as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
-    if set(as_splits) != tops:
-        if {"train", "test"} <= set(as_splits.values()):
-            rest = sorted(str(top) if top else "images beside them" for top in tops - set(as_splits))
-            raise DataError(
-                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
-            )
-        return {"train": ("", images)}
-    if len(set(as_splits.values())) < len(as_splits):
-        raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
-    order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
-
-
-def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], list[str]]:
-    folders = {_first_folder(file, prefix) for prefix, files in groups.values() for file in files}
-    named = sorted(folder for folder in folders if folder is not None)
-    if named and None in folders:
-        return [], [f"images lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes"]
-    return (named, []) if len(named) > 1 else ([], [])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Image
 
 from vqtok.data.columns import find_image_column, find_label_column
+from vqtok.data.folders import split_group
 from vqtok.data.images import load_image
-from vqtok.data.readers import NamedSplits, read_splits, split_group
+from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
 __all__ = ["ImageSource", "native_format", "open_all", "open_images", "open_splits"]
