@@ -150,3 +150,9 @@ def test_there_is_nothing_to_save_and_the_meta_device_does_no_harm() -> None:
 def test_levels_that_make_no_sense_are_refused(levels: list[int]) -> None:
     with pytest.raises(ConfigurationError, match="quantizer.levels must be a list of whole numbers from 2 to 1000"):
         FiniteScalarQuantizer(levels=levels)
+
+
+def test_codes_that_int64_cannot_number_are_refused() -> None:
+    assert FiniteScalarQuantizer(levels=[4] * 31).codebook_size == 2**62
+    with pytest.raises(ConfigurationError, match=r"got \[4, .*, 4\]: their product must be at most 2\^62$"):
+        FiniteScalarQuantizer(levels=[4] * 31 + [2, 4])
