@@ -21,7 +21,7 @@ TRACKERS = ("none", "tensorboard", "trackio", "wandb")
 
 @dataclass(kw_only=True)
 class LoopConfig:
-    """What both training loops have.
+    """What decides any training run.
 
     Args:
         out: run folder.
