@@ -16,6 +16,9 @@ from vqtok.tokenizer.configuration import RESAMPLES, fill_options
 __all__ = ["LoopConfig", "TokenizerTrainingConfig", "at_least"]
 
 PRECISIONS = ("no", "bf16", "fp16")
+# mnist-mini, hidden_size 32, mse over variance after 100, 300 (means of two seeds) and 1,000 steps (one seed):
+# a twentieth 0.452, 0.132, 0.0615; a tenth 0.461, 0.134, 0.0588; a fifth 0.448, 0.127, 0.0581.
+WARMUP_SHARE = 5
 TRACKERS = ("none", "tensorboard", "trackio", "wandb")
 
 
@@ -29,7 +32,7 @@ class LoopConfig:
         batch_size: examples a step, over all processes and accumulated parts.
         gradient_accumulation_steps: parts that a batch is computed in, to fit memory.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
-        warmup_steps: steps of the warm-up; null takes a twentieth of the steps, at most `longest_warmup`.
+        warmup_steps: steps of the warm-up; null takes a fifth of the steps, at most `longest_warmup`.
         weight_decay: AdamW's, on weights of two and more dimensions.
         max_grad_norm: gradients are clipped to this norm; 0 never clips.
         precision: "no" (float32), "bf16" or "fp16" autocast.
@@ -66,7 +69,7 @@ class LoopConfig:
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
         if self.warmup_steps is None:
-            self.warmup_steps = min(self.longest_warmup, self.steps // 20)
+            self.warmup_steps = min(self.longest_warmup, self.steps // WARMUP_SHARE)
         for name in ("warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "seed"):
             at_least(name, getattr(self, name), 0)
         if not self.learning_rate > 0:
