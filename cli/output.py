@@ -9,13 +9,16 @@ import typer
 __all__ = ["done", "note", "printable", "resolved", "say"]
 
 
-def resolved(command: str, values: Mapping[str, object]) -> None:
-    """Print the settings a command will work with, one aligned line each; unset ones are left out."""
+def resolved(command: str, values: Mapping[str, object], *, err: bool = False) -> None:
+    """Print the settings a command will work with, one aligned line each; unset ones are left out.
+
+    Here and below `err` prints on stderr, for commands whose stdout is for programs.
+    """
     shown = {name: value for name, value in values.items() if value is not None}
     width = max((len(name) for name in shown), default=0)
-    say(f"vqtok {command}")
+    say(f"vqtok {command}", err=err)
     for name, value in shown.items():
-        say(f"  {name:<{width}}  {plain(value)}")
+        say(f"  {name:<{width}}  {plain(value)}", err=err)
 
 
 def plain(value: object) -> str:
@@ -30,16 +33,16 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def note(message: str) -> None:
+def note(message: str, *, err: bool = False) -> None:
     """Print something the user should know but need not act on."""
-    say(f"note: {message}")
+    say(f"note: {message}", err=err)
 
 
-def done(message: str, *, next: str | None = None) -> None:
+def done(message: str, *, next: str | None = None, err: bool = False) -> None:
     """Print where the result is and, where there is one, the command that goes on from it."""
-    say(message)
+    say(message, err=err)
     if next:
-        say(f"next: {next}")
+        say(f"next: {next}", err=err)
 
 
 def say(line: str, *, err: bool = False) -> None:

@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from vqtok.report.folders import Summary, describe
     from vqtok.report.health import draw_health
     from vqtok.report.page import write_report
+    from vqtok.report.verdict import Verdict, judge, training_usage
 
-__all__ = ["Summary", "describe", "draw_health", "write_report"]
+__all__ = ["Summary", "Verdict", "describe", "draw_health", "judge", "training_usage", "write_report"]
 
-_HOMES = {"Summary": "folders", "describe": "folders", "draw_health": "health", "write_report": "page"}
+_HOMES = {
+    "Summary": "folders",
+    "Verdict": "verdict",
+    "describe": "folders",
+    "draw_health": "health",
+    "judge": "verdict",
+    "training_usage": "verdict",
+    "write_report": "page",
+}
 
 
 def __getattr__(name: str) -> Any:
