@@ -36,8 +36,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file for the result. [default: in the tokenizer folder metrics.json, which vqtok push publishes, "
-            "or for a part of a split metrics-first-N.json, which it does not]"
+            help="JSON file to write. [default: in the tokenizer folder metrics.json, which vqtok push publishes; "
+            "for a part of a split metrics-first-N.json, which it does not]"
         ),
     ] = None,
     num_images: Annotated[

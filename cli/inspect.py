@@ -164,11 +164,12 @@ def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
     """Judge and draw; print it, and give what --json prints."""
-    from vqtok.report import draw_health, judge, training_usage
+    from vqtok.hub import read_metric_rows, training_usage
+    from vqtok.report import draw_health, judge
     from vqtok_cli.output import done
 
     verdict, run = judge(health, settings_of(model)), run_of(model)
-    in_training = training_usage(run) if run else None
+    in_training = training_usage(read_metric_rows(run)) if run else None
     if not quiet:
         print_health(health, verdict, in_training)
     files = draw_health(health, folder)

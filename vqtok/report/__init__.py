@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from vqtok.report.folders import Summary, describe
     from vqtok.report.health import draw_health
     from vqtok.report.page import write_report
-    from vqtok.report.verdict import Verdict, judge, training_usage
+    from vqtok.report.verdict import Verdict, judge
 
-__all__ = ["Summary", "Verdict", "describe", "draw_health", "judge", "training_usage", "write_report"]
+__all__ = ["Summary", "Verdict", "describe", "draw_health", "judge", "write_report"]
 
 _HOMES = {
     "Summary": "folders",
@@ -22,7 +22,6 @@ _HOMES = {
     "describe": "folders",
     "draw_health": "health",
     "judge": "verdict",
-    "training_usage": "verdict",
     "write_report": "page",
 }
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from vqtok.evaluation import CodebookHealth
-from vqtok.report.files import read_metric_rows
 from vqtok.training import TokenizerTrainingConfig
 from vqtok.training.advice import remedies
 from vqtok.training.health import attainable_usage
 
-__all__ = ["Verdict", "judge", "training_usage"]
+__all__ = ["Verdict", "judge"]
 
 CROWDED = 0.5  # of all positions, more than which the 1% most used codes should not take
 FEW_CODES = 100  # below which 1% is no whole code
@@ -74,10 +72,3 @@ def coinciding(health: CodebookHealth) -> list[str]:
         count += int((used & (found.nearest <= COINCIDE * found.pairs.mean())).sum())
     codes = "1 code in use lies" if count == 1 else f"{count:,} codes in use lie"
     return [f"{codes} on top of another code"] if count else []
-
-
-def training_usage(run: Path) -> float | None:
-    """The share of codes in use over the last images of a training run, where it is on record."""
-    rows = [row for row in read_metric_rows(run) if row["split"] == "train"]
-    found = [row["usage"] for row in rows if isinstance(row.get("usage"), int | float)]
-    return float(found[-1]) if found else None
