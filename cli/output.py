@@ -6,16 +6,23 @@ from collections.abc import Mapping
 
 import typer
 
+<<<<<<< HEAD
 __all__ = ["counted", "done", "note", "resolved"]
+=======
+__all__ = ["done", "note", "printable", "resolved", "say"]
+>>>>>>> hub
 
 
-def resolved(command: str, values: Mapping[str, object]) -> None:
-    """Print the settings a command will work with, one aligned line each; unset ones are left out."""
+def resolved(command: str, values: Mapping[str, object], *, err: bool = False) -> None:
+    """Print the settings a command will work with, one aligned line each; unset ones are left out.
+
+    Here and below `err` prints on stderr, for commands whose stdout is for programs.
+    """
     shown = {name: value for name, value in values.items() if value is not None}
     width = max((len(name) for name in shown), default=0)
-    typer.echo(f"vqtok {command}")
+    say(f"vqtok {command}", err=err)
     for name, value in shown.items():
-        typer.echo(f"  {name:<{width}}  {plain(value)}")
+        say(f"  {name:<{width}}  {plain(value)}", err=err)
 
 
 def plain(value: object) -> str:
@@ -30,18 +37,34 @@ def plain(value: object) -> str:
     return str(value)
 
 
+<<<<<<< HEAD
 def counted(number: int, thing: str) -> str:
     """How many there are of something: 1 image, 1,200 images."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def note(message: str) -> None:
+=======
+def note(message: str, *, err: bool = False) -> None:
+>>>>>>> hub
     """Print something the user should know but need not act on."""
-    typer.echo(f"note: {message}")
+    say(f"note: {message}", err=err)
 
 
-def done(message: str, *, next: str | None = None) -> None:
+def done(message: str, *, next: str | None = None, err: bool = False) -> None:
     """Print where the result is and, where there is one, the command that goes on from it."""
-    typer.echo(message)
+    say(message, err=err)
     if next:
-        typer.echo(f"next: {next}")
+        say(f"next: {next}", err=err)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold names and values from files of others."""
+    typer.echo(printable(line), err=err)
+
+
+def printable(text: str) -> str:
+    """Text with what would move the cursor, change colours or reverse the order of letters written as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
