@@ -207,7 +207,7 @@ def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[st
     splits = open_all(str(table_forms[form]))
     assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
     source = splits["train"]
-    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", None)
+    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
     assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
     assert source.row_name(2, source.undecoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"
 
@@ -259,7 +259,8 @@ def test_labels_are_found_by_type_or_named(tmp_path: Path) -> None:
     assert source.label_column is None and "several columns of labels, so none is used: fine, coarse" in source.notes[0]
     named = open_all(name, label_column="fine")["train"]
     assert named.label_names == ("x", "y") and named.labels().tolist() == [1, 0] and named.notes == ()  # type: ignore[union-attr]
-    assert open_all(name, label_column="size")["train"].labels().tolist() == [5, 6]  # type: ignore[union-attr]
+    assert open_all(name, label_column="size")["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert open_all(name, label_column="size")["train"].label_names == ("5", "6")
     for column, complaint in (("image", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
         with pytest.raises(DataError, match=complaint):
             open_all(name, label_column=column)

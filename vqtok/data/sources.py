@@ -6,22 +6,22 @@ set without held-out images gets some, by a seeded share of its training split, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import ClassLabel, Dataset, Image
+from datasets import Dataset, Image
 
-from vqtok.data.columns import find_image_column, find_label_column
+from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
 from vqtok.data.images import load_image
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
-__all__ = ["ImageSource", "native_format", "open_all", "open_images", "open_splits"]
+__all__ = ["ImageSource", "find_held_out", "native_format", "open_all", "open_images", "open_splits"]
 
 HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
 PROBES = 32  # rows that native_format looks at
@@ -36,8 +36,7 @@ class ImageSource:
     Attributes:
         dataset: all its columns, the images undecoded: {"bytes": ..., "path": ...}.
         image_column: where the images are.
-        label_column: where the classes are, if anywhere.
-        label_names: what the classes are called, where the dataset says it.
+        classes: where the labels are and what they mean, if anywhere and for every row; see `columns.py`.
         name: the dataset as the user gave it.
         resolved: the Hub id or absolute path behind it.
         split: as the dataset calls it.
@@ -47,8 +46,7 @@ class ImageSource:
 
     dataset: Dataset
     image_column: str
-    label_column: str | None = None
-    label_names: tuple[str, ...] | None = None
+    classes: Labels | None = None
     name: str
     resolved: str
     split: str
@@ -58,13 +56,19 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def label_column(self) -> str | None:
+        """Where the labels are, if anywhere."""
+        return self.classes.column if self.classes else None
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, if there are any."""
+        return self.classes.names if self.classes else None
+
     def labels(self) -> npt.NDArray[np.int64] | None:
-        """The class of every row, int64 (N,), or None where there are no labels."""
-        if self.label_column is None:
-            return None
-        columns = self.dataset.select_columns([self.label_column]).with_format("arrow")
-        values: npt.NDArray[np.int64] = columns[:][self.label_column].to_numpy().astype(np.int64)
-        return values
+        """The class of every row, int64 (N,) in [0, len(label_names)), or None where there are no labels."""
+        return self.classes.of(self.dataset, self.name) if self.classes else None
 
     def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
@@ -104,7 +108,7 @@ def open_images(
         dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of images,
             or a folder or file of parquet, arrow or `save_to_disk`.
         split: "train", "test", or any split that the dataset has; `valid`, `val` and `dev` also find `validation`.
-        image_column, label_column: found by their feature type where not given.
+        image_column, label_column: found as `columns.py` says where not given.
         revision: branch, tag or commit of a dataset on the Hub.
         test_share: part of the training split that is held out where there is no other; 0 holds nothing out.
         seed: decides which images are held out.
@@ -186,19 +190,37 @@ def _check_share(test_share: float) -> None:
         raise ConfigurationError(f"test_share must be at least 0 and below 1, got {test_share}")
 
 
+def find_held_out(
+    splits: Mapping[str, Dataset], train: str, labels: Labels | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """The split to test on, by name, and what to tell the user: test, else validation, else None.
+
+    Where the training images have labels, a test split without is passed over for a validation split that has them.
+    """
+    found = [split for group in HELD_OUT for split in splits if split_group(split) == group and split != train]
+    if not found:
+        return None, ()
+    labelled = [split for split in found if labels and labels.are_in(splits[split])]
+    wants_labels = labels is not None and labels.are_in(splits[train])
+    split = labelled[0] if labelled and wants_labels else found[0]
+    if split_group(split) == "test":
+        return split, ()
+    why = "there is no test split" if split == found[0] else f"the split {found[0]} has no labels"
+    return split, (f"{why}: {split} ({len(splits[split]):,} images) is used to test on",)
+
+
 def _split_up(
     named: NamedSplits, name: str, image_column: str | None, label_column: str | None, test_share: float, seed: int
 ) -> tuple[ImageSource, ImageSource | None]:
-    train = _source(named, name, _find_training_split(named, name), image_column, label_column)
-    for group in HELD_OUT:
-        for split in named.splits:
-            if split_group(split) == group and split != train.split:
-                test = _source(named, name, split, image_column, label_column)
-                if group == "test":
-                    return train, test
-                note = f"there is no test split: {split} ({len(test):,} images) is used to test on"
-                return replace(train, notes=(*train.notes, note)), replace(test, notes=(*test.notes, note))
-    return _hold_out(train, test_share, seed) if test_share else (train, None)
+    chosen = _find_training_split(named, name)
+    train = _source(named, name, chosen, image_column, label_column)
+    if label_column and not train.classes:
+        raise DataError(f"the column {label_column} of {name} has rows without a label; choose another or none")
+    split, notes = find_held_out(named.splits, chosen, train.classes)
+    if split is None:
+        return _hold_out(train, test_share, seed) if test_share else (train, None)
+    test = _source(named, name, split, image_column, label_column)
+    return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
 
 
 def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
@@ -241,13 +263,14 @@ def _source(
     if len(dataset) == 0:
         raise DataError(f"{name} has no rows in its split {split}")
     image_column = find_image_column(dataset, name, image_column)
-    label_column, notes = find_label_column(dataset, name, label_column)
-    feature = dataset.features[label_column] if label_column else None
+    labels, notes = find_labels(named.splits, name, label_column)
+    if labels and not labels.are_in(dataset):
+        notes = (f"the split {split} has no labels in the column {labels.column} for all of its rows",)
+        labels = None
     return ImageSource(
         dataset=dataset.with_format(None).cast_column(image_column, Image(decode=False)),
         image_column=image_column,
-        label_column=label_column,
-        label_names=tuple(feature.names) if isinstance(feature, ClassLabel) else None,
+        classes=labels,
         name=name,
         resolved=named.resolved,
         split=split,
