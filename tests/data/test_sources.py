@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
-from vqtok.data import ImageSource, image_array, native_format, open_all, open_images, open_splits, readers
+from vqtok.data import ImageFormat, ImageSource, image_array, native_format, open_all, open_images, open_splits, readers
 from vqtok.errors import ConfigurationError, DataError, HubError
 
 
@@ -50,7 +50,7 @@ def test_mnist_mini_is_balanced_in_every_prefix_and_named() -> None:
         labels = source.labels()
         assert labels is not None and labels.dtype == np.int64
         assert labels.tolist() == list(range(10)) * (len(source) // 10)
-    assert native_format(train) == ((28, 28), 1)
+    assert native_format(train) == ImageFormat(sizes=((28, 28),), num_channels=1)
     assert readers.SAMPLE.stat().st_size < 3_000_000
 
 
@@ -369,22 +369,3 @@ def test_what_the_hub_refuses_is_one_line(
     monkeypatch.setattr(readers, "load_dataset", load)
     with pytest.raises(expected, match=f"^[^\n]*{complaint}[^\n]*$"):
         open_images("org/mnits")
-
-
-def test_native_format_of_images_that_differ_is_a_power_of_two_that_fits_them_all(tmp_path: Path) -> None:
-    save(tmp_path / "1.png", size=(100, 70))
-    assert native_format(open_all(str(tmp_path))["train"]) == ((70, 100), 1)
-    save(tmp_path / "2.png", size=(300, 200), mode="RGB")
-    assert native_format(open_all(str(tmp_path))["train"]) == ((64, 64), 3)
-    (tmp_path / "0.png").touch()  # broken ones do not count
-    assert native_format(open_all(str(tmp_path))["train"]) == ((64, 64), 3)
-    for name in ("1.png", "2.png"):
-        (tmp_path / name).write_text("")
-    with pytest.raises(DataError, match="0.png is not an image"):
-        native_format(open_all(str(tmp_path))["train"])
-
-
-def test_native_format_never_proposes_more_than_256(tmp_path: Path) -> None:
-    save(tmp_path / "1.png", size=(1000, 700))
-    save(tmp_path / "2.png", size=(900, 800))
-    assert native_format(open_all(str(tmp_path))["train"]) == ((256, 256), 1)

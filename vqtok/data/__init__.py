@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from vqtok.data.grid import image_grid
     from vqtok.data.images import image_array, load_image
     from vqtok.data.loading import ImageDataset, ordered_batches, read_images, to_pixels, training_batches
-    from vqtok.data.sources import ImageSource, native_format, open_all, open_images, open_splits
+    from vqtok.data.native import ImageFormat, native_format
+    from vqtok.data.sources import ImageSource, open_all, open_images, open_splits
 
 __all__ = [
     "ImageDataset",
+    "ImageFormat",
     "ImageSource",
     "fit_image",
     "image_array",
@@ -38,8 +40,9 @@ __all__ = [
 _HOMES = {
     "ImageSource": "sources",
     "ImageDataset": "loading",
+    "ImageFormat": "native",
     "fit_image": "fitting",
-    "native_format": "sources",
+    "native_format": "native",
     "open_all": "sources",
     "open_images": "sources",
     "load_image": "images",

@@ -17,16 +17,12 @@ from datasets import Dataset, Image
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
-from vqtok.data.images import load_image
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
-__all__ = ["ImageSource", "find_held_out", "native_format", "open_all", "open_images", "open_splits"]
+__all__ = ["ImageSource", "find_held_out", "open_all", "open_images", "open_splits"]
 
 HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
-PROBES = 32  # rows that native_format looks at
-LARGEST_DEFAULT = 256  # pixels: where images differ in size, nobody gets more than this without asking
-GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,31 +154,6 @@ def open_all(
     """Every split that a dataset has, by its name there; nothing is held out. Arguments as in `open_images`."""
     named = read_splits(dataset, revision)
     return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
-
-
-def native_format(source: ImageSource) -> tuple[tuple[int, int], int]:
-    """The size (H, W) and the channels that the images of a source have, from the headers of up to 32 rows.
-
-    Where they differ in size, it is a square: the largest power of two within the smallest of them, at most 256. One
-    channel only where all of them are grey.
-    """
-    rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
-    sizes, grey, errors = set(), True, []
-    for index, cell in zip(rows, source.undecoded(rows), strict=True):
-        try:
-            image = load_image(cell["bytes"] or cell["path"] or b"", name=source.row_name(index, cell))
-        except DataError as error:  # the first one is raised below if there is nothing else
-            errors.append(error)
-            continue
-        sizes.add((image.height, image.width))
-        grey = grey and image.mode in GREY_MODES
-    if not sizes:
-        raise errors[0]
-    if len(sizes) == 1:
-        return sizes.pop(), 1 if grey else 3
-    shortest = min(min(size) for size in sizes)
-    side = min(LARGEST_DEFAULT, 2 ** (shortest.bit_length() - 1))
-    return (side, side), 1 if grey else 3
 
 
 def _check_share(test_share: float) -> None:

@@ -64,7 +64,11 @@ class TrainingResult:
 def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
     """The training and test images, and the configuration with the size and channels that the images decide.
 
-    A size that the images decide is cut to a multiple of the downsample factor.
+    A size that the images decide is cut to a multiple of the downsample factor; what is cropped or resized for it is
+    among the notes of the training images.
+
+    Raises:
+        ConfigurationError: the images are larger than 256 pixels and `image_size` is not set.
     """
     train, test = open_splits(
         config.dataset,
@@ -75,14 +79,20 @@ def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrai
         seed=config.seed,
     )
     if config.image_size is None or config.num_channels is None:
-        size, channels = native_format(train)
-        factor = config.network["downsample_factor"]
-        fitting = [max(factor, side // factor * factor) for side in size]
-        config = replace(
-            config,
-            image_size=fitting if config.image_size is None else config.image_size,
-            num_channels=channels if config.num_channels is None else config.num_channels,
-        )
+        native = native_format(train)
+        if config.num_channels is None:
+            config = replace(config, num_channels=native.num_channels)
+        if config.image_size is None:
+            size, note = native.training_size(config.dataset)
+            factor = config.network["downsample_factor"]
+            fitting = [max(factor, side // factor * factor) for side in size]
+            if note is None and fitting != list(size):
+                note = (
+                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are cropped to {fitting[0]} x "
+                    f"{fitting[1]}, a multiple of the downsample factor {factor}"
+                )
+            config = replace(config, image_size=fitting)
+            train = replace(train, notes=(*train.notes, *([note] if note else [])))
     return config, train, test
 
 
