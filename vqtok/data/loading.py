@@ -55,11 +55,13 @@ def read_images(
         The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the
         error of each broken row, whose message names the row and its file.
     """
-    cells = source.undecoded(indices)
+    cells = source.encoded(indices)
 
     def decode(index: int, cell: dict[str, Any]) -> npt.NDArray[np.uint8] | DataError:
         try:
-            return _decode_cell(cell, source.row_name(index, cell), image_size, num_channels, resample)
+            name = source.row_name(index, cell)
+            data = source.image_data(cell, name)
+            return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
         except DataError as error:
             return error
 
@@ -81,15 +83,6 @@ def _threads_help(cells: list[dict[str, Any]]) -> bool:
     return any(cell["bytes"] is None for cell in cells) or sum(len(cell["bytes"]) for cell in cells) > SMALL_FILE * len(
         cells
     )
-
-
-def _decode_cell(
-    cell: dict[str, Any], name: str, image_size: tuple[int, int], num_channels: int, resample: str
-) -> npt.NDArray[np.uint8]:
-    data = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-    if data is None:
-        raise DataError(f"{name} holds no image")
-    return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
 
 
 class ImageDataset(Dataset[Batch]):

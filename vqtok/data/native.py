@@ -67,10 +67,10 @@ def native_format(source: ImageSource) -> ImageFormat:
     """
     rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
     sizes, grey, errors = set(), True, []
-    for index, cell in zip(rows, source.undecoded(rows), strict=True):
+    for index, cell in zip(rows, source.encoded(rows), strict=True):
         name = source.row_name(index, cell)
         try:
-            image = load_image(cell["bytes"] or cell["path"] or b"", name=name)
+            image = load_image(source.image_data(cell, name), name=name)
         except DataError as error:  # the first one is raised below if there is nothing else
             errors.append(error)
             continue

@@ -1,4 +1,4 @@
-"""Anything with images in it as one thing: rows with an undecoded image, perhaps a label, and what else there is.
+"""Anything with images in it as one thing: rows of an encoded image, perhaps a label, and what else there is.
 
 readers.py says what a name means and columns.py where the images and labels are. Here the splits are settled: a data
 set without held-out images gets some, by a seeded share of its training split, and says so.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from datasets import Dataset, Image
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
+from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
@@ -30,13 +32,14 @@ class ImageSource:
     """One split of a dataset with images.
 
     Attributes:
-        dataset: all its columns, the images undecoded: {"bytes": ..., "path": ...}.
+        dataset: all its columns, the images as they are stored: {"bytes": ..., "path": ...}.
         image_column: where the images are.
         classes: where the labels are and what they mean, if anywhere and for every row; see `columns.py`.
         name: the dataset as the user gave it.
         resolved: the Hub id or absolute path behind it.
         split: as the dataset calls it.
         revision: the commit on the Hub, where there is one.
+        root: where paths in the dataset may lead.
         notes: what the user should be told, such as images held out for testing.
     """
 
@@ -47,6 +50,7 @@ class ImageSource:
     resolved: str
     split: str
     revision: str | None = None
+    root: DatasetRoot = DatasetRoot()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -66,11 +70,27 @@ class ImageSource:
         """The class of every row, int64 (N,) in [0, len(label_names)), or None where there are no labels."""
         return self.classes.of(self.dataset, self.name) if self.classes else None
 
-    def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each.
+
+        A path is what the dataset says; `image_data` gives what may be opened.
+        """
         rows = self._images[indices if isinstance(indices, range) else list(indices)]
         cells: list[dict[str, Any] | None] = rows[self.image_column].to_pylist()
         return [cell or {"bytes": None, "path": None} for cell in cells]
+
+    def image_data(self, cell: dict[str, Any], name: str) -> bytes | Path:
+        """What to decode of a row of `encoded`: its bytes, else the file that its path leads to.
+
+        Raises:
+            DataError: there is neither, or the path leads out of the dataset's own folder.
+        """
+        if cell["bytes"] is not None:
+            data: bytes = cell["bytes"]
+            return data
+        if cell["path"] is None:
+            raise DataError(f"{name} holds no image")
+        return self.root.find(cell["path"], name)
 
     def row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
@@ -91,6 +111,7 @@ def open_images(
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    config: str | None = None,
     test_share: float = 0.1,
     seed: int = 0,
 ) -> ImageSource:
@@ -102,10 +123,11 @@ def open_images(
 
     Args:
         dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of images,
-            or a folder or file of parquet, arrow or `save_to_disk`.
+            what `save_to_disk` wrote, or a folder or file of a kind that `readers.py` lists.
         split: "train", "test", or any split that the dataset has; `valid`, `val` and `dev` also find `validation`.
         image_column, label_column: found as `columns.py` says where not given.
         revision: branch, tag or commit of a dataset on the Hub.
+        config: which configuration of a dataset that has several, on the Hub or in a folder.
         test_share: part of the training split that is held out where there is no other; 0 holds nothing out.
         seed: decides which images are held out.
 
@@ -114,7 +136,7 @@ def open_images(
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     _check_share(test_share)
-    named = read_splits(dataset, revision)
+    named = read_splits(dataset, revision, config)
     if split in named.splits or split_group(split) not in ("train", "test"):
         chosen = _find_split(named, dataset, split)
         if split_group(split) != "train":
@@ -133,6 +155,7 @@ def open_splits(
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    config: str | None = None,
     test_share: float = 0.1,
     seed: int = 0,
 ) -> tuple[ImageSource, ImageSource]:
@@ -143,16 +166,23 @@ def open_splits(
     _check_share(test_share)
     if test_share == 0:
         raise ConfigurationError("test_share must be above 0 to have images to test on, got 0")
-    train, test = _split_up(read_splits(dataset, revision), dataset, image_column, label_column, test_share, seed)
+    train, test = _split_up(
+        read_splits(dataset, revision, config), dataset, image_column, label_column, test_share, seed
+    )
     assert test is not None
     return train, test
 
 
 def open_all(
-    dataset: str, *, image_column: str | None = None, label_column: str | None = None, revision: str | None = None
+    dataset: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    config: str | None = None,
 ) -> dict[str, ImageSource]:
     """Every split that a dataset has, by its name there; nothing is held out. Arguments as in `open_images`."""
-    named = read_splits(dataset, revision)
+    named = read_splits(dataset, revision, config)
     return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
 
 
@@ -246,6 +276,7 @@ def _source(
         resolved=named.resolved,
         split=split,
         revision=named.revision,
+        root=named.root,
         notes=(*named.notes, *notes),
     )
 

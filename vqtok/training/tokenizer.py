@@ -75,6 +75,7 @@ def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrai
         image_column=config.image_column,
         label_column=config.label_column,
         revision=config.revision,
+        config=config.dataset_config,
         test_share=config.test_share,
         seed=config.seed,
     )
