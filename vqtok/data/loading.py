@@ -213,9 +213,10 @@ def _answers(
 ) -> Iterable[Batch | DataError]:
     if images.in_memory or num_workers == 0:
         return map(read, requests)
+    sampler: Any = requests  # any iterable will do, whatever the annotation of DataLoader says
     loader: DataLoader[Any] = DataLoader(
         _Answers(read),
-        batch_sampler=requests,  # type: ignore[arg-type]  # any iterable will do
+        batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
