@@ -36,6 +36,9 @@ def inspect(
         str | None,
         typer.Option(help="Judge the codebook of a tokenizer on these images; takes what vqtok train takes."),
     ] = None,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="With --dataset: which of its configurations, where it has several.")
+    ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
     num_images: Annotated[int, typer.Option(help="With --dataset: use only the first so many images.")] = 2000,
     out: Annotated[
@@ -71,7 +74,7 @@ def inspect(
         print_facts(path, summary, quiet=as_json)
     else:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, split, num_images, batch_size, device, as_json)
+        model, health = measure(path, revision, dataset, dataset_config, split, num_images, batch_size, device, as_json)
         print_facts(path, summary, quiet=as_json)
         found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
     if as_json:
@@ -117,6 +120,7 @@ def measure(
     name: str,
     revision: str | None,
     dataset: str,
+    dataset_config: str | None,
     split: str,
     num_images: int,
     batch_size: int,
@@ -132,6 +136,7 @@ def measure(
 
     model = load_tokenizer(name, device=device, revision=revision)
     data = data_settings(Path(str(model.repository)), dataset)
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 
 import typer
 
-<<<<<<< HEAD
-__all__ = ["counted", "done", "note", "resolved"]
-=======
-__all__ = ["done", "note", "printable", "resolved", "say"]
->>>>>>> hub
+__all__ = ["counted", "done", "note", "printable", "resolved", "say"]
 
 
 def resolved(command: str, values: Mapping[str, object], *, err: bool = False) -> None:
@@ -37,16 +33,12 @@ def plain(value: object) -> str:
     return str(value)
 
 
-<<<<<<< HEAD
 def counted(number: int, thing: str) -> str:
     """How many there are of something: 1 image, 1,200 images."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def note(message: str) -> None:
-=======
 def note(message: str, *, err: bool = False) -> None:
->>>>>>> hub
     """Print something the user should know but need not act on."""
     say(f"note: {message}", err=err)
 

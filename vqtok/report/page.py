@@ -17,11 +17,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from vqtok.codes import codes_array, load_codes
-<<<<<<< HEAD
 from vqtok.files import write_text
-=======
 from vqtok.hub import read_metric_rows
->>>>>>> hub
 from vqtok.report.codebook import codebook_health
 from vqtok.report.files import read_yaml
 from vqtok.report.markup import number, section

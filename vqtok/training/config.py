@@ -84,6 +84,7 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         description="mnist-mini, mnist, cifar10, a Hub id, a folder of images, or files that datasets reads",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
+    dataset_config: str | None = Field(None, description="which configuration of a dataset that has several")
     image_column: str | None = Field(None, description="column of the images, where the feature types do not decide")
     label_column: str | None = Field(None, description="column of the labels, where the feature types do not decide")
     test_share: float = Field(
@@ -94,6 +95,9 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     )
     num_channels: Annotated[int | None, AfterValidator(grey_or_colour), Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
         None, description="1 for grey, 3 for RGB; null takes the images' own"
+    )
+    max_unreadable: float = Field(
+        0.01, ge=0, le=1, description="share of the training images that may be unreadable before the run stops"
     )
     eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")
     usage_window: int = Field(8192, ge=1, description="training images that the use of the codes is counted over")
