@@ -58,8 +58,8 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         revision: branch, tag or commit of the repository.
 
     Raises:
-        CheckpointError: nothing is there or on the Hub, it is no prior, its settings make no sense or could fetch or run code, or
-            weights are missing, misshapen or unreadable.
+        CheckpointError: nothing is there or on the Hub, it is no prior, its settings make no sense or could fetch or
+            run code, or weights are missing, misshapen or unreadable.
     """
     source = str(path_or_hub_id)
     if not Path(source).is_dir() and not is_hub_id(source):
