@@ -100,7 +100,7 @@ def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder
 
 
 def test_a_warning_stands_beside_what_to_run_next(vqtok: Command, images_folder: Path) -> None:
-    dead = ["--quantizer=vq", "--set=quantizer.start=normal", "--set=quantizer.restart_threshold=0"]
+    dead = ["--quantizer=vq", "--set=quantizer.init=normal", "--set=quantizer.restart_threshold=0"]
     code, said, _ = vqtok("train", "--dataset", "images", *TINY, *dead, "--codebook-size=64", "--set=test_share=0.5")
     assert code == 0
     written, warning, next_ = said.splitlines()[-3:]
