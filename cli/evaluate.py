@@ -34,6 +34,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="JSON file. [default: metrics.json in the tokenizer folder]")] = None,
     num_images: Annotated[int | None, typer.Option(help="Only the first so many images. [default: all]")] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="Which configuration of a dataset that has several.")
+    ] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
@@ -51,6 +54,7 @@ def evaluate(
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     target = out or (folder if folder.is_dir() else Path()) / "metrics.json"
     resolved(
@@ -100,4 +104,4 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     if run is None or dataset not in (None, run.dataset):
         return {"dataset": dataset}
     names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
-    return {name: getattr(run, name) for name in names}
+    return {name: getattr(run, name) for name in names} | {"config": run.dataset_config}

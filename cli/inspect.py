@@ -31,6 +31,9 @@ def inspect(
         str | None,
         typer.Option(help="Draw the health of a tokenizer's codebook on these images: what vqtok train takes."),
     ] = None,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="With --dataset: which of its configurations, where it has several.")
+    ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
     num_images: Annotated[int, typer.Option(help="With --dataset: only the first so many images.")] = 2000,
     out: Annotated[
@@ -60,7 +63,7 @@ def inspect(
     health = None
     if dataset is not None:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, split, num_images, batch_size, device)
+        model, health = measure(path, revision, dataset, dataset_config, split, num_images, batch_size, device)
     typer.echo(f"{path}: {summary.kind}")
     width = max(len(name) for name, _ in summary.rows)
     for name, value in summary.rows:
@@ -84,7 +87,14 @@ def check_tokenizer(folder: Path, name: str, kind: str) -> None:
 
 
 def measure(
-    name: str, revision: str | None, dataset: str, split: str, num_images: int, batch_size: int, device: str | None
+    name: str,
+    revision: str | None,
+    dataset: str,
+    dataset_config: str | None,
+    split: str,
+    num_images: int,
+    batch_size: int,
+    device: str | None,
 ) -> tuple[VQTokenizer, CodebookHealth]:
     """Load the tokenizer and look at its codes on the images."""
     from vqtok.data import open_images
@@ -95,6 +105,7 @@ def measure(
 
     model = load_tokenizer(name, device=device, revision=revision)
     data = data_settings(Path(str(model.repository)), dataset)
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:

@@ -22,6 +22,9 @@ def tokenize(
         str | None, typer.Option(help="Tokenizer folder or Hub id; by default the newest finished run below runs/.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="Which configuration of a dataset that has several.")
+    ] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images the tokenizer gets at once.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
@@ -35,7 +38,7 @@ def tokenize(
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device)
-    sources = open_sources(dataset, split=split, image_column=image_column)
+    sources = open_sources(dataset, split=split, dataset_config=dataset_config, image_column=image_column)
     height, width = model.grid
     resolved(
         "tokenize",

@@ -32,6 +32,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
     tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="Which configuration of a dataset that has several.")
+    ] = None,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
@@ -70,6 +73,7 @@ def train(
         "precision": precision,
         "seed": seed,
         "tracker": tracker,
+        "dataset_config": dataset_config,
         "image_column": image_column,
         "label_column": label_column,
         "out": out,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vqtok.data import fit_image, image_array, load_image
+from vqtok.data import fit_image, fitting, image_array, load_image
 from vqtok.data.images import RESAMPLING
 from vqtok.errors import ConfigurationError, DataError
 
@@ -115,7 +115,7 @@ def test_images_are_turned_upright_as_pillow_would(orientation: int, tmp_path: P
     np.testing.assert_array_equal(image_array(path, num_channels=3, size=size).transpose(1, 2, 0), expected)
 
 
-def test_a_image_of_the_right_size_is_not_touched_and_one_too_long_is_only_cropped() -> None:
+def test_an_image_of_the_right_size_is_not_touched_and_one_too_long_is_only_cropped() -> None:
     image = Image.fromarray(NOISE)
     assert fit_image(image, num_channels=3, size=(12, 20)) is image
     assert np.array_equal(np.asarray(fit_image(image, num_channels=3, size=(12, 12))), NOISE[:, 4:16])
@@ -149,7 +149,7 @@ def test_any_proportions_fit_any_size(shape: tuple[int, int], size: tuple[int, i
     assert pixels.shape == (1, *size) and (pixels == 99).all()
 
 
-def test_a_image_gives_the_same_pixels_however_it_is_handed_in(tmp_path: Path) -> None:
+def test_an_image_gives_the_same_pixels_however_it_is_handed_in(tmp_path: Path) -> None:
     smooth = Image.fromarray(NOISE).resize((900, 700), Image.Resampling.BICUBIC)
     path = tmp_path / "large.jpg"
     smooth.save(path, quality=90)
@@ -163,6 +163,51 @@ def test_a_image_gives_the_same_pixels_however_it_is_handed_in(tmp_path: Path) -
         np.testing.assert_array_equal(image_array(source, **options), expected)
     as_floats = array.astype(np.float32) / 255
     np.testing.assert_array_equal(image_array(as_floats, **options), expected)
+
+
+def gradient(mode: str, width: int, height: int) -> Image.Image:
+    """An image of any mode in which every pixel counts."""
+    noise = np.random.default_rng(5).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    if mode in ("I;16", "I;16B"):
+        return Image.fromarray(noise[..., 0].astype(np.uint16) * 257).convert(mode)
+    if mode in ("I", "F"):
+        return Image.fromarray(noise[..., 0].astype(np.int32)).convert(mode)
+    if mode == "P":
+        image = Image.fromarray(noise[..., 0]).convert("P")
+        image.info["transparency"] = 7
+        return image
+    image = Image.fromarray(noise)
+    if mode in ("La", "RGBa"):
+        return image.convert({"La": "LA", "RGBa": "RGBA"}[mode]).convert(mode)
+    if mode == "LAB":
+        return image.convert("RGB").convert("LAB")
+    return image.convert("RGB" if mode in ("CMYK", "YCbCr", "HSV") else mode).convert(mode)
+
+
+MODES = ["1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "I;16B", "F"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_strips_give_the_pixels_of_the_whole_bit_for_bit(
+    mode: str, num_channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = gradient(mode, 97, 61)
+    for size in ((16, 16), (9, 40), (61, 61), (61, 97), (80, 50)):
+        for resample in RESAMPLING:
+            options: dict[str, Any] = {"num_channels": num_channels, "size": size, "resample": resample}
+            whole = image_array(image, **options)
+            with monkeypatch.context() as patch:
+                patch.setattr(fitting, "WHOLE_PIXELS", 100)
+                patch.setattr(fitting, "STRIP_PIXELS", 700)  # 7 rows
+                np.testing.assert_array_equal(image_array(image, **options), whole)
+
+
+def test_a_transparent_colour_is_transparent_in_every_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "WHOLE_PIXELS", 10)
+    monkeypatch.setattr(fitting, "STRIP_PIXELS", 10)
+    red = Image.new("RGB", (8, 8), (200, 0, 0))
+    assert colour(encoded(red, "PNG", transparency=(200, 0, 0))) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(

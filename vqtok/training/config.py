@@ -90,6 +90,7 @@ class TokenizerTrainingConfig(LoopConfig):
     Args:
         dataset: what `vqtok.data.open_images` takes.
         revision: of a Hub dataset.
+        dataset_config: which configuration of a dataset that has several.
         image_column, label_column: names, where the feature types do not decide.
         test_share: of the training images, held out where the data has no test split.
         image_size: pixels, one number or [height, width]; null takes the images' own where they all agree.
@@ -103,6 +104,7 @@ class TokenizerTrainingConfig(LoopConfig):
 
     dataset: str = "mnist-mini"
     revision: str | None = None
+    dataset_config: str | None = None
     image_column: str | None = None
     label_column: str | None = None
     test_share: float = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.data import (
+    Batch,
     ImageDataset,
     ImageSource,
     image_grid,
@@ -38,23 +40,37 @@ SHOWN_A_ROW = 16
 def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
     """The training and test images, and the configuration with the size and channels that the images decide.
 
-    A size that the images decide is cut to a multiple of the downsample factor.
+    A size that the images decide is cut to a multiple of the downsample factor; what is cropped or resized for it is
+    among the notes of the training images.
+
+    Raises:
+        ConfigurationError: the images are larger than 256 pixels and `image_size` is not set.
     """
     train, test = open_splits(
         config.dataset,
         image_column=config.image_column,
         label_column=config.label_column,
         revision=config.revision,
+        config=config.dataset_config,
         test_share=config.test_share,
         seed=config.seed,
     )
     if config.image_size is None or config.num_channels is None:
-        size, channels = native_format(train)
-        factor = config.network["downsample_factor"]
-        fitting = [max(factor, side // factor * factor) for side in size]
+        native = native_format(train)
         config = copy(config)
-        config.image_size = fitting if config.image_size is None else config.image_size
-        config.num_channels = channels if config.num_channels is None else config.num_channels
+        if config.num_channels is None:
+            config.num_channels = native.num_channels
+        if config.image_size is None:
+            size, note = native.training_size(config.dataset)
+            factor = config.network["downsample_factor"]
+            fitting = [max(factor, side // factor * factor) for side in size]
+            if note is None and fitting != list(size):
+                note = (
+                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are cropped to {fitting[0]} x "
+                    f"{fitting[1]}, a multiple of the downsample factor {factor}"
+                )
+            config.image_size = fitting
+            train = replace(train, notes=(*train.notes, *([note] if note else [])))
     return config, train, test
 
 
@@ -129,7 +145,7 @@ class TokenizerTask(Task):
         self.alarm = UsageAlarm(config)
         accelerator.register_for_checkpointing(self.window, self.alarm)
 
-    def batches(self, start: int) -> Iterator[dict[str, Tensor]]:
+    def batches(self, start: int) -> Iterator[Batch]:
         parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
         return training_batches(
             self.train_images,
@@ -141,7 +157,7 @@ class TokenizerTask(Task):
             num_workers=self.config.num_workers,
         )
 
-    def step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
         output = self.tokenizer.prepared(pixels)
         self.tokenizer.step(output.loss)

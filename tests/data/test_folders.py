@@ -1,0 +1,70 @@
+"""Folders of images: what is found below them, by links too, and what is passed over and said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vqtok.data import ImageSource, image_array, open_all, open_images, open_splits
+from vqtok.errors import DataError
+
+
+def save(path: Path, level: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4), level).save(path)
+    return path
+
+
+def files(source: ImageSource) -> list[str]:
+    return list(source.dataset["file_name"])
+
+
+def test_a_link_to_a_sibling_folder_is_followed(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "1.png")
+    save(tmp_path / "dog" / "2.png")
+    (tmp_path / "wolf").symlink_to("dog")
+    source = open_all(str(tmp_path))["train"]
+    assert files(source) == ["cat/1.png", "dog/2.png", "wolf/2.png"]
+    assert source.label_names == ("cat", "dog", "wolf") and source.notes == ()
+
+
+def test_a_split_that_is_a_link_to_another_is_there(tmp_path: Path) -> None:
+    save(tmp_path / "test" / "1.png")
+    (tmp_path / "train").symlink_to("test")
+    assert {name: files(source) for name, source in open_all(str(tmp_path)).items()} == {
+        "train": ["train/1.png"],
+        "test": ["test/1.png"],
+    }
+    assert [source.split for source in open_splits(str(tmp_path))] == ["train", "test"]
+
+
+def test_a_link_back_is_left_out_and_said(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a" / "1.png")
+    save(tmp_path / "images" / "b" / "2.png")
+    (tmp_path / "images" / "a" / "up").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "b" / "self").symlink_to(".")
+    (tmp_path / "images" / "b" / "top").symlink_to(tmp_path)
+    source = open_all(str(tmp_path / "images"))["train"]
+    assert files(source) == ["a/1.png", "b/2.png"]
+    assert source.notes == ("left out as links to a folder that they lie in: a/up and 2 more",)
+
+
+def test_links_of_files_lead_anywhere_and_a_dangling_one_is_named_when_it_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "x.png", 77)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").symlink_to(tmp_path / "elsewhere" / "x.png")
+    (tmp_path / "images" / "2.png").symlink_to(tmp_path / "gone.png")
+    source = open_images(str(tmp_path / "images"), test_share=0)
+    assert files(source) == ["1.png", "2.png"]
+    assert image_array(tmp_path / "images" / "1.png", num_channels=1, size=(1, 1)).item() == 77
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    (tmp_path / "a").chmod(0)
+    with pytest.raises(DataError, match="a cannot be read: "):
+        open_all(str(tmp_path))

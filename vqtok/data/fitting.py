@@ -1,0 +1,152 @@
+"""An image of any mode and size to grey or RGB of the size that a tokenizer reads.
+
+An image of up to four megapixels is converted and resampled whole. A larger one is converted and resampled strip by
+strip, first across, then down, which is the order of Pillow's own two passes: the pixels are the same, but beside the
+image itself only a strip and the narrowed image are in memory. Composing 80 megapixels over white as a whole took
+1.5 GB more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
+
+__all__ = ["RESAMPLING", "fit_image"]
+
+RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+WHOLE_PIXELS = 1 << 22  # up to so many pixels an image is handled whole
+STRIP_PIXELS = 1 << 20  # pixels of a strip
+
+Convert = Callable[[Image.Image], Image.Image]
+
+
+def fit_image(
+    image: Image.Image,
+    *,
+    num_channels: int,
+    size: tuple[int, int],
+    resample: str = "bicubic",
+    name: str = "the image",
+) -> Image.Image:
+    """Bring an image to a mode (L for 1 channel, RGB for 3) and to a size (H, W).
+
+    The largest centred part with the proportions of `size` is kept and resampled (with Pillow's antialiasing) to it. An
+    image whose shorter side is already right is only cropped; one of the right size keeps its pixels. Transparent
+    images are composed over white, 16-bit images are scaled to 8 bits.
+
+    Raises:
+        ConfigurationError: a number of channels, a size or a resampling method that does not exist.
+        DataError: a mode or values that cannot become L or RGB.
+    """
+    if num_channels not in (1, 3):
+        raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB) to read images, got {num_channels}")
+    if resample not in RESAMPLING:
+        raise ConfigurationError(
+            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {resample!r}."
+            f"{did_you_mean(resample, RESAMPLING)}"
+        )
+    height, width = size
+    if height < 1 or width < 1:
+        raise ConfigurationError(f"the size of an image must be at least 1 x 1, got {height} x {width}")
+    try:
+        convert = _conversion(image, "L" if num_channels == 1 else "RGB", name)
+        return _cover(image, height, width, RESAMPLING[resample], convert)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name} cannot be converted: {' '.join(str(error).split())}") from error
+
+
+def _cover(
+    image: Image.Image, height: int, width: int, method: Image.Resampling, convert: Convert | None
+) -> Image.Image:
+    if image.size == (width, height):
+        return _by_strips(image, convert) if convert else image
+    scale = max(width / image.width, height / image.height)
+    if scale == 1.0:  # nothing to resample: whole pixels only
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+        return _by_strips(image, convert) if convert else image
+    kept_width, kept_height = min(image.width, width / scale), min(image.height, height / scale)
+    x, y = (image.width - kept_width) / 2, (image.height - kept_height) / 2
+    if convert and _is_large(image):
+
+        def narrow(strip: Image.Image) -> Image.Image:
+            return convert(strip).resize((width, strip.height), method, box=(x, 0, x + kept_width, strip.height))
+
+        return _by_strips(image, narrow).resize((width, height), method, box=(0, y, width, y + kept_height))
+    image = convert(image) if convert else image
+    return image.resize((width, height), method, box=(x, y, x + kept_width, y + kept_height))
+
+
+def _is_large(image: Image.Image) -> bool:
+    return image.width * image.height > WHOLE_PIXELS
+
+
+def _by_strips(image: Image.Image, change: Convert) -> Image.Image:
+    """Change an image that is large in strips, each of which keeps its height."""
+    if not _is_large(image):
+        return change(image)
+    changed, top = None, 0
+    for strip in _strips(image):
+        part = change(strip)
+        if changed is None:
+            changed = Image.new(part.mode, (part.width, image.height))
+        changed.paste(part, (0, top))
+        top += part.height
+    assert changed is not None
+    return changed
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _conversion(image: Image.Image, mode: str, name: str) -> Convert | None:
+    """What brings the image, or any strip of it, to a mode pixel by pixel; None where it has it already."""
+    if image.mode == mode and "transparency" not in image.info:
+        return None
+    top = _range(image, name) if image.mode == "F" or image.mode.startswith("I") else None
+    return partial(_to_mode, mode=mode, top=top)
+
+
+def _to_mode(image: Image.Image, mode: str, top: float | None) -> Image.Image:
+    if top is not None:
+        image = Image.fromarray(np.rint(np.asarray(image).astype(np.float64) * (255.0 / top)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
+        image = image.convert("RGBA")  # also RGBa, and a transparent colour of P, L and RGB
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # Pillow does not convert LAB to L
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _range(image: Image.Image, name: str) -> float:
+    """What white is in an image of 16 or 32 bits.
+
+    Modes I and F do not say their range, so it is read off the largest value of the whole image. I;16 is 0..65535. I is
+    0..255 or 0..65535, F is 0..1 or 0..255: the narrower where the values fit into it.
+    """
+    highest = 0.0
+    for strip in _strips(image):
+        values = np.asarray(strip)
+        if not np.isfinite(values).all() or values.min() < 0:
+            raise DataError(f"{name} has values below 0 or not finite (mode {image.mode}); give 8-bit or 16-bit images")
+        highest = max(highest, float(values.max()))
+    ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+    top = next((limit for limit in ranges if highest <= limit), None)
+    if top is None:
+        raise DataError(f"{name} has values up to {highest:g} (mode {image.mode}), at most {ranges[-1]:g} is allowed")
+    return top

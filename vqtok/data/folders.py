@@ -1,0 +1,162 @@
+"""A folder of images as splits with labels, all of it from the names of its files and folders: nothing is read yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from vqtok.data.formats import SUFFIXES
+from vqtok.errors import DataError
+
+__all__ = ["SPLIT_NAMES", "FolderFiles", "image_folder_splits", "list_files", "split_group"]
+
+# What splits are called; the first name is ours.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """What lies below a folder, as relative paths, files before folders; hidden files and folders are not looked at.
+
+    Attributes:
+        images: files with the suffix of an image.
+        others: all other files.
+        cycles: links to a folder that they lie in, which are not followed.
+        special: named pipes, devices and other entries that are no regular files, which are never opened.
+    """
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    cycles: list[str] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, for the user."""
+        left_out = {
+            "no images by their names": self.others,
+            "links to a folder that they lie in": self.cycles,
+            "no regular files": self.special,
+        }
+        return tuple(
+            f"left out as {what}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
+            for what, paths in left_out.items()
+            if paths
+        )
+
+
+def list_files(root: Path) -> FolderFiles:
+    """List what lies below a folder, following links to other folders and files wherever they lead.
+
+    Raises:
+        DataError: a folder that may not be read.
+    """
+    found = FolderFiles()
+    for kind, path in _walk(root, "", (os.path.realpath(root),)):
+        if kind == "file":
+            kind = "images" if os.path.splitext(path)[1].lower() in SUFFIXES else "others"
+        getattr(found, kind).append(path)
+    return found
+
+
+def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """The splits of a folder of image files, as rows of image (only its path), label and file_name; and notes.
+
+    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
+    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or images
+    lie beside them, there are no labels.
+
+    Args:
+        images: paths below `root`, as `list_files` gives them.
+
+    Raises:
+        DataError: sub-folders that are splits and others beside them, or two for one split.
+    """
+    groups = _group_by_split(name, images)
+    classes, notes = _class_names(groups)
+    features = Features({"image": Image(decode=False), "file_name": Value("string")})
+    if classes:
+        features["label"] = ClassLabel(names=classes)
+    number = {label: index for index, label in enumerate(classes)}
+    splits = {}
+    for split, (prefix, files) in groups.items():
+        columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
+        if classes:
+            columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
+        splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
+    return splits, notes
+
+
+def split_group(name: str) -> str:
+    """The usual name of a split: train, validation, test, or the name itself."""
+    return next((group for group, names in SPLIT_NAMES.items() if name.lower() in names), name)
+
+
+def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Everything below a folder, each with its kind; `above` are the real paths of the folder and those it lies in."""
+    try:
+        with os.scandir(root / folder) as entries:
+            ordered = sorted(entries, key=lambda entry: (entry.is_dir(), entry.name))  # files before folders
+    except OSError as error:
+        raise DataError(f"the folder {root / folder} cannot be read: {error.strerror}") from error
+    for entry in ordered:
+        path = os.path.join(folder, entry.name)
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        if not entry.is_dir():
+            yield ("file" if entry.is_file() or _dangling(entry) else "special"), path
+            continue
+        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+        if entry.is_symlink() and any(os.path.join(other, "").startswith(os.path.join(real, "")) for other in above):
+            yield "cycles", path
+        else:
+            yield from _walk(root, path, (*above, real))
+
+
+def _dangling(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _paths(root: Path, files: list[str]) -> pa.StructArray:
+    base = os.path.abspath(root)
+    paths = pa.array([os.path.join(base, file) for file in files], pa.string())
+    return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
+
+
+def _first_folder(file: str, prefix: str = "") -> str | None:
+    first, separator, _ = file[len(prefix) :].partition(os.sep)
+    return first if separator else None
+
+
+def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """By split: the prefix of its files, and the files."""
+    tops = {_first_folder(file) for file in images}
+    as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
+    if set(as_splits) != tops:
+        if {"train", "test"} <= set(as_splits.values()):
+            rest = sorted(str(top) if top else "images beside them" for top in tops - set(as_splits))
+            raise DataError(
+                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
+            )
+        return {"train": ("", images)}
+    if len(set(as_splits.values())) < len(as_splits):
+        raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
+    order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
+    return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
+
+
+def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], tuple[str, ...]]:
+    folders = {_first_folder(file, prefix) for prefix, files in groups.values() for file in files}
+    named = sorted(folder for folder in folders if folder is not None)
+    if named and None in folders:
+        return [], (f"images lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes",)
+    return (named, ()) if len(named) > 1 else ([], ())
