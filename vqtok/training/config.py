@@ -99,6 +99,7 @@ class TokenizerTrainingConfig(LoopConfig):
         network, quantizer: as in VQTokenizerConfig, what is left out filled with defaults.
         eval_images: held-out images looked at during training; 0 looks at all.
         usage_window: training images, over all processes, that the use of the codes is counted over.
+        max_unreadable: share of the images that may be damaged; they are named and skipped. Above it the run stops.
         usage_warning: the log warns when the share of codes in use over that window falls under this; 0 never warns.
     """
 
@@ -114,6 +115,7 @@ class TokenizerTrainingConfig(LoopConfig):
     network: dict[str, Any] = field(default_factory=lambda: {"type": "conv"})
     quantizer: dict[str, Any] = field(default_factory=lambda: {"type": "ema"})
     eval_images: int = 2000
+    max_unreadable: float = 0.01
     usage_window: int = 8192
     usage_warning: float = 0.5
     learning_rate: float = 2e-3
@@ -129,6 +131,8 @@ class TokenizerTrainingConfig(LoopConfig):
         one_of("resample", self.resample, RESAMPLES)
         at_least("eval_images", self.eval_images, 0)
         at_least("usage_window", self.usage_window, 1)
+        if not 0 <= self.max_unreadable < 1:
+            raise ConfigurationError(f"max_unreadable must be at least 0 and below 1, got {self.max_unreadable}")
         if not 0 <= self.usage_warning <= 1:
             raise ConfigurationError(f"usage_warning must be between 0 and 1, got {self.usage_warning}")
         if not 0 < self.test_share < 1:
