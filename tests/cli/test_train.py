@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from vqtok.tokenizer import VQTokenizer
@@ -100,7 +102,7 @@ def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder
 
 
 def test_a_warning_stands_beside_what_to_run_next(vqtok: Command, images_folder: Path) -> None:
-    dead = ["--quantizer=vq", "--set=quantizer.start=normal", "--set=quantizer.restart_threshold=0"]
+    dead = ["--quantizer=vq", "--set=quantizer.init=normal", "--set=quantizer.restart_threshold=0"]
     code, said, _ = vqtok("train", "--dataset", "images", *TINY, *dead, "--codebook-size=64", "--set=test_share=0.5")
     assert code == 0
     written, warning, next_ = said.splitlines()[-3:]
@@ -158,3 +160,61 @@ def test_names_of_runs(dataset: str, run: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "digits.parquet").touch()
     assert default_run("digits.parquet") == "runs/digits"
     assert default_run(".") == f"runs/{tmp_path.name}"
+
+
+def test_a_bare_train_shows_its_help_and_starts_nothing(vqtok: Command) -> None:
+    code, said, complained = vqtok("train")
+    assert code == 2 and "Usage: vqtok train" in said + complained
+    assert list(Path().iterdir()) == []
+
+
+def test_a_setting_of_a_section_that_is_given_without_it_is_named_in_full(vqtok: Command) -> None:
+    code, _, said = vqtok("train", "--dataset", "mnist-mini", "--set", "restart_threshold=0")
+    message = "'restart_threshold' is not a configuration key. Did you mean 'quantizer.restart_threshold'?"
+    assert (code, said) == (2, f"vqtok: error: {message}\n")
+
+
+def test_later_sources_win(vqtok: Command, images_folder: Path) -> None:
+    """Defaults, then the file, then options that were typed, then --set."""
+    Path("run.yaml").write_text("seed: 7\nlearning_rate: 0.5\nprecision: bf16\nquantizer: {codebook_size: 8}\n")
+    given = ["--config=run.yaml", "--learning-rate=0.25", "--seed=0", "--set=learning_rate=0.125"]
+    assert vqtok("train", "--dataset", "images", *TINY[1:], *given)[0] == 0
+    saved = yaml.safe_load(Path("runs/images/config.yaml").read_text())
+    assert (saved["learning_rate"], saved["seed"], saved["precision"]) == (0.125, 0, "bf16")
+    assert (saved["quantizer"]["codebook_size"], saved["quantizer"]["code_dim"], saved["tracker"]) == (8, 4, "none")
+
+
+def test_what_is_resolved_is_shown_in_groups_without_the_rest_of_the_defaults(
+    vqtok: Command, images_folder: Path
+) -> None:
+    code, said, _ = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 0
+    shown = said.partition("note: ")[0].splitlines()
+    assert shown[0] == "vqtok train"
+    assert [line.strip() for line in shown if re.match(r"  \w", line)] == [
+        *("data", "network conv", "quantizer ema", "training"),
+    ]
+    lines = [line.split() for line in shown]
+    assert ["codebook_size", "16"] in lines and ["residual_size", "4"] in lines and ["log_every", "2"] in lines
+    assert not {"epsilon", "weight_decay", "num_workers"} & {line[0] for line in lines}
+
+
+def test_quiet_leaves_the_result(vqtok: Command, images_folder: Path) -> None:
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY, "--quiet", "--set=usage_warning=0")
+    assert (code, complained) == (0, "")
+    (line,) = said.splitlines()
+    assert line.startswith("tokenizer written to runs/images/model (held-out: mse ")
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY, "-q")
+    assert (code, said) == (2, "") and complained.startswith("vqtok: error: runs/images is not empty")
+
+
+def test_photographs_of_mixed_sizes_are_noted_before_training(vqtok: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        pixels = rng.integers(0, 256, (20 + number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
+    code, said, _ = vqtok("train", "--dataset", "photos", *TINY)
+    assert code == 0
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert any("resized" in line and "crop" in line for line in notes), notes
