@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,14 +33,25 @@ def evaluate(
         str | None, typer.Option(help="What vqtok train takes. [default: what the tokenizer was trained on]")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="JSON file. [default: metrics.json in the tokenizer folder]")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Only the first so many images. [default: all]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write. [default: in the tokenizer folder metrics.json, which vqtok push publishes; "
+            "for a part of a split metrics-first-N.json, which it does not]"
+        ),
+    ] = None,
+    num_images: Annotated[
+        int | None, typer.Option(help="Measure on the first so many images only. [default: all]")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
     image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
+    ] = False,
 ) -> None:
-    """Measure reconstruction and use of codes. The result is written as JSON."""
+    """Measure how well a tokenizer reconstructs a split and how many of its codes it uses."""
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
@@ -52,7 +65,7 @@ def evaluate(
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     source = open_images(data.pop("dataset"), split=split, **data)
-    target = out or (folder if folder.is_dir() else Path()) / "metrics.json"
+    target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
     resolved(
         "evaluate",
         {
@@ -65,20 +78,36 @@ def evaluate(
             "device": model.device,
             "out": target,
         },
+        err=as_json,
     )
     for line in source.notes:
-        note(line)
+        note(line, err=as_json)
     metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size)
     # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
-    for name, unit in MEASURES.items():
-        value = metrics[name]
-        typer.echo(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
+    if as_json:
+        typer.echo(json.dumps(metrics | held_out, allow_nan=False))
+    else:
+        print_measures(metrics)
     done(
         f"measured on {metrics['num_images']:,} images, written to {target}",
         next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
+        err=as_json,
     )
+
+
+def file_name(num_images: int | None, images: int) -> str:
+    """metrics.json for a whole split; a part of it must not take the place of what was measured on all."""
+    return "metrics.json" if num_images is None or num_images >= images else f"metrics-first-{num_images}.json"
+
+
+def print_measures(metrics: Mapping[str, Any]) -> None:
+    from vqtok_cli.output import say
+
+    for name, unit in MEASURES.items():
+        value = metrics[name]
+        say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
 
 
 def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:

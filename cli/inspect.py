@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
+    from vqtok.report import Summary, Verdict
     from vqtok.tokenizer import VQTokenizer
+    from vqtok.training import TokenizerTrainingConfig
 
 __all__ = ["inspect"]
 
@@ -20,19 +23,21 @@ NUMBERS = {
     "dead_codes": "dead codes",
     "share_of_top_percent": "share of the 1% most used codes",
     "mean_nearest_distance": "distance to the nearest code, mean",
-    "mean_distance": "distance of two codes, mean",
+    "mean_distance": "distance between codes, mean",
 }
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="Tokenizer, prior, codes or run folder, or Hub id of the first two.")],
-    revision: Annotated[str | None, typer.Option(help="On the Hub: branch, tag or commit.")] = None,
+    path: Annotated[
+        str, typer.Argument(help="Tokenizer, prior, codes or run folder, or the Hub id of a tokenizer or prior.")
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Draw the health of a tokenizer's codebook on these images: what vqtok train takes."),
+        typer.Option(help="Judge the codebook of a tokenizer on these images; takes what vqtok train takes."),
     ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: only the first so many images.")] = 2000,
+    num_images: Annotated[int, typer.Option(help="With --dataset: use only the first so many images.")] = 2000,
     out: Annotated[
         Path | None,
         typer.Option(help="With --dataset: folder for the drawings. [default: health in the run folder, else here]"),
@@ -41,11 +46,15 @@ def inspect(
     device: Annotated[
         str | None, typer.Option(help="With --dataset: cpu, cuda, ... [default: cuda where there is one]")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
+    ] = False,
 ) -> None:
-    """Say what a folder holds. It can be a tokenizer, a prior, codes or a run.
+    """Show what a tokenizer, prior, codes or run folder holds.
 
-    With --dataset also draw the health of a tokenizer's codebook: how often codes are used and where on the grid, how
-    far apart they lie, and the patches of images that they stand for.
+    With --dataset, also say whether the codebook of a tokenizer is healthy on held-out images and what to try if it is
+    not, and draw how often codes are used, where on the grid, how far apart they are and which image patches they
+    stand for.
     """
     from vqtok.errors import ConfigurationError
     from vqtok.hub import fetch
@@ -57,16 +66,37 @@ def inspect(
     if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
         folder = fetch(path, revision=revision)
     summary = describe(folder, name=path)
-    health = None
-    if dataset is not None:
+    found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
+    if dataset is None:
+        print_facts(path, summary, quiet=as_json)
+    else:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, split, num_images, batch_size, device)
-    typer.echo(f"{path}: {summary.kind}")
+        model, health = measure(path, revision, dataset, split, num_images, batch_size, device, as_json)
+        print_facts(path, summary, quiet=as_json)
+        found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(found))
+
+
+def facts(summary: Summary) -> dict[str, Any]:
+    """Names and values; a name that comes more than once, such as warnings, has a list."""
+    values: dict[str, Any] = {}
+    for name, value in summary.rows:
+        before = values.get(name)
+        values[name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
+    return values
+
+
+def print_facts(path: str, summary: Summary, *, quiet: bool) -> None:
+    """One aligned line a fact."""
+    from vqtok_cli.output import say
+
+    if quiet:
+        return
+    say(f"{path}: {summary.kind}")
     width = max(len(name) for name, _ in summary.rows)
     for name, value in summary.rows:
-        typer.echo(f"  {name:<{width}}  {value}")
-    if health is not None:
-        draw(health, out or default_folder(model))
+        say(f"  {name:<{width}}  {value}")
 
 
 def check_tokenizer(folder: Path, name: str, kind: str) -> None:
@@ -79,12 +109,19 @@ def check_tokenizer(folder: Path, name: str, kind: str) -> None:
     if kind != "tokenizer":
         what = "a run without a finished tokenizer" if kind == "run" else kind if kind == "codes" else f"a {kind}"
         raise ConfigurationError(
-            f"--dataset draws the codebook of a tokenizer, and {name} is {what}: name a tokenizer, or leave it out"
+            f"--dataset judges the codebook of a tokenizer, and {name} is {what}: name a tokenizer, or leave it out"
         )
 
 
 def measure(
-    name: str, revision: str | None, dataset: str, split: str, num_images: int, batch_size: int, device: str | None
+    name: str,
+    revision: str | None,
+    dataset: str,
+    split: str,
+    num_images: int,
+    batch_size: int,
+    device: str | None,
+    quiet: bool,
 ) -> tuple[VQTokenizer, CodebookHealth]:
     """Load the tokenizer and look at its codes on the images."""
     from vqtok.data import open_images
@@ -98,28 +135,72 @@ def measure(
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
-        note(line)
+        note(line, err=quiet)
     return model, health
 
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    folder = Path(str(model.repository))
-    return folder.parent / "health" if (folder.resolve().parent / "config.yaml").is_file() else Path("health")
+    run = run_of(model)
+    return Path(str(model.repository)).parent / "health" if run else Path("health")
 
 
-def draw(health: CodebookHealth, folder: Path) -> None:
-    """Print the numbers, write the drawings and say where they are."""
-    from vqtok.report import draw_health
+def run_of(model: VQTokenizer) -> Path | None:
+    """The run folder that a tokenizer was loaded from."""
+    run = Path(str(model.repository)).resolve().parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
+    """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
+    from vqtok.training import TokenizerTrainingConfig
+    from vqtok.training.resolution import load_config
+
+    if run := run_of(model):
+        return load_config(TokenizerTrainingConfig, run / "config.yaml")
+    assert model.config.network is not None and model.config.quantizer is not None
+    return TokenizerTrainingConfig(out="runs/again", network=model.config.network, quantizer=model.config.quantizer)
+
+
+def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
+    """Judge and draw; print it, and give what --json prints."""
+    from vqtok.hub import read_metric_rows, training_usage
+    from vqtok.report import draw_health, judge
     from vqtok_cli.output import done
 
+    verdict, run = judge(health, settings_of(model)), run_of(model)
+    in_training = training_usage(read_metric_rows(run)) if run else None
+    if not quiet:
+        print_health(health, verdict, in_training)
+    files = draw_health(health, folder)
+    done(f"drawn in {folder}: {', '.join(file.name for file in files)}", err=quiet)
+    verdicts = {"healthy": verdict.healthy, "wrong": list(verdict.wrong), "remedies": list(verdict.remedies)}
+    measured = {**health.about, **health.numbers(), "training_usage": in_training}
+    return {**measured, "verdict": verdicts, "drawings": [str(file) for file in files]}
+
+
+def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | None) -> None:
+    """The numbers, the use in training beside them, and the verdict."""
+    from vqtok_cli.output import say
+
     about, numbers = health.about, health.numbers()
-    typer.echo(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
-    width = max(map(len, NUMBERS.values()))
+    images = "1 image" if about["num_images"] == 1 else f"{about['num_images']:,} images"
+    say(f"its codebook on {images} of {about['dataset']}, split {about['split']}")
     total = f" of {health.counts.size:,}"
+    rows = []
     for name, words in NUMBERS.items():
         value = numbers[name]
         text = f"{value:,}{total}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
-        typer.echo(f"  {words:<{width}}  {text}")
-    files = draw_health(health, folder)
-    done(f"drawn in {folder}: {', '.join(file.name for file in files)}")
+        rows.append((words, text))
+    rows.append((f"use on these images, split {about['split']}", f"{numbers['usage']:.1%}"))
+    if in_training is not None:
+        rows.append(("use in training, over its last images", f"{in_training:.1%}"))
+    width = max(len(words) for words, _ in rows)
+    for words, text in rows:
+        say(f"  {words:<{width}}  {text}")
+    if verdict.healthy:
+        say("verdict: healthy")
+        return
+    say(f"verdict: {'; '.join(verdict.wrong)}")
+    if verdict.remedies:
+        say(f"try: vqtok train with one or more of {', '.join(f'--set {each}' for each in verdict.remedies)}")

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vqtok_cli.output import say
 from vqtok_cli.parameters import with_quiet
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -107,7 +108,7 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
-        typer.echo(f"vqtok: error: {message}", err=True)
+        say(f"vqtok: error: {message}", err=True)
         sys.exit(2)
 
 

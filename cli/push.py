@@ -20,9 +20,12 @@ def push(
     """Send weights, settings and a card with metrics, recipe and image to the Hub, in one commit."""
     from vqtok.hub import check_can_push, open_to_push
     from vqtok.hub import push as push_folder
+    from vqtok.priors import load_prior
+    from vqtok.tokenizer import VQTokenizer
     from vqtok_cli.output import done, resolved
 
     model = open_to_push(folder)
+    (load_prior if model.kind == "prior" else VQTokenizer.from_pretrained)(model.path)  # or refuse what does not load
     repo_id = check_can_push(repo_id)
     resolved(
         "push",

@@ -80,9 +80,9 @@ def train(
         )
         raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
-    warnings = [f"warning: {line}" for line in result.warnings]
     done(
-        "\n".join([f"tokenizer written to {result.model} (held-out: {numbers})", *warnings]),
+        f"tokenizer written to {result.model} (held-out: {numbers})",
+        warnings=result.warnings,
         next=f"vqtok tokenize ./images --tokenizer {result.model} --out codes",
     )
     if push_to_hub:

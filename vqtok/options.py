@@ -128,19 +128,19 @@ class Setting:
         name: as it is written in a configuration, sections with a dot.
         type: what Python calls it; null and other second choices left out.
         allowed: what it may be, in words.
-        choices: the words it may be, where these are all; of a section its types.
         default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
+        choices: the words it may be, where these are all; of a section its types.
     """
 
     name: str
     type: Any
     allowed: str
-    choices: tuple[str, ...]
     default: Any
     required: bool
     description: str
+    choices: tuple[str, ...] = ()
 
 
 def settings_of(kind: type[Options], prefix: str = "") -> Iterator[Setting]:

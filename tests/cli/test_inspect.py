@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import vqtok.hub
 from tests.cli.conftest import Said
 from vqtok.errors import DataError, HubError
+from vqtok.priors import PriorBinding, build_prior
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.main import app
 
@@ -113,3 +115,100 @@ def test_what_has_no_codebook_or_no_images_is_one_line(
     errors = [line for line in complained.splitlines() if line.startswith("vqtok: error: ")]
     assert status == 2 and len(errors) == 1 and message in errors[0] and "Traceback" not in complained
     assert printed == "" and not Path("drawn").exists() and not Path("health").exists()
+
+
+EVIL = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r\n"
+
+
+def only_text(printed: str) -> bool:
+    return all(character.isprintable() or character == "\n" for character in printed)
+
+
+def test_escape_sequences_from_files_are_shown_and_not_sent_to_the_terminal(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
+) -> None:
+    binding = PriorBinding(fingerprint=EVIL, grid=(2, 2), codebook_size=8, label_names=(EVIL, "dog"), tokenizer=EVIL)
+    build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1}).save_pretrained("prior")
+    status, printed, _ = vqtok("inspect", "prior")
+    assert status == 0 and only_text(printed) and r"\x1b]0;owned\x07" in printed and r"\u202e" in printed
+
+    tiny_tokenizer.save_pretrained("run/model")
+    metrics = {"dataset": EVIL, "split": EVIL, "num_images": 3, "mse": 0.5}
+    Path("run/model/metrics.json").write_text(json.dumps(metrics))
+    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {json.dumps(EVIL)}\n")
+    Path("run/metrics.jsonl").write_text(json.dumps({"step": 1, "split": "note", "note": EVIL}) + "\n")
+    (tmp_path / "run" / f"evil{EVIL}.txt").write_text("")
+    for folder in ("run", "run/model"):
+        status, printed, complained = vqtok("inspect", folder)
+        assert status == 0 and only_text(printed + complained) and "owned" in printed
+
+    Path("run/model/config.json").write_text(json.dumps({"model_type": EVIL}))
+    for command in (
+        ("inspect", "run/model"),
+        ("push", "run", "org/x"),
+        ("sample", "--prior", "run"),
+        ("inspect", EVIL),
+    ):
+        status, printed, complained = vqtok(*command)
+        assert status == 2 and only_text(printed + complained) and complained.count("\n") == 1
+
+
+def latents_of(tokenizer: VQTokenizer, images: Path) -> torch.Tensor:
+    """Latents of all positions of all images, (N, D)."""
+    pixels = tokenizer.image_processor(sorted(images.rglob("*.png")))["pixel_values"]
+    with torch.no_grad():
+        return tokenizer.encoder(pixels).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def save_with_codebook(tokenizer: VQTokenizer, codebook: torch.Tensor, run: Path, images: Path) -> None:
+    """A run folder whose log says that all codes were in use at the end of training."""
+    tokenizer.quantizer.codebook.copy_(codebook)
+    tokenizer.save_pretrained(run / "model")
+    (run / "config.yaml").write_text(f"out: {run}\nsteps: 3\ndataset: {images}\nquantizer: {{type: vq}}\n")
+    rows = [{"step": 2, "split": "train", "usage": 0.9}, {"step": 3, "split": "train", "usage": 0.95}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_healthy_codebook_is_said_to_be_healthy(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    latents = latents_of(tiny_tokenizer, images_folder)
+    save_with_codebook(tiny_tokenizer, latents[:: len(latents) // 16][:16], Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder, "--split", "train")
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert status == 0 and "verdict: healthy" in lines and not any(line.startswith("try:") for line in lines)
+    assert "use in training, over its last images 95.0%" in lines
+    assert "use on these images, split train 100.0%" in lines
+
+
+def test_a_collapsed_codebook_is_told_with_what_to_try(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
+    codebook[1] = codebook[0]
+    save_with_codebook(tiny_tokenizer, codebook, Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder)
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    (verdict,) = [line for line in lines if line.startswith("verdict: ")]
+    assert status == 0 and verdict.startswith("verdict: 1 of 16 codes in use (6.2%)")
+    assert verdict.endswith("; 1 code in use lies on top of another code")
+    assert "use in training, over its last images 95.0%" in lines and "use on these images, split test 6.2%" in lines
+    (advice,) = [line for line in lines if line.startswith("try: ")]
+    assert "--set learning_rate=" in advice and "--set quantizer.codebook_size=" in advice
+
+
+def test_json_is_one_object_and_nothing_else(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
+    save_with_codebook(tiny_tokenizer, codebook, Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run/model", "--json")
+    found = json.loads(printed)
+    assert status == 0 and found["kind"] == "tokenizer" and found["facts"]["grid"] == "4 x 4, 16 codes per image"
+    status, printed, complained = vqtok("inspect", "run", "--dataset", images_folder, "--json")
+    found = json.loads(printed)
+    assert status == 0 and printed.count("\n") == 1 and "drawn in run/health" in complained
+    health = found["health"]
+    assert (health["codes_in_use"], health["training_usage"], health["split"]) == (1, 0.95, "test")
+    assert health["verdict"]["healthy"] is False and "learning_rate=" in " ".join(health["verdict"]["remedies"])
+    assert json.loads(Path("run/health/health.json").read_text())["codes_in_use"] == 1

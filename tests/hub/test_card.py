@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from vqtok.errors import CheckpointError
@@ -86,7 +87,9 @@ def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run:
     text = tokenizer_card(run / "model")
     assert "Measured while training, at step 500, on what was held out of `ylecun/mnist`:" in text
     assert "| mse | 0.0625 | mean squared error of pixels in [0, 1] |" in text
-    assert "0.5 " not in text.split("## Metrics")[1].split("##")[0]  # an earlier step's
+    assert "| held-out usage | 0.75 | share of the codes that occur on these images |" in text
+    assert "| training usage | 0.5 | share of the codes that occurred on the last images of training |" in text
+    assert "| mse | 0.5 " not in text  # of an earlier step
     assert ModelCard(text).data.eval_results is None  # the Hub gets finished evaluations only
     assert ModelCard(text).data.datasets == ["ylecun/mnist"]
 
@@ -178,8 +181,8 @@ def test_a_card_lies_in_the_folder_with_its_image_unless_people_wrote_one(run: P
 
 
 def test_files_that_cannot_be_read_are_named(run: Path) -> None:
-    (run / "metrics.jsonl").write_text('{"step": ')
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be read as lines of JSON"):
+    (run / "metrics.jsonl").write_text('{"step": \n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged: every line must be an object"):
         tokenizer_card(run / "model")
     (run / "metrics.jsonl").unlink()
     (run / "config.yaml").write_text("a: [")
@@ -195,3 +198,43 @@ def test_the_newest_image_is_the_one_of_the_highest_step(run: Path) -> None:
     assert "at step 1000000." in (run / "model" / "README.md").read_text()
     with Image.open(run / "model" / "reconstructions.png") as image:
         assert image.getpixel((0, 0)) == 7
+
+
+HOSTILE = (
+    "x\n# Owned\n| a | [b](https://evil.example) ```\n<script>alert(1)</script> `c` *d* \x1b[31m---\n---\n"
+    "$evil {{ 7 * 7 }}"
+)
+
+
+def rendered(text: str) -> str:
+    """The body as HTML, by the rules that the Hub's renderer follows."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
+    return str(MarkdownIt("gfm-like", {"linkify": False}).render(body))
+
+
+def test_text_from_files_is_shown_and_marks_nothing_up(run: Path, prior_folder: Path, tmp_path: Path) -> None:
+    metrics = EVALUATION | {"dataset": HOSTILE, "dataset_resolved": HOSTILE, "split": HOSTILE, "notes": [HOSTILE]}
+    (run / "config.yaml").write_text(yaml.safe_dump({"dataset": HOSTILE, "steps": 3, HOSTILE: HOSTILE}))
+    config = json.loads((prior_folder / "config.json").read_text())
+    config["vqtok"] |= {
+        "label_names": [HOSTILE, "dog"],
+        "tokenizer": HOSTILE,
+        "fingerprint": HOSTILE,
+        "revision": HOSTILE,
+    }
+    (prior_folder / "config.json").write_text(json.dumps(config))
+    (prior_folder / "metrics.json").write_text(json.dumps(metrics))
+    for text, plain in [
+        (
+            tokenizer_card(run / "model", metrics=metrics, repo_id=HOSTILE),
+            tokenizer_card(run / "model", metrics=EVALUATION),
+        ),
+        (tokenizer_card(run / "model"), tokenizer_card(run / "model")),
+        (prior_card(prior_folder, repo_id=HOSTILE), prior_card(prior_folder)),
+    ]:
+        html = rendered(text)
+        headings = re.findall(r"<h\d>(.*?)</h\d>", html)
+        assert headings[1:] == re.findall(r"<h\d>(.*?)</h\d>", rendered(plain))[1:] and len(headings) >= 4
+        assert "<script" not in html and 'href="https://evil' not in html and "\x1b" not in text
+        assert html.count("<table>") == rendered(plain).count("<table>")
+        assert ModelCard(text).data.library_name == "vqtok"

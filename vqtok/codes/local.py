@@ -172,7 +172,7 @@ def _write_split(
             bar.update(len(batch.indices))
             if batch.indices.stop == len(source) and not writer.rows:
                 error = next(iter(batch.broken.values()))
-                raise DataError(f"none of the {len(source):,} images of {source.name} can be read, such as: {error}")
+                raise DataError(f"no image of {source.name} can be read, such as: {error}")
     return broken
 
 

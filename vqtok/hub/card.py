@@ -20,7 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vqtok.files import write_bytes
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
-from vqtok.hub.folder import CARD, ModelFolder, open_folder
+from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
 
@@ -102,6 +102,7 @@ def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
     run_metadata = find_run_metadata(origin, name)
     images = {name: run_metadata.image} if run_metadata.image else {}
     written = origin / CARD
+    check_links(origin, [written])
     if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
         return Card(text, images)
     return Card(build_card(folder, run_metadata, repo_id), images)
@@ -118,6 +119,7 @@ def write_card(folder: str | Path) -> None:
 
 def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
     """Fill in the template of this kind of model."""
+    check_links(folder.path, (folder.path / name for name in folder.files))
     about = describe_tokenizer(folder) if folder.kind == "tokenizer" else describe_prior(folder)
     binding = about.binding
     card = ModelCard.from_template(
@@ -191,7 +193,7 @@ def metrics_section(run_metadata: RunMetadata) -> str:
         data = (
             f"what was held out of {code(recipe.get('dataset') or recipe.get('codes'))}" if recipe else "held-out data"
         )
-        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{metric_table(run_metadata.held_out)}"
+        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{training_table(run_metadata)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 
@@ -205,6 +207,19 @@ def images_of(measured: Mapping[str, Any]) -> str:
     if not isinstance(whole, int) or whole == count:
         return f"On {count:,} images of {split}"
     return f"On the first {count:,} of {whole:,} images of {split}"
+
+
+def training_table(run_metadata: RunMetadata) -> str:
+    """What training measured last; the use of the codes on its own images apart from that on held-out ones."""
+    rows = [
+        ("held-out usage" if name == "usage" else name, f"{value:.5g}", MEANINGS[name])
+        for name, value in shown(run_metadata.held_out or {}).items()
+    ]
+    usage = run_metadata.training_usage
+    if usage is not None:
+        meaning = "share of the codes that occurred on the last images of training"
+        rows.append(("training usage", f"{usage:.5g}", meaning))
+    return table(("metric", "value", "meaning"), rows)
 
 
 def metric_table(values: Mapping[str, Any]) -> str:

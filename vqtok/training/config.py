@@ -14,6 +14,10 @@ from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig"]
 
+# mnist-mini, hidden_size 32, mse over variance after 100, 300 (means of two seeds) and 1,000 steps (one seed):
+# a twentieth 0.452, 0.132, 0.0615; a tenth 0.461, 0.134, 0.0588; a fifth 0.448, 0.127, 0.0581.
+WARMUP_SHARE = 5
+
 
 def no_as_text(value: Any) -> Any:
     """YAML reads no as false."""
@@ -38,7 +42,7 @@ class LoopConfig(Options):
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,
         validate_default=True,
-        description="steps of the warm-up; by default a twentieth of the steps, at most 500 for a tokenizer and 100 "
+        description="steps of the warm-up; by default a fifth of the steps, at most 500 for a tokenizer and 100 "
         "for a prior",
     )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
@@ -62,7 +66,7 @@ class LoopConfig(Options):
     @field_validator("warmup_steps")
     @classmethod
     def _warmup_of_the_run(cls, given: int | None, info: ValidationInfo) -> int:
-        return min(cls.longest_warmup, info.data.get("steps", 0) // 20) if given is None else given
+        return min(cls.longest_warmup, info.data.get("steps", 0) // WARMUP_SHARE) if given is None else given
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
