@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, Device, ImageColumn, TokenizerName, TokenizerRevision
+
 __all__ = ["evaluate"]
 
 # What is printed, with units; the file holds more.
@@ -25,33 +27,31 @@ MEASURES = {
 
 
 def evaluate(
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Tokenizer or run folder, or Hub id. [default: the newest finished run below runs/]"),
-    ] = None,
+    tokenizer: TokenizerName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="What vqtok train takes. [default: what the tokenizer was trained on]")
+        str | None, typer.Option(help=DATASETS, show_default="what the tokenizer was trained on")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to read.")] = "test",
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file to write. [default: in the tokenizer folder metrics.json, which vqtok push publishes; "
-            "for a part of a split metrics-first-N.json, which it does not]"
+            help="JSON file to write. vqtok push publishes metrics.json, but not metrics of part of a split.",
+            show_default="metrics.json in the tokenizer folder, with --num-images N metrics-first-N.json",
         ),
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(help="Measure on the first so many images only. [default: all]")
+        int | None, typer.Option(help="Number of images to measure on, the first ones.", show_default="all")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
-    image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
-    ] = False,
+    batch_size: BatchSize = 128,
+    image_column: ImageColumn = None,
+    revision: TokenizerRevision = None,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure how well a tokenizer reconstructs a split and how many of its codes it uses."""
+    """Measure how well a tokenizer reconstructs images.
+
+    Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
+    """
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics

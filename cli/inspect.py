@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, Device
+
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
     from vqtok.report import Summary, Verdict
@@ -33,27 +35,24 @@ def inspect(
     ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="Judge the codebook of a tokenizer on these images; takes what vqtok train takes."),
+        str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images. {DATASETS}")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: use only the first so many images.")] = 2000,
+    split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
+    num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,
     out: Annotated[
         Path | None,
-        typer.Option(help="With --dataset: folder for the drawings. [default: health in the run folder, else here]"),
+        typer.Option(
+            help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="With --dataset: images at once.")] = 128,
-    device: Annotated[
-        str | None, typer.Option(help="With --dataset: cpu, cuda, ... [default: cuda where there is one]")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
-    ] = False,
+    batch_size: BatchSize = 128,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what a tokenizer, prior, codes or run folder holds.
+    """Describe a tokenizer, prior, codes or run folder.
 
-    With --dataset, also say whether the codebook of a tokenizer is healthy on held-out images and what to try if it is
-    not, and draw how often codes are used, where on the grid, how far apart they are and which image patches they
+    With --dataset, also check the codebook of a tokenizer on held-out images: whether it is healthy and what to try if
+    it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
     stand for.
     """
     from vqtok.errors import ConfigurationError

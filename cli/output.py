@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import typer
 
-__all__ = ["counted", "done", "note", "printable", "quiet", "resolved", "say"]
+__all__ = ["counted", "done", "mention", "note", "printable", "quiet", "resolved", "say"]
 
 QUIET = ContextVar("QUIET", default=False)
 

@@ -13,29 +13,65 @@ import typer
 from vqtok_cli.output import quiet
 
 __all__ = [
+    "AsJson",
     "Assignments",
     "BatchSize",
     "ConfigFile",
+    "Dataset",
+    "DatasetConfig",
     "Device",
+    "ImageColumn",
     "Overwrite",
     "PushToHub",
     "Resume",
+    "Seed",
+    "Split",
+    "TokenizerName",
+    "TokenizerRevision",
     "with_parameters",
     "with_quiet",
 ]
 
-BatchSize = Annotated[int, typer.Option(help="Images per batch. Changes speed and memory, not the result.")]
-Device = Annotated[
-    str | None, typer.Option(help="Device to run on, such as cpu or cuda. By default a GPU where there is one.")
+DATASETS = (
+    "Images: mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet."
+)
+
+Dataset = Annotated[str, typer.Argument(help=DATASETS)]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="Tokenizer to use: its folder, a run folder or a Hub id.",
+        show_default="the newest finished run in runs/",
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out.")]
+TokenizerRevision = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of a tokenizer on the Hub.")
+]
+DatasetConfig = Annotated[
+    str | None, typer.Option("--dataset-config", help="Configuration of the dataset, if it has several.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image-column", help="Column of the images, if the dataset has several.")
+]
+Split = Annotated[str | None, typer.Option("--split", help="Split to read.", show_default="every split")]
+BatchSize = Annotated[int, typer.Option(help="Images per batch. Affects speed and memory only.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Device to compute on, such as cpu or cuda.", show_default="cuda if available, else cpu"),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, and everything else on stderr.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what vqtok wrote to --out before.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings, such as the config.yaml of another run.")
+    Path | None, typer.Option("--config", help="Read settings from this YAML file, such as the config.yaml of a run.")
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="<name=value>", help="Set any setting by its full name. Repeatable."),
+    typer.Option("--set", metavar="<name=value>", help="Set any setting by its full name. May be repeated."),
 ]
 PushToHub = Annotated[
     str | None,
