@@ -29,7 +29,7 @@ MEASURES = {
 def evaluate(
     tokenizer: TokenizerName = None,
     dataset: Annotated[
-        str | None, typer.Option(help=DATASETS, show_default="what the tokenizer was trained on")
+        str | None, typer.Option(help=f"Images: {DATASETS}.", show_default="what the tokenizer was trained on")
     ] = None,
     split: Annotated[str, typer.Option(help="Split to read.")] = "test",
     out: Annotated[

@@ -35,7 +35,7 @@ def inspect(
     ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images. {DATASETS}")
+        str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
     num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,

@@ -32,11 +32,10 @@ __all__ = [
     "with_quiet",
 ]
 
-DATASETS = (
-    "Images: mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet."
-)
+DATASETS = "mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet"
+"""What can be trained on, tokenized and measured on; the setting `dataset` says the same."""
 
-Dataset = Annotated[str, typer.Argument(help=DATASETS)]
+Dataset = Annotated[str, typer.Argument(help=f"Images: {DATASETS}.")]
 TokenizerName = Annotated[
     str | None,
     typer.Option(

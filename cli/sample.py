@@ -43,7 +43,11 @@ def sample(
     num: Annotated[int, typer.Option(help="Number of images.")] = 64,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Class to sample, by name or number. May be repeated.", show_default="all classes in turn"),
+        typer.Option(
+            metavar="<str>",
+            help="Class to sample, by name or number. May be repeated.",
+            show_default="all classes in turn",
+        ),
     ] = None,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits: below 1 for more probable images, above 1 for more diverse ones.")

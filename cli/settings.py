@@ -43,14 +43,14 @@ class Row:
 def settings(
     name: Annotated[
         str | None,
-        typer.Argument(help=f"{', '.join([*RUNS, *SECTIONS])}, or one of the methods listed without a name."),
+        typer.Argument(help=f"{', '.join([*RUNS, *SECTIONS])}, or a method such as ema."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """List every setting, what it may be and its default.
 
-    Any setting can be passed to vqtok train and vqtok train-prior with --set NAME=VALUE, or stand in a YAML file that
-    is passed with --config. Without a name, this lists what there are settings of.
+    Pass a setting to vqtok train or vqtok train-prior with --set NAME=VALUE, or in a YAML file with --config. Without a
+    name, lists the names there are.
     """
     if name is None:
         for line in overview():
@@ -63,11 +63,11 @@ def settings(
 
 def overview() -> Iterator[str]:
     """What can be asked for, and with what else."""
-    yield "usage: vqtok settings NAME, where NAME is one of"
+    yield "vqtok settings NAME, where NAME is"
     for name in RUNS:
-        yield f"  {name:<12} settings of vqtok {name}"
+        yield f"  {name:<12} for the settings of vqtok {name}"
     for name, section in SECTIONS.items():
-        yield f"  {name:<12} settings of all of these, or one of them: {', '.join(section.kinds)}"
+        yield f"  {name:<12} for all of the following, or one of them: {', '.join(section.kinds)}"
 
 
 def rows_of(name: str) -> Iterator[Row]:

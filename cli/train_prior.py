@@ -46,7 +46,7 @@ def train_prior(
     codes: Annotated[str | None, typer.Argument(help=sentence(PriorTrainingConfig, "codes"))] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Tokenizer of the codes, a folder or Hub id, to decode samples with during training."),
+        typer.Option(help="Tokenizer to decode samples with during training: its folder, a run folder or a Hub id."),
     ] = None,
     config: ConfigFile = None,
     set_: Assignments = None,

@@ -176,11 +176,11 @@ def test_a_setting_of_a_section_that_is_given_without_it_is_named_in_full(vqtok:
 
 def test_later_sources_win(vqtok: Command, images_folder: Path) -> None:
     """Defaults, then the file, then options that were typed, then --set."""
-    Path("run.yaml").write_text("seed: 7\nlearning_rate: 0.5\nprecision: bf16\nquantizer: {codebook_size: 8}\n")
-    given = ["--config=run.yaml", "--learning-rate=0.25", "--seed=0", "--set=learning_rate=0.125"]
+    Path("run.yaml").write_text("seed: 7\nlearning_rate: 5e-3\nprecision: bf16\nquantizer: {codebook_size: 8}\n")
+    given = ["--config=run.yaml", "--learning-rate=2.5e-3", "--seed=0", "--set=learning_rate=1.25e-3"]
     assert vqtok("train", "--dataset", "images", *TINY[1:], *given)[0] == 0
     saved = yaml.safe_load(Path("runs/images/config.yaml").read_text())
-    assert (saved["learning_rate"], saved["seed"], saved["precision"]) == (0.125, 0, "bf16")
+    assert (saved["learning_rate"], saved["seed"], saved["precision"]) == (1.25e-3, 0, "bf16")
     assert (saved["quantizer"]["codebook_size"], saved["quantizer"]["code_dim"], saved["tracker"]) == (8, 4, "none")
 
 
