@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, Device, ImageColumn, TokenizerName, TokenizerRevision
+from vqtok_cli.parameters import (
+    DATASETS,
+    AsJson,
+    BatchSize,
+    DatasetConfig,
+    Device,
+    ImageColumn,
+    TokenizerName,
+    TokenizerRevision,
+)
 
 __all__ = ["evaluate"]
 
@@ -43,6 +52,7 @@ def evaluate(
         int | None, typer.Option(help="Number of images to measure on, the first ones.", show_default="all")
     ] = None,
     batch_size: BatchSize = 128,
+    dataset_config: DatasetConfig = None,
     image_column: ImageColumn = None,
     revision: TokenizerRevision = None,
     device: Device = None,
@@ -64,6 +74,7 @@ def evaluate(
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
     resolved(
@@ -129,4 +140,4 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     if run is None or dataset not in (None, run.dataset):
         return {"dataset": dataset}
     names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
-    return {name: getattr(run, name) for name in names}
+    return {name: getattr(run, name) for name in names} | {"config": run.dataset_config}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, Device
+from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, DatasetConfig, Device
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
@@ -37,6 +37,7 @@ def inspect(
     dataset: Annotated[
         str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
+    dataset_config: DatasetConfig = None,
     split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
     num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,
     out: Annotated[
@@ -70,7 +71,7 @@ def inspect(
         print_facts(path, summary, quiet=as_json)
     else:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, split, num_images, batch_size, device, as_json)
+        model, health = measure(path, revision, dataset, dataset_config, split, num_images, batch_size, device, as_json)
         print_facts(path, summary, quiet=as_json)
         found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
     if as_json:
@@ -116,6 +117,7 @@ def measure(
     name: str,
     revision: str | None,
     dataset: str,
+    dataset_config: str | None,
     split: str,
     num_images: int,
     batch_size: int,
@@ -131,6 +133,7 @@ def measure(
 
     model = load_tokenizer(name, device=device, revision=revision)
     data = data_settings(Path(str(model.repository)), dataset)
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:

@@ -10,6 +10,7 @@ import typer
 from vqtok_cli.parameters import (
     BatchSize,
     Dataset,
+    DatasetConfig,
     Device,
     ImageColumn,
     Overwrite,
@@ -29,6 +30,7 @@ def tokenize(
     tokenizer: TokenizerName = None,
     revision: TokenizerRevision = None,
     split: Split = None,
+    dataset_config: DatasetConfig = None,
     image_column: ImageColumn = None,
     batch_size: BatchSize = 64,
     device: Device = None,
@@ -47,7 +49,7 @@ def tokenize(
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
-    sources = open_sources(dataset, split=split, image_column=image_column)
+    sources = open_sources(dataset, split=split, dataset_config=dataset_config, image_column=image_column)
     height, width = model.grid
     resolved(
         "tokenize",

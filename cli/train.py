@@ -24,7 +24,7 @@ from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, 
 __all__ = ["train"]
 
 OPTIONS = {
-    "Data": ("dataset", "image_column", "label_column", "image_size", "num_channels"),
+    "Data": ("dataset", "dataset_config", "image_column", "label_column", "image_size", "num_channels"),
     "Tokenizer": (
         *("quantizer", "quantizer.codebook_size", "quantizer.code_dim"),
         *("network.downsample_factor", "network.hidden_size"),

@@ -20,6 +20,7 @@ from vqtok_cli.tokenizers import load_tokenizer
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from vqtok.data.columns import Labels
     from vqtok.priors import PriorBinding
     from vqtok.training.grids import CodeGrids
 
@@ -102,12 +103,12 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
 
     Raises:
-        DataError: no codes there, or no training split.
-        ConfigurationError: a label column that is not there, or labels asked for that are none.
+        DataError: no codes there, no training split, a label column that is not there, or labels that are none.
     """
     from datasets import DatasetDict
 
     from vqtok.codes import codes_array, load_codes, read_spec
+    from vqtok.data.sources import find_held_out
     from vqtok.errors import DataError
     from vqtok.priors import PriorBinding
     from vqtok.training.grids import CodeGrids, hold_out
@@ -117,23 +118,25 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
     if "train" not in splits:
         raise DataError(f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training images too")
-    held = next((name for name in ("test", "validation", "valid", "val") if name in splits), None)
-    column = None if config.unconditional else find_label_column(splits["train"], config.label_column)
-    names = label_names(splits["train"], column) if column else None
+    labels, notes = open_labels(config, splits)
+    held, held_notes = find_held_out(splits, "train", labels)
+    if held and labels and not labels.are_in(splits[held]):
+        held, held_notes = None, (f"the split {held} has no labels, so it is not used",)
 
     def grids(name: str) -> CodeGrids:
-        return CodeGrids(codes=codes_array(splits[name]), labels=labels(splits[name], column) if column else None)
+        classes = labels.of(splits[name], f"{config.codes}, split {name}") if labels else None
+        return CodeGrids(codes=codes_array(splits[name]), labels=classes)
 
     binding = PriorBinding(
         fingerprint=spec.fingerprint,
         grid=spec.grid,
         codebook_size=spec.codebook_size,
         num_codebooks=spec.num_codebooks,
-        label_names=names,
+        label_names=labels.names if labels else None,
         tokenizer=spec.repository,
         revision=spec.revision,
     )
-    notes = [] if column or config.unconditional else ["the codes have no labels, so the prior has no classes"]
+    notes = [*notes, *held_notes]
     if held:
         return binding, grids("train"), grids(held), notes
     train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
@@ -141,49 +144,23 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     return binding, train, test, [*notes, note]
 
 
-def find_label_column(dataset: Dataset, given: str | None) -> str | None:
-    """The column of classes: the one named, the one called label, or the only one of that type."""
-    from datasets import ClassLabel, Value
+def open_labels(config: PriorTrainingConfig, splits: dict[str, Dataset]) -> tuple[Labels | None, list[str]]:
+    """The classes of the codes by the rule of `vqtok.data.columns`, None for a prior without; and notes for the user.
 
-    from vqtok.errors import ConfigurationError, did_you_mean
-
-    allowed = [
-        name
-        for name, feature in dataset.features.items()
-        if isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "int" in feature.dtype)
-    ]
-    if given is not None:
-        if given not in allowed:
-            found = ", ".join(allowed) or "none"
-            raise ConfigurationError(
-                f"label_column {given!r} holds no labels; columns that do: {found}.{did_you_mean(given, allowed)}"
-            )
-        return given
-    typed = [name for name in allowed if isinstance(dataset.features[name], ClassLabel)]
-    if "label" in allowed:
-        return "label"
-    if len(typed) > 1:
-        raise ConfigurationError(f"several columns hold labels: name one of {', '.join(typed)} with --label-column")
-    return typed[0] if typed else None
-
-
-def label_names(dataset: Dataset, column: str) -> tuple[str, ...]:
-    """Names of the classes; their numbers where the column has none."""
-    from datasets import ClassLabel
-
-    feature = dataset.features[column]
-    if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    return tuple(map(str, range(int(labels(dataset, column).max()) + 1)))
-
-
-def labels(dataset: Dataset, column: str) -> Any:
-    """The labels of all rows, int64 (N,)."""
-    import numpy as np
-
+    Raises:
+        DataError: several columns could be it, or the one that is named holds no labels for all training images.
+    """
+    from vqtok.data.columns import find_labels
     from vqtok.errors import DataError
 
-    values = dataset.select_columns([column]).with_format("arrow")[:][column]
-    if values.null_count:
-        raise DataError(f"{values.null_count} rows have no label in the column {column!r}: pass --unconditional")
-    return np.asarray(values, dtype=np.int64)
+    if config.unconditional:
+        return None, []
+    labels, notes = find_labels(splits, config.codes, config.label_column, must_choose=True)
+    if labels is None or not labels.are_in(splits["train"]):
+        if config.label_column:
+            raise DataError(
+                f"the column {config.label_column} of {config.codes} has training images without a label: choose "
+                "another, or pass --unconditional"
+            )
+        return None, [*notes, "the codes have no labels, so the prior has no classes"]
+    return labels, list(notes)

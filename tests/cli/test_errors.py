@@ -104,7 +104,8 @@ def test_too_few_images(refused: Refused, images_folder: Path) -> None:
 def test_a_run_folder_in_use(refused: Refused, vqtok: Command, images_folder: Path) -> None:
     assert vqtok("train", "--dataset", "images", "--out", "run", *TINY)[0] == 0
     message = refused("train", "--dataset", "images", "--out", "run", *TINY)
-    assert message.startswith("run is not empty: go on with --resume, replace it with --overwrite, or choose another")
+    advice = "go on with --resume, replace it with --overwrite, or choose another folder with --out"
+    assert message == f"run is not empty: {advice}"
     message = refused("train", "--resume", "--out", "run", "--hidden-size=16")
     assert message.startswith("network of the run in run is ") and "cannot become" in message
     message = refused("train", "--resume", "--out", "run", "--steps=1")

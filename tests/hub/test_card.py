@@ -159,6 +159,14 @@ def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Pat
     assert ModelCard(text).data.pipeline_tag == "unconditional-image-generation"
 
 
+def test_a_prior_card_says_nothing_about_the_machine_it_was_trained_on(prior_folder: Path) -> None:
+    config = json.loads((prior_folder / "config.json").read_text())
+    config["vqtok"]["tokenizer"] = str(prior_folder.parent / "runs" / "digits" / "model")
+    (prior_folder / "config.json").write_text(json.dumps(config))
+    text = prior_card(prior_folder, repo_id="org/digits-prior")
+    assert "| tokenizer | abababababab (digits/model) |" in text and str(prior_folder.parent) not in text
+
+
 def test_a_card_and_inspect_state_the_same_facts(run: Path, prior_folder: Path) -> None:
     for folder, describe in ((run / "model", describe_tokenizer), (prior_folder, describe_prior)):
         rows = describe(open_folder(folder)).rows

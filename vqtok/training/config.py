@@ -87,16 +87,21 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         "data files such as parquet",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
+    dataset_config: str | None = Field(None, description="configuration of the dataset, if it has several")
     image_column: str | None = Field(None, description="column of the images, if the dataset has several")
     label_column: str | None = Field(None, description="column of the labels, if the dataset has several")
     test_share: float = Field(
         0.1, gt=0, lt=1, description="share of the training images to hold out if the dataset has no test split"
     )
     image_size: ImageSize | None = Field(  # type: ignore[assignment]  # the images decide where it is left out
-        None, description="height and width that images are resized and cropped to; by default taken from the images"
+        None,
+        description="height and width that images are resized and cropped to; by default their own, up to 256 pixels",
     )
     num_channels: Annotated[int | None, AfterValidator(grey_or_colour), Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
         None, description="1 for grey, 3 for RGB; by default taken from the images"
+    )
+    max_unreadable: float = Field(
+        0.01, ge=0, le=1, description="share of the training images that may be unreadable before the run stops"
     )
     eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     usage_window: int = Field(
