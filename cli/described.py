@@ -129,11 +129,12 @@ def grouped(config: LoopConfig, facts: Mapping[str, object], panels: Mapping[str
         facts: what else to say of the data, by name.
         panels: those of `options_from`.
     """
-    offered = {name for names in panels.values() for name in names}
+    offered = [name for names in panels.values() for name in names]
     data: dict[str, object] = {}
     sections: dict[str, object] = {}
     training: dict[str, object] = {}
-    for item in settings_of(type(config)):
+    order = {name: place for place, name in enumerate(offered)}
+    for item in sorted(settings_of(type(config)), key=lambda item: order.get(item.name, len(order))):
         value = getattr(config, item.name)
         if types_of(type(config).model_fields[item.name]):
             entries = changed(value, offered, f"{item.name}.")
@@ -143,7 +144,7 @@ def grouped(config: LoopConfig, facts: Mapping[str, object], panels: Mapping[str
     return {"data": data | dict(facts), **sections, "training": training}
 
 
-def changed(options: Options, offered: set[str], prefix: str) -> dict[str, object]:
+def changed(options: Options, offered: Sequence[str], prefix: str) -> dict[str, object]:
     """The settings of a section that have an option of their own, or another value than by default."""
     values = options.model_dump()
     return {

@@ -55,17 +55,19 @@ def load(name: str) -> Any:
     single.command(name, epilog=getattr(module, "EPILOG", None), no_args_is_help=name not in RUN_BARE)(command)
     made = typer.main.get_command(single)
     if app.rich_markup_mode:
-        escape_markup(made)
+        prepare_for_rich(made)
     return made
 
 
-def escape_markup(command: Any) -> None:
-    """Let rich print `[height, width]` rather than take it for a style; no help text of ours holds markup."""
+def prepare_for_rich(command: Any) -> None:
+    """Let rich wrap paragraphs, and print `[height, width]` rather than take it for a style; we write no markup."""
     from rich.markup import escape
 
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (command.help or "").split("\n\n")]
+    command.help = escape("\n\n".join(paragraphs))
     command.epilog = escape(command.epilog or "")
-    for part in (command, *command.params):
-        part.help = escape(part.help or "")
+    for parameter in command.params:
+        parameter.help = escape(parameter.help or "")
 
 
 app = typer.Typer(

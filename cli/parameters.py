@@ -35,6 +35,8 @@ __all__ = [
 DATASETS = "mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet"
 """What can be trained on, tokenized and measured on; the setting `dataset` says the same."""
 
+RUN = "Run"  # the heading of help that these stand under where there are headings
+
 Dataset = Annotated[str, typer.Argument(help=f"Images: {DATASETS}.")]
 TokenizerName = Annotated[
     str | None,
@@ -64,17 +66,29 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, and everything else on stderr.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what vqtok wrote to --out before.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", rich_help_panel=RUN, help="Continue the run in --out from its newest checkpoint.")
+]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Read settings from this YAML file, such as the config.yaml of a run.")
+    Path | None,
+    typer.Option(
+        "--config", rich_help_panel=RUN, help="Read settings from this YAML file, such as the config.yaml of a run."
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="<name=value>", help="Set any setting by its full name. May be repeated."),
+    typer.Option(
+        "--set", rich_help_panel=RUN, metavar="<name=value>", help="Set any setting by its full name. May be repeated."
+    ),
 ]
 PushToHub = Annotated[
     str | None,
-    typer.Option("--push-to-hub", metavar="<owner/name>", help="Upload the finished model to this Hub repository."),
+    typer.Option(
+        "--push-to-hub",
+        rich_help_panel=RUN,
+        metavar="<owner/name>",
+        help="Upload the finished model to this Hub repository.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
 

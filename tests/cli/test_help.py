@@ -64,7 +64,7 @@ def test_h_is_help_and_redirected_help_is_plain_text(vqtok: Command, command: li
 def test_help_shows_the_defaults_and_choices_of_the_settings(vqtok: Command) -> None:
     said = flat(vqtok("train", "--help")[1])
     config = TokenizerTrainingConfig.model_fields
-    assert f"--steps <int> Optimizer steps. [default: {config['steps'].default}]" in said
+    assert f"--steps <int> Number of optimizer steps. [default: {config['steps'].default}]" in said
     assert "--quantizer <bsq|ema|fsq|gumbel|ibq|lfq|product|residual|simvq|vq>" in said
     assert "--tracker <none|tensorboard|trackio|wandb>" in said and "[default: runs/<dataset>]" in said
     assert "vqtok settings" in said
@@ -78,8 +78,8 @@ def flat(text: str) -> str:
 
 def test_help_on_a_terminal_has_panels_and_keeps_square_brackets() -> None:
     said = on_terminal("train", "--help")
-    assert "\x1b[" in said and "─ Options" in said
     plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert "\x1b[" in said and "─ Data ─" in plain and "─ Training ─" in plain
     assert "[height, width]" in plain and "[default: 10000]" in plain
     assert "─" not in on_terminal("--help", NO_COLOR="1", TERM="dumb")
 
@@ -107,7 +107,7 @@ def read(descriptor: int) -> bytes:
 
 
 def test_completion_of_commands_loads_no_framework_and_of_options_their_choices() -> None:
-    assert complete("vqtok t", 1) == ["tokenize", "train", "train-prior"]
+    assert complete("vqtok t", 1) == ["train", "tokenize", "train-prior"]
     assert complete("vqtok train --quantizer s", 3) == ["simvq"]
     code = f"import sys; sys.argv = ['vqtok']; from vqtok_cli.main import main\ntry: main()\nfinally: {LOADED}"
     done = subprocess.run([sys.executable, "-c", code], env=completing("vqtok t", 1), capture_output=True, text=True)

@@ -40,7 +40,7 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert ["dataset", "./images"] in lines
     assert ["steps", "4"] in lines
     assert ["image_size", "16,", "16"] in lines
-    assert ["images", "11", "train,", "1", "test"] in lines
+    assert ["images", "11", "for", "training,", "1", "held", "out"] in lines
     assert "1 of the 12 images" in said  # held out, and said
     assert "tokenizer written to runs/images/model (held-out: mse " in said
     assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/images/model --out codes"
@@ -176,23 +176,24 @@ def test_a_setting_of_a_section_that_is_given_without_it_is_named_in_full(vqtok:
 
 def test_later_sources_win(vqtok: Command, images_folder: Path) -> None:
     """Defaults, then the file, then options that were typed, then --set."""
-    Path("run.yaml").write_text("seed: 7\nlearning_rate: 5e-3\nprecision: bf16\nquantizer: {codebook_size: 8}\n")
+    Path("run.yaml").write_text("seed: 7\nlearning_rate: 5e-3\nweight_decay: 0.01\nquantizer: {codebook_size: 8}\n")
     given = ["--config=run.yaml", "--learning-rate=2.5e-3", "--seed=0", "--set=learning_rate=1.25e-3"]
-    assert vqtok("train", "--dataset", "images", *TINY[1:], *given)[0] == 0
+    code, _, complained = vqtok("train", "--dataset", "images", *TINY[1:], *given)
+    assert code == 0, complained
     saved = yaml.safe_load(Path("runs/images/config.yaml").read_text())
-    assert (saved["learning_rate"], saved["seed"], saved["precision"]) == (1.25e-3, 0, "bf16")
+    assert (saved["learning_rate"], saved["seed"], saved["weight_decay"]) == (1.25e-3, 0, 0.01)
     assert (saved["quantizer"]["codebook_size"], saved["quantizer"]["code_dim"], saved["tracker"]) == (8, 4, "none")
 
 
 def test_what_is_resolved_is_shown_in_groups_without_the_rest_of_the_defaults(
     vqtok: Command, images_folder: Path
 ) -> None:
-    code, said, _ = vqtok("train", "--dataset", "images", *TINY)
-    assert code == 0
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 0, complained
     shown = said.partition("note: ")[0].splitlines()
     assert shown[0] == "vqtok train"
     assert [line.strip() for line in shown if re.match(r"  \w", line)] == [
-        *("data", "network conv", "quantizer ema", "training"),
+        *("data", "quantizer ema", "network conv", "training"),
     ]
     lines = [line.split() for line in shown]
     assert ["codebook_size", "16"] in lines and ["residual_size", "4"] in lines and ["log_every", "2"] in lines
@@ -217,4 +218,6 @@ def test_photographs_of_mixed_sizes_are_noted_before_training(vqtok: Command, tm
     code, said, _ = vqtok("train", "--dataset", "photos", *TINY)
     assert code == 0
     notes = [line for line in said.splitlines() if line.startswith("note: ")]
-    assert any("resized" in line and "crop" in line for line in notes), notes
+    assert any("the largest central square of each is resized to 16 x 16; --image-size" in line for line in notes), (
+        notes
+    )

@@ -95,7 +95,8 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     )
     image_size: ImageSize | None = Field(  # type: ignore[assignment]  # the images decide where it is left out
         None,
-        description="height and width that images are resized and cropped to; by default their own, up to 256 pixels",
+        description="size that images are resized and cropped to, [height, width] or one number; by default their own, "
+        "up to 256 pixels",
     )
     num_channels: Annotated[int | None, AfterValidator(grey_or_colour), Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
         None, description="1 for grey, 3 for RGB; by default taken from the images"
