@@ -75,7 +75,7 @@ def train_prior(
         "classes": ", ".join(binding.label_names) if binding.label_names else "none",
         "tokenizer": tokenizer,
     }
-    resolved("train-prior", grouped(settings, facts, OPTIONS))
+    resolved("train-prior", grouped(settings, facts, {"Codes": ("codes",), **OPTIONS}))
     for line in notes:
         note(line)
 
