@@ -102,7 +102,10 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         None, description="1 for grey, 3 for RGB; by default taken from the images"
     )
     max_unreadable: float = Field(
-        0.01, ge=0, le=1, description="share of the training images that may be unreadable before the run stops"
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of the images that may be unreadable: they are named and skipped, and a run with more stops",
     )
     eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     usage_window: int = Field(

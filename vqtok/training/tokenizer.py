@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -144,8 +145,11 @@ class TokenizerTask(Task):
             accelerator=accelerator,
         )
         self.alarm = UsageAlarm(config)
-        self.unreadable = UnreadableImages(self.train_images, config.max_unreadable)
-        accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable)
+        self.unreadable, self.unreadable_test = (
+            UnreadableImages(images, config.max_unreadable, accelerator)
+            for images in (self.train_images, self.test_images)
+        )
+        accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable, self.unreadable_test)
 
     def batches(self, start: int) -> Iterator[Batch]:
         parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
@@ -174,14 +178,13 @@ class TokenizerTask(Task):
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
         counts = self.window.totals()
         warnings, notes = self.alarm.look(self.window, counts, step, last=last)
-        unreadable, found = self.unreadable.look()
         use = code_use(counts)
         summary = (
             f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, "
             f"perplexity {use['perplexity']:.0f}, codes in use (training) {use['usage']:.0%}"
         )
-        metrics = use | ({"unreadable_images": unreadable} if unreadable else {})
-        return Report(metrics=metrics, summary=summary, warnings=[*warnings, *found], notes=notes)
+        count, named = self.unreadable.look(step, "cannot be read, and others take their place")
+        return Report(metrics=use | count, summary=summary, warnings=warnings + named, notes=notes)
 
     @torch.no_grad()
     def evaluate(self, step: int, *, last: bool) -> Report:
@@ -194,15 +197,14 @@ class TokenizerTask(Task):
         sums = torch.zeros(4, dtype=torch.float64)
         counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
         limit = min(len(images), self.config.eval_images or len(images))
-        batches = ordered_batches(
+        for batch in ordered_batches(
             images,
             EVALUATED_AT_ONCE,
             self.config.num_workers,
             num_images=limit,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-        )
-        for batch in batches:
+        ):
             pixels = to_pixels(batch["pixels"].to(accelerator.device))
             with accelerator.autocast():
                 codes = model.encode(pixels)
@@ -219,9 +221,15 @@ class TokenizerTask(Task):
         use = code_use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        report = Report(metrics=numbers | use, summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}")
+        count, named = self.unreadable_test.look(step, "held out cannot be read, and are left out")
+        report = Report(
+            metrics=numbers | use | count,
+            summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}",
+            notes=named,
+        )
         if last and too_few_in_use(self.config, counts):
-            where = f"on {limit:,} held-out image{'s' if limit > 1 else ''}"
+            seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
+            where = f"on {seen:,} held-out image{'s' if seen > 1 else ''}"
             report.warnings.append(usage_warning(self.config, counts, step, where))
         return report
 
@@ -229,10 +237,10 @@ class TokenizerTask(Task):
     def sample_grid(self) -> Image.Image:
         """Rows of held-out originals, each over the row of their reconstructions."""
         model = self.tokenizer.model.eval()
-        stored, _, _ = self.test_images.read(range(min(SHOWN, len(self.test_images))))
-        columns = min(SHOWN_A_ROW, len(stored))
-        whole_rows = stored[: len(stored) // columns * columns]
-        pixels = to_pixels(whole_rows.to(self.accelerator.device))
+        readable, _, _ = self.test_images.read(range(min(SHOWN, len(self.test_images))))
+        columns = min(SHOWN_A_ROW, len(readable))
+        shown = readable[: len(readable) // columns * columns]  # whole rows
+        pixels = to_pixels(shown.to(self.accelerator.device))
         with self.accelerator.autocast():
             decoded = model.decode(model.encode(pixels))
         rows = zip(pixels.split(columns), decoded.split(columns), strict=True)

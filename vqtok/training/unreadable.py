@@ -1,61 +1,64 @@
-"""Training images that cannot be read: others take their place, and the run says which, and stops at too many."""
+"""What a run knows of images that cannot be read: all processes of all of them, and the user of each of them once."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from vqtok.data import ImageDataset, UnreadableImage
 
 __all__ = ["UnreadableImages"]
 
-NAMED = 3  # reasons in one line of the log
+NAMED = 3  # images in a line
 
 
 class UnreadableImages:
-    """Counts and names the training images that were found to be unreadable; a checkpoint keeps them.
+    """The unreadable images of a dataset, over all processes and over the parts of a run that was resumed.
 
     Args:
-        images: the training images.
-        max_share: of them that may be unreadable.
+        images: batches of it were or will be read.
+        max_share: of its images that may be unreadable.
+        accelerator: says which processes read it.
 
     Raises:
-        DataError: more than that are known to be unreadable already.
+        DataError: more are known already.
     """
 
-    def __init__(self, images: ImageDataset, max_share: float) -> None:
-        self.images, self.max_share = images, max_share
+    def __init__(self, images: ImageDataset, max_share: float, accelerator: Accelerator) -> None:
+        self.images, self.max_share, self.accelerator = images, max_share, accelerator
         self.told: set[int] = set()
         images.check_unreadable(max_share)
 
-    def look(self) -> tuple[int, list[str]]:
-        """How many are known on all processes, and a line where there are new ones; every process must ask.
+    def look(self, step: int, what: str) -> tuple[dict[str, float], list[str]]:
+        """How many there are so far, if any, and a line that names those that are new; every process must ask.
 
         Raises:
-            DataError: too many; names the first.
+            DataError: there are too many.
         """
-        for found in gather_object([dict(self.images.unreadable)]):
-            self.images.unreadable.update(found)
+        known = self.images.unreadable
+        if self.accelerator.num_processes > 1:
+            known |= {image.index: image for image in gather_object(list(known.values()))}
         self.images.check_unreadable(self.max_share)
-        new = sorted(self.images.unreadable.keys() - self.told)
-        self.told.update(new)
-        count = len(self.images.unreadable)
-        if not new:
-            return count, []
-        reasons = "; ".join(self.images.unreadable[index].reason for index in new[:NAMED])
-        more = f" and {len(new) - NAMED:,} more" if len(new) > NAMED else ""
-        what = (
-            "1 image cannot be read, so another takes its place"
-            if len(new) == 1
-            else (f"{len(new):,} images cannot be read, so others take their place")
-        )
-        return count, [f"{what}: {reasons}{more}"]
+        new = [known[index] for index in sorted(known.keys() - self.told)]
+        self.told |= known.keys()
+        if not known:
+            return {}, []
+        return {"unreadable_images": len(known)}, [f"step {step}: {line(new, what)}"] if new else []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"unreadable": [asdict(image) for image in self.images.unreadable.values()], "told": sorted(self.told)}
+        return {"told": [asdict(self.images.unreadable[index]) for index in sorted(self.told)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.images.unreadable.update({image["index"]: UnreadableImage(**image) for image in state["unreadable"]})
-        self.told = set(state["told"])
+        before = [UnreadableImage(**image) for image in state["told"]]
+        self.images.unreadable |= {image.index: image for image in before}
+        self.told = {image.index for image in before}
+
+
+def line(new: list[UnreadableImage], what: str) -> str:
+    """What is wrong with the first of some images, and how many there are."""
+    count = "1 image" if len(new) == 1 else f"{len(new):,} images"
+    reasons = "; ".join(image.reason for image in new[:NAMED])
+    return f"{count} {what}: {reasons}{'; ...' if len(new) > NAMED else ''}"
