@@ -66,7 +66,7 @@ def evaluate(
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     if out is not None and out.is_dir():
@@ -83,7 +83,7 @@ def evaluate(
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
             "dataset": source.name + ("" if dataset else " (what it was trained on)"),
-            "split": f"{source.split}, {len(source):,} images",
+            "split": f"{source.split}, {counted(len(source), 'image')}",
             "num_images": num_images,
             "batch_size": batch_size,
             "device": model.device,
@@ -102,7 +102,7 @@ def evaluate(
     else:
         print_measures(metrics)
     done(
-        f"measured on {metrics['num_images']:,} images, written to {target}",
+        f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
         next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
         err=as_json,
     )

@@ -165,7 +165,7 @@ def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
 
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
-    """Judge and draw; print it, and give what --json prints."""
+    """Check the codebook and plot it; print the result, and give what --json prints."""
     from vqtok.hub import read_metric_rows, training_usage
     from vqtok.report import draw_health, judge
     from vqtok_cli.output import done
@@ -175,7 +175,7 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
     if not quiet:
         print_health(health, verdict, in_training)
     files = draw_health(health, folder)
-    done(f"drawn in {folder}: {', '.join(file.name for file in files)}", err=quiet)
+    done(f"plots written to {folder}: {', '.join(file.name for file in files)}", err=quiet)
     verdicts = {"healthy": verdict.healthy, "wrong": list(verdict.wrong), "remedies": list(verdict.remedies)}
     measured = {**health.about, **health.numbers(), "training_usage": in_training}
     return {**measured, "verdict": verdicts, "drawings": [str(file) for file in files]}
@@ -183,10 +183,10 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
 
 def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | None) -> None:
     """The numbers, the use in training beside them, and the verdict."""
-    from vqtok_cli.output import say
+    from vqtok_cli.output import counted, say
 
     about, numbers = health.about, health.numbers()
-    images = "1 image" if about["num_images"] == 1 else f"{about['num_images']:,} images"
+    images = counted(about["num_images"], "image")
     say(f"its codebook on {images} of {about['dataset']}, split {about['split']}")
     total = f" of {health.counts.size:,}"
     rows = []

@@ -88,8 +88,8 @@ def sample(
         raise ConfigurationError(f"--num must be at least 1, got {num}")
     source = prior or str(newest_model("prior"))
     check_revision(source, revision)
-    drawn_from = load_prior(source, revision)
-    binding = PriorBinding.from_config(drawn_from.config)
+    loaded_prior = load_prior(source, revision)
+    binding = PriorBinding.from_config(loaded_prior.config)
     tokenizer_source = tokenizer or binding.tokenizer
     if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
@@ -97,7 +97,7 @@ def sample(
         tokenizer_revision = binding.revision
     loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
     binding.check_tokenizer(loaded.fingerprint)
-    torch.nn.Module.to(drawn_from, loaded.device)
+    torch.nn.Module.to(loaded_prior, loaded.device)
     labels, rows = lay_out(binding, label, num)
     resolved(
         "sample",
@@ -116,7 +116,7 @@ def sample(
         },
     )
     images = generate(
-        drawn_from,
+        loaded_prior,
         loaded,
         num_images=num,
         labels=labels,

@@ -13,7 +13,7 @@ from vqtok.training import resolve_config, resume_config
 from vqtok.training.prior import train_prior as train
 from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok_cli.described import grouped, options_from, sentence
-from vqtok_cli.output import done, note, resolved
+from vqtok_cli.output import counted, done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
 
@@ -140,7 +140,9 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     if held:
         return binding, grids("train"), grids(held), notes
     train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
-    note = f"no test split: {len(test)} images held out (test_share {config.test_share:g}, seed {config.seed})"
+    note = (
+        f"no test split: {counted(len(test), 'image')} held out (test_share {config.test_share:g}, seed {config.seed})"
+    )
     return binding, train, test, [*notes, note]
 
 

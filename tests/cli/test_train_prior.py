@@ -107,7 +107,7 @@ def test_a_test_split_without_labels_is_passed_over(work: Path, missing: int | N
     assert "20 for training, 6 held out" in output
     DatasetDict({"train": make_codes(20), "test": unlabelled}).save_to_disk("two")
     output = train_prior("two", "--out", "runs/q", *QUICK)
-    assert "the split test has no labels, so it is not used" in output and "18 train, 2 test" in output
+    assert "the split test has no labels, so it is not used" in output and "18 for training, 2 held out" in output
 
 
 def test_integer_labels_are_as_many_classes_as_they_have_values(work: Path) -> None:
