@@ -9,6 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
+from vqtok_cli.parameters import (
+    DATASETS,
+    AsJson,
+    BatchSize,
+    DatasetConfig,
+    Device,
+    ImageColumn,
+    TokenizerName,
+    TokenizerRevision,
+)
+
 __all__ = ["evaluate"]
 
 # What is printed, with units; the file holds more.
@@ -25,41 +36,37 @@ MEASURES = {
 
 
 def evaluate(
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Tokenizer or run folder, or Hub id. [default: the newest finished run below runs/]"),
-    ] = None,
+    tokenizer: TokenizerName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="What vqtok train takes. [default: what the tokenizer was trained on]")
+        str | None, typer.Option(help=f"Images: {DATASETS}.", show_default="what the tokenizer was trained on")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to read.")] = "test",
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file to write. [default: in the tokenizer folder metrics.json, which vqtok push publishes; "
-            "for a part of a split metrics-first-N.json, which it does not]"
+            help="JSON file to write. vqtok push publishes metrics.json, but not metrics of part of a split.",
+            show_default="metrics.json in the tokenizer folder, with --num-images N metrics-first-N.json",
         ),
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(help="Measure on the first so many images only. [default: all]")
+        int | None, typer.Option(help="Number of images to measure on, the first ones.", show_default="all")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
-    dataset_config: Annotated[
-        str | None, typer.Option(help="Which configuration of a dataset that has several.")
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
-    ] = False,
+    batch_size: BatchSize = 128,
+    dataset_config: DatasetConfig = None,
+    image_column: ImageColumn = None,
+    revision: TokenizerRevision = None,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure how well a tokenizer reconstructs a split and how many of its codes it uses."""
+    """Measure how well a tokenizer reconstructs images.
+
+    Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
+    """
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     if out is not None and out.is_dir():
@@ -76,7 +83,7 @@ def evaluate(
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
             "dataset": source.name + ("" if dataset else " (what it was trained on)"),
-            "split": f"{source.split}, {len(source):,} images",
+            "split": f"{source.split}, {counted(len(source), 'image')}",
             "num_images": num_images,
             "batch_size": batch_size,
             "device": model.device,
@@ -95,7 +102,7 @@ def evaluate(
     else:
         print_measures(metrics)
     done(
-        f"measured on {metrics['num_images']:,} images, written to {target}",
+        f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
         next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
         err=as_json,
     )

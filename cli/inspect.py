@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, DatasetConfig, Device
+
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
     from vqtok.report import Summary, Verdict
@@ -33,30 +35,25 @@ def inspect(
     ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="Judge the codebook of a tokenizer on these images; takes what vqtok train takes."),
+        str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
-    dataset_config: Annotated[
-        str | None, typer.Option(help="With --dataset: which of its configurations, where it has several.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: use only the first so many images.")] = 2000,
+    dataset_config: DatasetConfig = None,
+    split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
+    num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,
     out: Annotated[
         Path | None,
-        typer.Option(help="With --dataset: folder for the drawings. [default: health in the run folder, else here]"),
+        typer.Option(
+            help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="With --dataset: images at once.")] = 128,
-    device: Annotated[
-        str | None, typer.Option(help="With --dataset: cpu, cuda, ... [default: cuda where there is one]")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout, and everything else on stderr.")
-    ] = False,
+    batch_size: BatchSize = 128,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what a tokenizer, prior, codes or run folder holds.
+    """Describe a tokenizer, prior, codes or run folder.
 
-    With --dataset, also say whether the codebook of a tokenizer is healthy on held-out images and what to try if it is
-    not, and draw how often codes are used, where on the grid, how far apart they are and which image patches they
+    With --dataset, also check the codebook of a tokenizer on held-out images: whether it is healthy and what to try if
+    it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
     stand for.
     """
     from vqtok.errors import ConfigurationError
@@ -168,7 +165,7 @@ def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
 
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
-    """Judge and draw; print it, and give what --json prints."""
+    """Check the codebook and plot it; print the result, and give what --json prints."""
     from vqtok.hub import read_metric_rows, training_usage
     from vqtok.report import draw_health, judge
     from vqtok_cli.output import done
@@ -178,7 +175,7 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
     if not quiet:
         print_health(health, verdict, in_training)
     files = draw_health(health, folder)
-    done(f"drawn in {folder}: {', '.join(file.name for file in files)}", err=quiet)
+    done(f"plots written to {folder}: {', '.join(file.name for file in files)}", err=quiet)
     verdicts = {"healthy": verdict.healthy, "wrong": list(verdict.wrong), "remedies": list(verdict.remedies)}
     measured = {**health.about, **health.numbers(), "training_usage": in_training}
     return {**measured, "verdict": verdicts, "drawings": [str(file) for file in files]}
@@ -186,10 +183,10 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
 
 def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | None) -> None:
     """The numbers, the use in training beside them, and the verdict."""
-    from vqtok_cli.output import say
+    from vqtok_cli.output import counted, say
 
     about, numbers = health.about, health.numbers()
-    images = "1 image" if about["num_images"] == 1 else f"{about['num_images']:,} images"
+    images = counted(about["num_images"], "image")
     say(f"its codebook on {images} of {about['dataset']}, split {about['split']}")
     total = f" of {health.counts.size:,}"
     rows = []

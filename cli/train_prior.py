@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vqtok.hub import check_can_push, push
+from vqtok.training import resolve_config, resume_config
+from vqtok.training.prior import train_prior as train
+from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok_cli.described import grouped, options_from, sentence
+from vqtok_cli.output import counted, done, note, resolved
+from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -13,85 +23,59 @@ if TYPE_CHECKING:
     from vqtok.data.columns import Labels
     from vqtok.priors import PriorBinding
     from vqtok.training.grids import CodeGrids
-    from vqtok.training.prior_config import PriorTrainingConfig
 
 __all__ = ["open_grids", "train_prior"]
 
+OPTIONS = {
+    "Data": ("label_column", "unconditional"),
+    "Prior": ("arch", "arch.hidden_size", "arch.num_layers", "arch.num_heads", "arch.dropout"),
+    "Training": ("steps", "batch_size", "learning_rate", "precision", "seed", "tracker", "out"),
+}
+"""Settings with an option of their own, by the heading of the help that they stand under."""
 
+
+EPILOG = (
+    "These are the settings most often changed. To list all of them, with what each may be and its default, run "
+    "vqtok settings train-prior for those of the run, and vqtok settings transformer or vqtok settings pixelcnn for "
+    "those of the prior. Pass any of them as in --set class_dropout=0.2."
+)
+
+
+@options_from(PriorTrainingConfig, OPTIONS, defaults={"out": "runs/prior"})
 def train_prior(
-    codes: Annotated[str | None, typer.Argument(help="Codes folder, as `vqtok tokenize` writes it.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder; by default runs/prior.")] = None,
-    arch: Annotated[str | None, typer.Option(help="transformer or pixelcnn; by default transformer.")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width; by default 256, of a pixelcnn 128.")] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Layers; by default 6, of a pixelcnn 8.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a transformer; by default 4.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share dropped in training; by default 0.")] = None,
-    unconditional: Annotated[
-        bool | None,
-        typer.Option("--unconditional", help="Leave the labels of the codes out."),
-    ] = None,
-    label_column: Annotated[str | None, typer.Option(help="Where several columns could be it.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default 10000.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes; by default 64.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default 0.001.")] = None,
-    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16; by default no.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise; by default 0.")] = None,
-    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb; by default none.")] = None,
+    given: Mapping[str, Any],
+    codes: Annotated[str | None, typer.Argument(help=sentence(PriorTrainingConfig, "codes"))] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of the codes, to decode samples during training; a folder or Hub id.")
+        str | None,
+        typer.Option(help="Tokenizer to decode samples with during training: its folder, a run folder or a Hub id."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as arch.dropout=0.1; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
-    push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished prior.")] = None,
+    config: ConfigFile = None,
+    set_: Assignments = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    push_to_hub: PushToHub = None,
 ) -> None:
-    """Train a prior on a set of codes. It knows the classes where the codes have labels."""
-    from vqtok.hub import check_can_push, push
-    from vqtok.training import resolve_config, resume_config
-    from vqtok.training.prior import train_prior as train
-    from vqtok.training.prior_config import PriorTrainingConfig
-    from vqtok_cli.output import done, note, resolved
-    from vqtok_cli.tokenizers import load_tokenizer
+    """Train a prior on a codes folder.
 
-    options = {
-        "codes": codes,
-        "out": out,
-        "arch": arch,
-        "arch.hidden_size": hidden_size,
-        "arch.num_layers": num_layers,
-        "arch.num_heads": num_heads,
-        "arch.dropout": dropout,
-        "unconditional": unconditional,
-        "label_column": label_column,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-        "seed": seed,
-        "tracker": tracker,
-    }
-    given: dict[str, Any] = {"file": config, "options": options, "assignments": set_ or []}
+    The prior is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. If the codes
+    have labels, it learns them as classes, which vqtok sample can ask for. Options given here replace settings from
+    --config, and --set replaces both.
+    """
+    sources: dict[str, Any] = {"file": config, "options": {"codes": codes, **given}, "assignments": set_ or []}
     if resume:
-        settings = resume_config(PriorTrainingConfig, Path(out or "runs/prior"), **given)
+        settings = resume_config(PriorTrainingConfig, Path(given.get("out", "runs/prior")), **sources)
     else:
-        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **given)
+        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **sources)
     if push_to_hub:
         check_can_push(push_to_hub)
     binding, train_grids, test_grids, notes = open_grids(settings)
-    resolved(
-        "train-prior",
-        settings.model_dump()
-        | {
-            "images": f"{len(train_grids)} train, {len(test_grids)} test",
-            "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size} codes",
-            "classes": ", ".join(binding.label_names) if binding.label_names else "none",
-            "tokenizer": tokenizer,
-        },
-    )
+    facts = {
+        "images": f"{len(train_grids):,} for training, {len(test_grids):,} held out",
+        "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size:,} codes",
+        "classes": ", ".join(binding.label_names) if binding.label_names else "none",
+        "tokenizer": tokenizer,
+    }
+    resolved("train-prior", grouped(settings, facts, {"Codes": ("codes",), **OPTIONS}))
     for line in notes:
         note(line)
 
@@ -156,7 +140,9 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     if held:
         return binding, grids("train"), grids(held), notes
     train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
-    note = f"no test split: {len(test)} images held out (test_share {config.test_share:g}, seed {config.seed})"
+    note = (
+        f"no test split: {counted(len(test), 'image')} held out (test_share {config.test_share:g}, seed {config.seed})"
+    )
     return binding, train, test, [*notes, note]
 
 

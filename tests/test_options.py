@@ -350,7 +350,7 @@ def test_every_number_that_is_not_one_is_refused() -> None:
 
 
 def test_nothing_recovers_options_from_signatures() -> None:
-    for path in [*(ROOT / "vqtok").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]:
+    for path in (ROOT / "vqtok").rglob("*.py"):  # the command line does the opposite: signatures from descriptions
         for node in ast.walk(ast.parse(path.read_text())):
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported += [node.module] if isinstance(node, ast.ImportFrom) else []

@@ -72,7 +72,7 @@ def test_the_codebook_is_drawn_on_images(
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert f"codes in use {numbers['codes_in_use']} of 16" in lines
     assert f"perplexity {numbers['perplexity']:.4g}" in lines
-    assert lines[-1] == f"drawn in drawn: {', '.join(names)}"
+    assert lines[-1] == f"plots written to drawn: {', '.join(names)}"
 
 
 def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
@@ -207,7 +207,7 @@ def test_json_is_one_object_and_nothing_else(
     assert status == 0 and found["kind"] == "tokenizer" and found["facts"]["grid"] == "4 x 4, 16 codes per image"
     status, printed, complained = vqtok("inspect", "run", "--dataset", images_folder, "--json")
     found = json.loads(printed)
-    assert status == 0 and printed.count("\n") == 1 and "drawn in run/health" in complained
+    assert status == 0 and printed.count("\n") == 1 and "plots written to run/health" in complained
     health = found["health"]
     assert (health["codes_in_use"], health["training_usage"], health["split"]) == (1, 0.95, "test")
     assert health["verdict"]["healthy"] is False and "learning_rate=" in " ".join(health["verdict"]["remedies"])

@@ -61,7 +61,7 @@ def train_prior(*options: str) -> str:
 def test_codes_with_labels_make_a_class_conditional_prior(work: Path, arch: str) -> None:
     DatasetDict({"train": make_codes(24), "test": make_codes(10)}).save_to_disk("codes")
     output = train_prior("codes", "--arch", arch, "--out", "runs/p", *QUICK)
-    assert "24 train, 10 test" in output
+    assert "24 for training, 10 held out" in output
     assert "cat, dog" in output
     assert "next: vqtok sample --prior runs/p --tokenizer runs/tok/model --out samples.png" in output
     assert PriorBinding.from_config(load_prior("runs/p").config) == PriorBinding(
@@ -104,10 +104,10 @@ def test_a_test_split_without_labels_is_passed_over(work: Path, missing: int | N
     DatasetDict({"train": make_codes(20), "test": unlabelled, "validation": make_codes(6)}).save_to_disk("codes")
     output = train_prior("codes", "--out", "runs/p", *QUICK)
     assert "the split test has no labels: validation (6 images) is used to test on" in output
-    assert "20 train, 6 test" in output
+    assert "20 for training, 6 held out" in output
     DatasetDict({"train": make_codes(20), "test": unlabelled}).save_to_disk("two")
     output = train_prior("two", "--out", "runs/q", *QUICK)
-    assert "the split test has no labels, so it is not used" in output and "18 train, 2 test" in output
+    assert "the split test has no labels, so it is not used" in output and "18 for training, 2 held out" in output
 
 
 def test_integer_labels_are_as_many_classes_as_they_have_values(work: Path) -> None:
