@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import vqtok.hub
 from tests.cli.conftest import Said
 from vqtok.errors import DataError, HubError
+from vqtok.priors import PriorBinding, build_prior
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.main import app
 
@@ -113,3 +114,39 @@ def test_what_has_no_codebook_or_no_images_is_one_line(
     errors = [line for line in complained.splitlines() if line.startswith("vqtok: error: ")]
     assert status == 2 and len(errors) == 1 and message in errors[0] and "Traceback" not in complained
     assert printed == "" and not Path("drawn").exists() and not Path("health").exists()
+
+
+EVIL = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r\n"
+
+
+def only_text(printed: str) -> bool:
+    return all(character.isprintable() or character == "\n" for character in printed)
+
+
+def test_escape_sequences_from_files_are_shown_and_not_sent_to_the_terminal(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
+) -> None:
+    binding = PriorBinding(fingerprint=EVIL, grid=(2, 2), codebook_size=8, label_names=(EVIL, "dog"), tokenizer=EVIL)
+    build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1}).save_pretrained("prior")
+    status, printed, _ = vqtok("inspect", "prior")
+    assert status == 0 and only_text(printed) and r"\x1b]0;owned\x07" in printed and r"\u202e" in printed
+
+    tiny_tokenizer.save_pretrained("run/model")
+    metrics = {"dataset": EVIL, "split": EVIL, "num_images": 3, "mse": 0.5}
+    Path("run/model/metrics.json").write_text(json.dumps(metrics))
+    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {json.dumps(EVIL)}\n")
+    Path("run/metrics.jsonl").write_text(json.dumps({"step": 1, "split": "note", "note": EVIL}) + "\n")
+    (tmp_path / "run" / f"evil{EVIL}.txt").write_text("")
+    for folder in ("run", "run/model"):
+        status, printed, complained = vqtok("inspect", folder)
+        assert status == 0 and only_text(printed + complained) and "owned" in printed
+
+    Path("run/model/config.json").write_text(json.dumps({"model_type": EVIL}))
+    for command in (
+        ("inspect", "run/model"),
+        ("push", "run", "org/x"),
+        ("sample", "--prior", "run"),
+        ("inspect", EVIL),
+    ):
+        status, printed, complained = vqtok(*command)
+        assert status == 2 and only_text(printed + complained) and complained.count("\n") == 1

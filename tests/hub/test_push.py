@@ -11,7 +11,7 @@ import pytest
 from tests.hub_server import HubServer
 from tests.hub_server.store import Refusal
 from vqtok.errors import CheckpointError, HubError
-from vqtok.hub import check_can_push, push, push_model
+from vqtok.hub import check_can_push, push, push_model, tokenizer_card, write_card
 from vqtok.tokenizer import VQTokenizer
 
 # huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
@@ -193,3 +193,32 @@ def test_without_a_hub_the_line_says_so(hub: HubServer, run: Path) -> None:
     for attempt in (lambda: push(run, "org/x"), lambda: check_can_push("org/x")):
         with pytest.raises(HubError, match=f"the Hub at {hub.url} cannot be reached.*check the network"):
             attempt()
+
+
+@pytest.mark.usefixtures("alice")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README.md", "metrics.json", "reconstructions.png", "preprocessor_config.json", "generation_config.json"),
+        *("config.json", "model.safetensors", "../config.yaml", "../metrics.jsonl", "../samples/step-000900.png"),
+    ],
+)
+def test_a_link_to_a_file_elsewhere_is_never_published(hub: HubServer, run: Path, tmp_path: Path, name: str) -> None:
+    secret, link = tmp_path / "id_rsa", run / "model" / name
+    secret.write_bytes(link.read_bytes() if link.is_file() else b"{}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(secret)
+    calls = [lambda: push(run, "org/x"), lambda: write_card(run / "model"), lambda: tokenizer_card(run / "model")]
+    for call in calls[: 2 if name == "README.md" else 3]:  # which a card is written over, and not from
+        with pytest.raises(CheckpointError, match=f"{link.name} is a link to a file outside"):
+            call()
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_folder_that_is_a_link_and_links_inside_it_are_pushed(hub: HubServer, run: Path, tmp_path: Path) -> None:
+    (run / "model" / "metrics.json").symlink_to("numbers.json")
+    (run / "model" / "numbers.json").write_text(json.dumps({"dataset": "ylecun/mnist", "split": "test", "mse": 0.5}))
+    (tmp_path / "linked").symlink_to(run / "model")
+    push(tmp_path / "linked", "org/x")
+    assert hub.read("org/x", "metrics.json") == (run / "model" / "numbers.json").read_bytes()

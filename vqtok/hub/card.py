@@ -20,7 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vqtok.files import write_bytes
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
-from vqtok.hub.folder import CARD, ModelFolder, open_folder
+from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
 
@@ -102,6 +102,7 @@ def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
     run_metadata = find_run_metadata(origin, name)
     images = {name: run_metadata.image} if run_metadata.image else {}
     written = origin / CARD
+    check_links(origin, [written])
     if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
         return Card(text, images)
     return Card(build_card(folder, run_metadata, repo_id), images)
@@ -118,6 +119,7 @@ def write_card(folder: str | Path) -> None:
 
 def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
     """Fill in the template of this kind of model."""
+    check_links(folder.path, (folder.path / name for name in folder.files))
     about = describe_tokenizer(folder) if folder.kind == "tokenizer" else describe_prior(folder)
     binding = about.binding
     card = ModelCard.from_template(

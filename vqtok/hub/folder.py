@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -11,7 +11,7 @@ from vqtok.errors import CheckpointError
 from vqtok.hub.settings import CONFIG, read_settings
 from vqtok.hub.weights import Tensors, read_tensors, weight_files
 
-__all__ = ["CARD", "METRICS", "SETTINGS", "Kind", "ModelFolder", "kind_of", "open_folder"]
+__all__ = ["CARD", "METRICS", "SETTINGS", "Kind", "ModelFolder", "check_links", "kind_of", "open_folder"]
 
 CARD = "README.md"
 METRICS = "metrics.json"
@@ -95,3 +95,18 @@ def kind_of(config: Mapping[str, Any], *, name: str, wanted: Kind | None = None)
         what = f"a vqtok {found}" if found else f"a {model_type!r} model"
         raise CheckpointError(f"{name} holds {called}: its config.json is of {what}")
     return found
+
+
+def check_links(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse files of a folder that are links to files elsewhere: what is published must have been put there.
+
+    Loading and looking follow links, as the folders of the Hub's cache are made of them.
+
+    Raises:
+        CheckpointError: names the first.
+    """
+    for path in paths:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(
+                f"{path} is a link to a file outside {folder}, and is not published: put a copy in its place"
+            )

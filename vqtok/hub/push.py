@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.card import MARK, Card, card_of
 from vqtok.hub.errors import hub_errors
-from vqtok.hub.folder import CARD, METRICS, ModelFolder, open_folder
+from vqtok.hub.folder import CARD, METRICS, ModelFolder, check_links, open_folder
 
 __all__ = ["check_can_push", "open_to_push", "push", "push_model"]
 
@@ -122,6 +122,7 @@ def send(
 ) -> str:
     """One commit of a folder's files, with the card and the metrics of its origin."""
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
+    contents(folder, origin, card_of(folder, repo_id, origin))  # what is refused is refused before anything is made
     with hub_errors(repo_id, token):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if private and not api.model_info(repo_id).private:
@@ -155,6 +156,7 @@ def written_by_people(api: HfApi, repo_id: str, revision: str | None) -> bool:
 
 def contents(folder: ModelFolder, origin: Path, card: Card) -> dict[str, Path | bytes]:
     """What the repository is to hold, by name."""
+    check_links(folder.path, (folder.path / name for name in folder.files))
     files: dict[str, Path | bytes] = {name: folder.path / name for name in folder.files}
     if (origin / METRICS).is_file():
         files[METRICS] = origin / METRICS

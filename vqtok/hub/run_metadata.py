@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from vqtok.errors import CheckpointError
-from vqtok.hub.folder import METRICS
+from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import read_object
 
 __all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "step_of"]
@@ -54,12 +54,15 @@ def find_run_metadata(
         metrics: of an evaluation; by default those in metrics.json of the folder.
 
     Raises:
-        CheckpointError: a file that cannot be read.
+        CheckpointError: a file that cannot be read, or that is a link to one elsewhere.
     """
     run = run or run_of(folder)
+    check_links(folder, [folder / METRICS, folder / image])
     if metrics is None and (folder / METRICS).is_file():
         metrics = read_object(folder / METRICS)
     drawn, step = newest_sample(run) if run else (None, None)
+    if run:
+        check_links(run, [run / "config.yaml", run / "metrics.jsonl", *([drawn] if drawn else [])])
     if (folder / image).is_file():
         drawn, step = folder / image, None
     return RunMetadata(
