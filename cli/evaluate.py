@@ -43,7 +43,7 @@ def evaluate(
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import done, note, resolved, say
     from vqtok_cli.tokenizers import load_tokenizer
 
     if out is not None and out.is_dir():
@@ -74,7 +74,7 @@ def evaluate(
     write_metrics(metrics | held_out, target)
     for name, unit in MEASURES.items():
         value = metrics[name]
-        typer.echo(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
+        say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
     done(
         f"measured on {metrics['num_images']:,} images, written to {target}",
         next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",

@@ -50,6 +50,7 @@ def inspect(
     from vqtok.errors import ConfigurationError
     from vqtok.hub import fetch
     from vqtok.report import describe
+    from vqtok_cli.output import say
 
     if out is not None and dataset is None:
         raise ConfigurationError("--out is for drawings of a codebook on images: name the images with --dataset")
@@ -61,10 +62,10 @@ def inspect(
     if dataset is not None:
         check_tokenizer(folder, path, summary.kind)
         model, health = measure(path, revision, dataset, split, num_images, batch_size, device)
-    typer.echo(f"{path}: {summary.kind}")
+    say(f"{path}: {summary.kind}")
     width = max(len(name) for name, _ in summary.rows)
     for name, value in summary.rows:
-        typer.echo(f"  {name:<{width}}  {value}")
+        say(f"  {name:<{width}}  {value}")
     if health is not None:
         draw(health, out or default_folder(model))
 
@@ -111,15 +112,15 @@ def default_folder(model: VQTokenizer) -> Path:
 def draw(health: CodebookHealth, folder: Path) -> None:
     """Print the numbers, write the drawings and say where they are."""
     from vqtok.report import draw_health
-    from vqtok_cli.output import done
+    from vqtok_cli.output import done, say
 
     about, numbers = health.about, health.numbers()
-    typer.echo(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
+    say(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
     width = max(map(len, NUMBERS.values()))
     total = f" of {health.counts.size:,}"
     for name, words in NUMBERS.items():
         value = numbers[name]
         text = f"{value:,}{total}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
-        typer.echo(f"  {words:<{width}}  {text}")
+        say(f"  {words:<{width}}  {text}")
     files = draw_health(health, folder)
     done(f"drawn in {folder}: {', '.join(file.name for file in files)}")

@@ -16,6 +16,7 @@ from vqtok_cli.demo import demo
 from vqtok_cli.detokenize import detokenize
 from vqtok_cli.evaluate import evaluate
 from vqtok_cli.inspect import inspect
+from vqtok_cli.output import say
 from vqtok_cli.push import push
 from vqtok_cli.sample import sample
 from vqtok_cli.tokenize import tokenize
@@ -46,7 +47,7 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
-        typer.echo(f"vqtok: error: {message}", err=True)
+        say(f"vqtok: error: {message}", err=True)
         sys.exit(2)
 
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 import typer
 
-__all__ = ["counted", "done", "note", "resolved"]
+__all__ = ["counted", "done", "note", "printable", "resolved", "say"]
 
 
 def resolved(command: str, values: Mapping[str, object]) -> None:
     """Print the settings a command will work with, one aligned line each; unset ones are left out."""
     shown = {name: value for name, value in values.items() if value is not None}
     width = max((len(name) for name in shown), default=0)
-    typer.echo(f"vqtok {command}")
+    say(f"vqtok {command}")
     for name, value in shown.items():
-        typer.echo(f"  {name:<{width}}  {plain(value)}")
+        say(f"  {name:<{width}}  {plain(value)}")
 
 
 def plain(value: object) -> str:
@@ -37,11 +37,23 @@ def counted(number: int, thing: str) -> str:
 
 def note(message: str) -> None:
     """Print something the user should know but need not act on."""
-    typer.echo(f"note: {message}")
+    say(f"note: {message}")
 
 
 def done(message: str, *, next: str | None = None) -> None:
     """Print where the result is and, where there is one, the command that goes on from it."""
-    typer.echo(message)
+    say(message)
     if next:
-        typer.echo(f"next: {next}")
+        say(f"next: {next}")
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold names and values from files of others."""
+    typer.echo(printable(line), err=err)
+
+
+def printable(text: str) -> str:
+    """Text with what would move the cursor, change colours or reverse the order of letters written as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
