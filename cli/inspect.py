@@ -21,6 +21,11 @@ NUMBERS = {
     "share_of_top_percent": "share of the 1% most used codes",
     "mean_nearest_distance": "distance to the nearest code, mean",
     "mean_distance": "distance of two codes, mean",
+    "bits_in_use": "bits in use, at most",
+    "constant_dimensions": "dimensions of a code that are constant",
+    "sampled_codes": "codes sampled for what follows",
+    "sampled_nearest_distance": "distance to the nearest of the sample, mean",
+    "sampled_distance": "distance of two of the sample, mean",
 }
 
 
@@ -67,7 +72,7 @@ def inspect(
     for name, value in summary.rows:
         say(f"  {name:<{width}}  {value}")
     if health is not None:
-        draw(health, out or default_folder(model))
+        draw(health, verdict_on(model, health), out or default_folder(model))
 
 
 def check_tokenizer(folder: Path, name: str, kind: str) -> None:
@@ -109,18 +114,47 @@ def default_folder(model: VQTokenizer) -> Path:
     return folder.parent / "health" if (folder.resolve().parent / "config.yaml").is_file() else Path("health")
 
 
-def draw(health: CodebookHealth, folder: Path) -> None:
-    """Print the numbers, write the drawings and say where they are."""
+def verdict_on(model: VQTokenizer, health: CodebookHealth) -> str:
+    """Whether the codebook is healthy, by the measure of the run it comes from, and what to try if it is not."""
+    from vqtok.training import TokenizerTrainingConfig
+    from vqtok.training.health import verdict
+    from vqtok_cli.evaluate import run_of
+    from vqtok_cli.output import counted
+
+    run, about = run_of(Path(str(model.repository))), health.about
+    config = run or TokenizerTrainingConfig(out="", quantizer=model.config.quantizer)
+    images = f"on {counted(about['num_images'], 'image')} of {about['dataset']}, split {about['split']}"
+    return verdict(config, health.use, images, trained_so=run is not None)
+
+
+def draw(health: CodebookHealth, verdict: str, folder: Path) -> None:
+    """Print the numbers and the verdict, write the drawings and say where they are."""
     from vqtok.report import draw_health
-    from vqtok_cli.output import done, say
+    from vqtok_cli.output import done, note, say
 
     about, numbers = health.about, health.numbers()
     say(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
     width = max(map(len, NUMBERS.values()))
-    total = f" of {health.counts.size:,}"
-    for name, words in NUMBERS.items():
-        value = numbers[name]
-        text = f"{value:,}{total}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
-        say(f"  {words:<{width}}  {text}")
+    for name, words in ((name, words) for name, words in NUMBERS.items() if name in numbers):
+        say(f"  {words:<{width}}  {number_text(name, numbers[name], totals(health).get(name))}")
+    for line in filter(None, [health.counting.note()]):
+        note(line)
+    say(verdict)
     files = draw_health(health, folder)
     done(f"drawn in {folder}: {', '.join(file.name for file in files)}")
+
+
+def number_text(name: str, value: float | int, total: float | int | None) -> str:
+    """A number of a codebook, with the most it can be where that is known."""
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
+    return text if total is None else f"{text} of {total:,}"
+
+
+def totals(health: CodebookHealth) -> dict[str, float | int]:
+    """The most that some numbers can be."""
+    from vqtok.quantizers import CodeUse
+
+    use = health.use
+    if isinstance(use, CodeUse):
+        return {"codes_in_use": use.num_codes, "dead_codes": use.num_codes}
+    return {"bits_in_use": round(use.num_bits, 1), "constant_dimensions": use.num_dimensions}

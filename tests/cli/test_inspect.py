@@ -72,6 +72,10 @@ def test_the_codebook_is_drawn_on_images(
     assert f"codes in use {numbers['codes_in_use']} of 16" in lines
     assert f"perplexity {numbers['perplexity']:.4g}" in lines
     assert lines[-1] == f"drawn in drawn: {', '.join(names)}"
+    used = numbers["codes_in_use"]
+    assert lines[-2].startswith(
+        f"{'healthy' if used >= 8 else 'not healthy'}: {used} of 16 codes in use ({used / 16:.1%}) on 5 images of "
+    )
 
 
 def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
