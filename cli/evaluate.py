@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from vqtok_cli.parameters import (
     TokenizerRevision,
 )
 
+if TYPE_CHECKING:
+    from vqtok.training import TokenizerTrainingConfig
+
 __all__ = ["evaluate"]
 
 # What is printed, with units; the file holds more.
@@ -30,6 +33,9 @@ MEASURES = {
     "ssim": "",
     "perplexity": "",
     "codes_in_use": "",
+    "bits_in_use": "",
+    "bit_usage": "",
+    "constant_dimensions": "",
     "codebook_size": "",
     "bits_per_image": "",
 }
@@ -65,6 +71,7 @@ def evaluate(
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
+    from vqtok.quantizers import CodeCounting
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
@@ -97,6 +104,9 @@ def evaluate(
     # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
+    counting = CodeCounting.of(model.quantizer).note()
+    if counting:
+        note(counting, err=as_json)
     if as_json:
         typer.echo(json.dumps(metrics | held_out, allow_nan=False))
     else:
@@ -116,9 +126,18 @@ def file_name(num_images: int | None, images: int) -> str:
 def print_measures(metrics: Mapping[str, Any]) -> None:
     from vqtok_cli.output import say
 
-    for name, unit in MEASURES.items():
+    for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
+
+
+def run_of(tokenizer: Path) -> TokenizerTrainingConfig | None:
+    """The configuration of the run that a tokenizer folder is the `model/` of."""
+    from vqtok.training import TokenizerTrainingConfig
+    from vqtok.training.resolution import load_config
+
+    saved = tokenizer.resolve().parent / "config.yaml"
+    return load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
 
 
 def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
@@ -130,11 +149,8 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
         ConfigurationError: no dataset is named, and no run beside the tokenizer names one.
     """
     from vqtok.errors import ConfigurationError
-    from vqtok.training import TokenizerTrainingConfig
-    from vqtok.training.resolution import load_config
 
-    saved = tokenizer.resolve().parent / "config.yaml"
-    run = load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
+    run = run_of(tokenizer)
     if dataset is None and run is None:
         raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
     if run is None or dataset not in (None, run.dataset):

@@ -26,6 +26,11 @@ NUMBERS = {
     "share_of_top_percent": "share of the 1% most used codes",
     "mean_nearest_distance": "distance to the nearest code, mean",
     "mean_distance": "distance between codes, mean",
+    "bits_in_use": "bits in use, at most",
+    "constant_dimensions": "dimensions of a code that are constant",
+    "sampled_codes": "codes sampled for what follows",
+    "sampled_nearest_distance": "distance to the nearest of the sample, mean",
+    "sampled_distance": "distance between codes of the sample, mean",
 }
 
 
@@ -143,11 +148,11 @@ def measure(
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    run = run_of(model)
+    run = run_folder(model)
     return Path(str(model.repository)).parent / "health" if run else Path("health")
 
 
-def run_of(model: VQTokenizer) -> Path | None:
+def run_folder(model: VQTokenizer) -> Path | None:
     """The run folder that a tokenizer was loaded from."""
     run = Path(str(model.repository)).resolve().parent
     return run if (run / "config.yaml").is_file() else None
@@ -156,12 +161,10 @@ def run_of(model: VQTokenizer) -> Path | None:
 def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
     """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok.training.resolution import load_config
+    from vqtok_cli.evaluate import run_of
 
-    if run := run_of(model):
-        return load_config(TokenizerTrainingConfig, run / "config.yaml")
-    assert model.config.network is not None and model.config.quantizer is not None
-    return TokenizerTrainingConfig(out="runs/again", network=model.config.network, quantizer=model.config.quantizer)
+    run = run_of(Path(str(model.repository)))
+    return run or TokenizerTrainingConfig(out="", network=model.config.network, quantizer=model.config.quantizer)
 
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
     from vqtok.report import draw_health, judge
     from vqtok_cli.output import done
 
-    verdict, run = judge(health, settings_of(model)), run_of(model)
+    verdict, run = judge(health, settings_of(model)), run_folder(model)
     in_training = training_usage(read_metric_rows(run)) if run else None
     if not quiet:
         print_health(health, verdict, in_training)
@@ -188,21 +191,38 @@ def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | 
     about, numbers = health.about, health.numbers()
     images = counted(about["num_images"], "image")
     say(f"its codebook on {images} of {about['dataset']}, split {about['split']}")
-    total = f" of {health.counts.size:,}"
-    rows = []
-    for name, words in NUMBERS.items():
-        value = numbers[name]
-        text = f"{value:,}{total}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
-        rows.append((words, text))
-    rows.append((f"use on these images, split {about['split']}", f"{numbers['usage']:.1%}"))
+    rows = [
+        (words, number_text(name, numbers[name], totals(health).get(name)))
+        for name, words in NUMBERS.items()
+        if name in numbers
+    ]
+    rows.append((f"use on these images, split {about['split']}", f"{health.use.usage:.1%}"))
     if in_training is not None:
         rows.append(("use in training, over its last images", f"{in_training:.1%}"))
     width = max(len(words) for words, _ in rows)
     for words, text in rows:
         say(f"  {words:<{width}}  {text}")
+    if counting := health.counting.note():
+        say(f"note: {counting}")
     if verdict.healthy:
         say("verdict: healthy")
         return
     say(f"verdict: {'; '.join(verdict.wrong)}")
     if verdict.remedies:
         say(f"try: vqtok train with one or more of {', '.join(f'--set {each}' for each in verdict.remedies)}")
+
+
+def number_text(name: str, value: float | int, total: float | int | None) -> str:
+    """A number of a codebook, with the most it can be where that is known."""
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.1%}" if "share" in name else f"{value:.4g}"
+    return text if total is None else f"{text} of {total:,}"
+
+
+def totals(health: CodebookHealth) -> dict[str, float | int]:
+    """The most that some numbers can be."""
+    from vqtok.quantizers import CodeUse
+
+    use = health.use
+    if isinstance(use, CodeUse):
+        return {"codes_in_use": use.num_codes, "dead_codes": use.num_codes}
+    return {"bits_in_use": round(use.num_bits, 1), "constant_dimensions": use.num_dimensions}

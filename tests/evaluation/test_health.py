@@ -11,7 +11,7 @@ import torch
 
 from vqtok.data import ImageDataset, ImageSource, open_images, to_pixels
 from vqtok.errors import ConfigurationError
-from vqtok.evaluation import CodeUse, count_codes, measure_health
+from vqtok.evaluation import code_use, count_codes, measure_health
 from vqtok.evaluation.codebook import top_share
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
@@ -43,13 +43,13 @@ def test_numbers_are_those_of_the_codes(quantizer: dict[str, Any], source: Image
     size, codebooks = tokenizer.codebook_size, tokenizer.num_codebooks
     health = measure_health(tokenizer, source, num_images=7, batch_size=3)
     np.testing.assert_array_equal(health.counts, count_codes(codes, codebook_size=size, num_codebooks=codebooks))
-    use, numbers = CodeUse.from_counts(health.counts), health.numbers()
+    use, numbers = code_use(codes, codebook_size=size, num_codebooks=codebooks), health.numbers()
     assert numbers["perplexity"] == use.perplexity
     assert numbers["codes_in_use"] + numbers["dead_codes"] == codebooks * size
     columns = codes.reshape(7, 4, 4, codebooks)
     for q in range(codebooks):
         for row, column in np.ndindex(4, 4):
-            assert health.codes_at_position[q, row, column] == len(set(columns[:, row, column, q]))
+            assert health.maps["codes in use"][q, row, column] == len(set(columns[:, row, column, q]))
     assert health.about["num_images"] == 7 and health.about["split"] == "train"
     assert len(health.distances) == codebooks
 
@@ -85,7 +85,7 @@ def test_what_is_painted_is_the_middle_of_that_code_everywhere(
 def test_colour_two_codes_and_a_grid_of_one_place(source: ImageSource) -> None:
     tokenizer = make({"type": "vq", "codebook_size": 2, "code_dim": 1}, num_channels=3, image_size=4)
     health = measure_health(tokenizer, source)
-    assert health.position_perplexity.shape == (1, 1, 1) and health.counts.sum() == len(source)
+    assert health.maps["perplexity"].shape == (1, 1, 1) and health.counts.sum() == len(source)
     assert health.examples[0].patches.shape[1:] == (4, 12, 12)
 
 

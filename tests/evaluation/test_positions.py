@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqtok.evaluation.positions import PositionCounts
+from vqtok.quantizers import CodeCounting
 
 
 @settings(max_examples=40, deadline=None)
@@ -23,7 +24,8 @@ from vqtok.evaluation.positions import PositionCounts
 )
 def test_counts_are_those_of_a_loop(height: int, width: int, size: int, codebooks: int, limit: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, size, (9, height, width, codebooks))
-    counts = PositionCounts(num_codebooks=codebooks, codebook_size=size, grid=(height, width), limit=limit)
+    counting = CodeCounting(num_codebooks=codebooks, codebook_size=size, levels=(size,))
+    counts = PositionCounts(counting, grid=(height, width), limit=limit)
     for part in np.split(codes, [4, 4, 7]):
         counts.add(part)
     block = counts.block
@@ -32,7 +34,7 @@ def test_counts_are_those_of_a_loop(height: int, width: int, size: int, codebook
     assert block == 1 or codebooks * size * math.ceil(height / (block - 1)) * math.ceil(width / (block - 1)) > limit
     for q in range(codebooks):
         assert counts.totals()[q].tolist() == [(codes[..., q] == code).sum() for code in range(size)]
-        perplexity, in_use = counts.by_place(q)
+        perplexity, in_use = counts.by_place(q).values()
         assert perplexity.shape == in_use.shape == blocks
         for row, column in np.ndindex(blocks):
             square = np.s_[:, row * block : (row + 1) * block, column * block : (column + 1) * block, q]

@@ -26,6 +26,8 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
     "smallest": {"type": "vq", "codebook_size": 2, "code_dim": 1},
     "several": {"type": "residual", "num_codebooks": 5, "each": {"type": "ema", "codebook_size": 8, "code_dim": 2}},
     "large": {"type": "lfq", "codebook_size": 8192},
+    "bits": {"type": "bsq", "codebook_size": 2**36},
+    "levels": {"type": "product", "num_codebooks": 2, "each": {"type": "fsq", "levels": [8, 8, 8, 5, 5, 5, 7]}},
 }
 
 
@@ -62,7 +64,8 @@ def test_four_drawings_and_the_numbers(quantizer: str, num_channels: int, images
         assert len(colours) > 20
     numbers = json.loads(files[4].read_text())
     assert numbers == {**health.about, **health.numbers()}
-    assert numbers["codes_in_use"] == int((health.counts > 0).sum())
+    if not health.counting.by_dimension:
+        assert numbers["codes_in_use"] == int((health.counts > 0).sum())
 
 
 def test_an_earlier_drawing_is_replaced_and_nothing_else(images_folder: Path, tmp_path: Path) -> None:
@@ -95,6 +98,27 @@ def test_bars_are_the_shares_in_order(images_folder: Path) -> None:
 def test_a_sample_of_codes_is_said_to_be_one(images_folder: Path) -> None:
     text = words(draw_distances(health_of(images_folder, "large")))
     assert "all pairs of a sample of 1,024 codes" in text
+
+
+def test_counts_by_dimension_and_samples_are_said_to_be_so(images_folder: Path) -> None:
+    health = health_of(images_folder, "bits")
+    text = words(draw_frequencies(health))
+    assert "counted by dimension, because 68,719,476,736 codes are too many to count" in text
+    assert f"at most {health.numbers()['bits_in_use']:.1f} of 36.0 bits in use" in text
+    distances = words(draw_distances(health))
+    assert f"codes, of a sample of {health.numbers()['sampled_codes']}" in distances
+    assert "distance to the nearest other code of the sample" in distances
+    assert "What codes of a sample stand for" in words(draw_examples(health))
+    positions = words(draw_positions(health))
+    assert "bits in use at each position" in positions and "dimensions that vary at each position" in positions
+
+
+def test_bars_of_dimensions_are_the_shares_of_their_values(images_folder: Path) -> None:
+    health = health_of(images_folder, "levels")
+    axes = draw_frequencies(health).axes[1]  # of the second codebook
+    heights = np.array([[bar.get_height() for bar in bars] for bars in axes.containers])  # values x dimensions
+    counts = health.counts[7:]
+    np.testing.assert_allclose(heights, 100 * counts.T / counts.sum(axis=1), rtol=1e-6)
 
 
 def test_several_codebooks_have_rows_of_their_own(images_folder: Path) -> None:

@@ -17,7 +17,7 @@ def test_close_vectors_have_close_colours(tiny_tokenizer: VQTokenizer) -> None:
     with torch.no_grad():
         tiny_tokenizer.quantizer.codebook.zero_()
         tiny_tokenizer.quantizer.codebook[:, 0] = torch.arange(16.0)  # codes in a row along one direction
-    colours = code_colours(tiny_tokenizer).astype(int)
+    colours = code_colours(tiny_tokenizer, np.arange(16)).astype(int)
     assert colours.shape == (16, 3) and len(np.unique(colours, axis=0)) == 16
     along = colours[:, 0] if colours[0, 0] < colours[-1, 0] else colours[::-1, 0]
     assert (np.diff(along) > 0).all() and (along.min(), along.max()) == (40, 240)
@@ -30,7 +30,7 @@ def test_a_sheet_shows_every_image_over_its_grid(tiny_tokenizer: VQTokenizer) ->
     step = 16 * scale + gap
     assert grid.shape == (gap + 4 * step, gap + 2 * step, 3)  # 2 x 2 images and their grids; the fifth fills no row
     decoded = tiny_tokenizer.detokenize(torch.from_numpy(codes))
-    colours = code_colours(tiny_tokenizer)
+    colours = code_colours(tiny_tokenizer, np.arange(16))
     for index in range(4):
         top, left = gap + 2 * (index // 2) * step, gap + index % 2 * step
         shown = grid[top : top + 16 * scale : scale, left : left + 16 * scale : scale]

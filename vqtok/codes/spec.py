@@ -109,8 +109,8 @@ class CodesSpec:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint16, or uint32 where K is past 65,536."""
-        return np.dtype(np.uint16 if self.codebook_size <= 2**16 else np.uint32)
+        """uint16, or uint32 where K is past 65,536, or uint64 past 2^32."""
+        return np.min_scalar_type(max(self.codebook_size - 1, 2**16 - 1))
 
     @property
     def feature(self) -> datasets.Array2D | datasets.Array3D:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vqtok.evaluation.codebook import CodeUse, count_codes
+from vqtok.evaluation.codebook import code_use, count_codes
 from vqtok.evaluation.health import CodebookHealth, measure_health
 from vqtok.evaluation.reconstruction import evaluate_tokenizer, write_metrics
 
-__all__ = ["CodeUse", "CodebookHealth", "count_codes", "evaluate_tokenizer", "measure_health", "write_metrics"]
+__all__ = ["CodebookHealth", "code_use", "count_codes", "evaluate_tokenizer", "measure_health", "write_metrics"]

@@ -1,48 +1,27 @@
-"""How much of its codebook a tokenizer uses."""
+"""Counts of the codes of a dataset, and the codes among them that are looked at one by one."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vqtok.errors import DataError
+from vqtok.quantizers import CodeCounting, CodeUse
+from vqtok.quantizers.counting import COUNTABLE
 
-__all__ = ["CodeUse", "count_codes", "top_share"]
+__all__ = ["CodeSample", "code_use", "count_codes", "top_share"]
 
+Array = npt.NDArray[Any]
 
-@dataclass(frozen=True, kw_only=True)
-class CodeUse:
-    """What the counts of a set of codes say.
-
-    Attributes:
-        perplexity: exp of the entropy of the shares, in nats: K where all codes are used alike, 1 where one is. With
-            several codebooks the mean over them.
-        codes_in_use: codes that occur at least once, over all codebooks.
-        codebook_size: K, codes per codebook.
-    """
-
-    perplexity: float
-    codes_in_use: int
-    codebook_size: int
-
-    @classmethod
-    def from_counts(cls, counts: npt.NDArray[np.int64]) -> CodeUse:
-        """Sum up counts (Q, K): how often each code of each codebook occurred."""
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-        return cls(
-            perplexity=float(np.exp(-(shares * logs).sum(axis=1)).mean()),
-            codes_in_use=int((counts > 0).sum()),
-            codebook_size=counts.shape[1],
-        )
+SAMPLE = 1024  # codes that are looked at one by one where there are too many of them
 
 
-def count_codes(codes: npt.NDArray[Any], *, codebook_size: int, num_codebooks: int = 1) -> npt.NDArray[np.int64]:
-    """How often each code occurs.
+def count_codes(codes: Array, *, codebook_size: int, num_codebooks: int = 1) -> list[npt.NDArray[np.int64]]:
+    """How often each code of each codebook occurs in an array of codes.
 
     Args:
         codes: integers (N, h, w), or (N, h, w, Q) where Q > 1, each in [0, K).
@@ -50,7 +29,7 @@ def count_codes(codes: npt.NDArray[Any], *, codebook_size: int, num_codebooks: i
         num_codebooks: Q.
 
     Returns:
-        int64 (Q, K).
+        int64 (K,) for each codebook; beyond 2^18 codes only for those that occur, in ascending order.
 
     Raises:
         DataError: a code outside [0, K).
@@ -58,7 +37,15 @@ def count_codes(codes: npt.NDArray[Any], *, codebook_size: int, num_codebooks: i
     columns = codes.reshape(-1, num_codebooks)
     if columns.size and not 0 <= int(columns.min()) <= int(columns.max()) < codebook_size:
         raise DataError(f"codes must lie in [0, {codebook_size}), got {int(columns.min())} to {int(columns.max())}")
-    return np.stack([np.bincount(column, minlength=codebook_size) for column in columns.T])
+    if codebook_size > COUNTABLE:
+        return [np.unique(column, return_counts=True)[1] for column in columns.T]
+    return [np.bincount(column, minlength=codebook_size) for column in columns.T]
+
+
+def code_use(codes: Array, *, codebook_size: int, num_codebooks: int = 1) -> CodeUse:
+    """How many codes are in use in an array of codes, however large the codebook is; arguments as in `count_codes`."""
+    counts = count_codes(codes, codebook_size=codebook_size, num_codebooks=num_codebooks)
+    return CodeUse.from_counts(map(torch.from_numpy, counts), codebook_size)
 
 
 def top_share(counts: npt.NDArray[np.int64], part: float = 0.01) -> float:
@@ -70,3 +57,33 @@ def top_share(counts: npt.NDArray[np.int64], part: float = 0.01) -> float:
     """
     most = -np.sort(-counts, axis=1)[:, : math.ceil(part * counts.shape[1])]
     return float((most.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)).mean())
+
+
+class CodeSample:
+    """The codes of one codebook that are looked at one by one, and how often each occurs: `counts` (n,).
+
+    All codes where each is counted, and else up to 1,024 of those that the first images have.
+
+    Args:
+        counting: of the tokenizer.
+        first: codes of the first images, of any shape.
+    """
+
+    def __init__(self, counting: CodeCounting, first: Array) -> None:
+        self.codes = np.arange(counting.codebook_size) if not counting.by_dimension else some_codes(first)
+        if len(self.codes) < 2:  # a distance takes two
+            self.codes = np.sort(np.append(self.codes, (self.codes[0] + 1) % counting.codebook_size))
+        self.counts = np.zeros(len(self.codes), dtype=np.int64)
+
+    def add(self, codes: Array) -> Array:
+        """Count codes; returns them with -1 in place of those that are not looked at."""
+        index = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
+        found = self.codes[index] == codes
+        self.counts += np.bincount(index[found], minlength=len(self.codes))
+        return np.where(found, codes, -1)
+
+
+def some_codes(codes: Array) -> Array:
+    """At most 1,024 of the codes that occur, picked evenly, in ascending order: int64 (n,)."""
+    found = np.unique(codes)
+    return np.sort(np.random.default_rng(0).permutation(found)[:SAMPLE])

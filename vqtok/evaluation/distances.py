@@ -32,7 +32,7 @@ class CodeDistances:
 
     Attributes:
         codes: int64 (n,), the codes whose nearest other code was looked for: all, or a sample of a large codebook.
-        nearest: float64 (n,), the distance of each to the nearest among all the others.
+        nearest: float64 (n,), the distance of each to the nearest among all the others whose vectors were given.
         mapped: int64 (m,), the codes of the map, those with close vectors next to each other.
         pairs: float64 (m, m), the distances between them.
     """
@@ -66,10 +66,17 @@ def code_distances(vectors: Tensor, *, seed: int = 0) -> CodeDistances:
 
 
 @torch.no_grad()
-def code_vectors(quantizer: Quantizer, codebook: int = 0, *, device: torch.device | str = "cpu") -> Tensor:
-    """What one codebook gives the decoder for each of its codes, nothing coming from the others: float32 (K, D)."""
+def code_vectors(
+    quantizer: Quantizer, codebook: int = 0, *, codes: Tensor | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """What one codebook gives the decoder for codes (n,), by default for all K, nothing coming from the others.
+
+    Returns:
+        float32 (n, D).
+    """
+    chosen = torch.arange(quantizer.codebook_size) if codes is None else codes
     parts = []
-    for codes in torch.arange(quantizer.codebook_size, device=device).split(CODES_AT_ONCE):
+    for codes in chosen.to(device).split(CODES_AT_ONCE):
         grid = codes.view(1, -1, 1)
         if quantizer.num_codebooks > 1:
             alone = torch.full((1, len(codes), 1, quantizer.num_codebooks), -1, device=device)

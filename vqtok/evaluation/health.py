@@ -6,8 +6,9 @@ and uses many codes at every position of the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 import torch
 
 from vqtok.data import Batch, ImageSource, to_pixels
-from vqtok.evaluation.codebook import CodeUse, top_share
+from vqtok.evaluation.codebook import CodeSample, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
 from vqtok.evaluation.positions import PositionCounts
 from vqtok.evaluation.reconstruction import first_batches, images_for, portable
+from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["CodebookHealth", "measure_health"]
@@ -37,37 +39,52 @@ class CodebookHealth:
 
     Attributes:
         about: dataset, split, number of images, tokenizer and grid, as JSON types.
-        counts: int64 (Q, K), how often each code of each codebook was used.
-        position_perplexity, codes_at_position: (q, h, w) of the first q codebooks: the perplexity of the codes at each
-            position of the grid, and how many there are.
+        counting: what was counted.
+        counts: int64 (T, S), how often each code of each codebook was used, or each value of each dimension.
+        maps: (q, h, w) of the first q codebooks: the perplexity of the codes at each position of the grid and how many
+            there are, or bits in use and dimensions that vary, by name.
         block: positions a side that were counted as one, which h and w are then divided by, to hold memory; 1 unless
             grid and codebook are very large.
-        distances: of the first q codebooks.
-        examples: codes of the first q codebooks, from the most used to the least used.
+        distances: of the first q codebooks. Where dimensions are counted, those between codes of a sample, the ones
+            that the first images have.
+        examples: codes of the first q codebooks, or of the samples, from the most used to the least used.
     """
 
     about: Mapping[str, Any]
+    counting: CodeCounting
     counts: npt.NDArray[np.int64]
-    position_perplexity: npt.NDArray[np.float64]
-    codes_at_position: npt.NDArray[np.int64]
+    maps: Mapping[str, npt.NDArray[np.float64]]
     block: int
     distances: tuple[CodeDistances, ...]
     examples: tuple[CodeExamples, ...]
 
     def numbers(self) -> dict[str, float | int]:
         """The whole in a few numbers; means are over the codebooks, distances over the first ones."""
-        use = CodeUse.from_counts(self.counts)
-        nearest = [distances.nearest.mean() for distances in self.distances]
-        apart = [distances.pairs[~np.eye(len(distances.pairs), dtype=bool)].mean() for distances in self.distances]
+        use = self.use
+        nearest = float(np.mean([each.nearest.mean() for each in self.distances]))
+        apart = float(np.mean([each.pairs[~np.eye(len(each.pairs), dtype=bool)].mean() for each in self.distances]))
+        if isinstance(use, DimensionUse):
+            sample = sum(len(each.codes) for each in self.distances)
+            return {
+                **use.metrics(),
+                "sampled_codes": sample,
+                "sampled_nearest_distance": nearest,
+                "sampled_distance": apart,
+            }
         return {
             "perplexity": use.perplexity,
             "codes_in_use": use.codes_in_use,
-            "dead_codes": int(self.counts.size - use.codes_in_use),
-            "usage": use.codes_in_use / self.counts.size,
+            "dead_codes": use.dead_codes,
+            "usage": use.usage,
             "share_of_top_percent": top_share(self.counts),
-            "mean_nearest_distance": float(np.mean(nearest)),
-            "mean_distance": float(np.mean(apart)),
+            "mean_nearest_distance": nearest,
+            "mean_distance": apart,
         }
+
+    @property
+    def use(self) -> CodeUse | DimensionUse:
+        """What the counts say."""
+        return self.counting.use(torch.from_numpy(self.counts))
 
 
 def measure_health(
@@ -87,41 +104,49 @@ def measure_health(
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
-    by_place = PositionCounts(
-        num_codebooks=tokenizer.num_codebooks, codebook_size=tokenizer.codebook_size, grid=tokenizer.grid
-    )
+    counting = CodeCounting.of(tokenizer.quantizer)
+    by_place = PositionCounts(counting, grid=tokenizer.grid)
     best = [BestPositions(PATCHES) for _ in shown]
+    samples: list[CodeSample] = []
     tokenizer.eval()
     measured = 0
     for rows, codes, distortion in encoded(tokenizer, first_batches(images, total, batch_size)):
         measured += len(rows)
-        by_place.add(codes)
+        by_place.add(counting.split(torch.from_numpy(codes)).view(*codes.shape[:3], -1).numpy())
+        samples = samples or [CodeSample(counting, codes[..., codebook]) for codebook in shown]
         for codebook in shown:
-            best[codebook].add(codes[..., codebook], distortion, images=rows)
-    counts = by_place.totals()
-    perplexity, codes_at_position = zip(*(by_place.by_place(codebook) for codebook in shown), strict=True)
+            best[codebook].add(samples[codebook].add(codes[..., codebook]), distortion, images=rows)
+    positions = measured * math.prod(tokenizer.grid)
+    maps = [by_place.by_place(codebook) for codebook in shown]
     examples = [
         CodeExamples(
             codebook=codebook,
-            code=code,
-            share=float(counts[codebook, code] / counts[codebook].sum()),
-            patches=best[codebook].patches(code, images, tokenizer),
-            decoded=decode_code(tokenizer, codebook, code),
+            code=int(sample.codes[index]),
+            share=float(sample.counts[index] / positions),
+            patches=best[codebook].patches(int(sample.codes[index]), images, tokenizer),
+            decoded=decode_code(tokenizer, codebook, int(sample.codes[index])),
         )
-        for codebook in shown
-        for code in spread_codes(counts[codebook], max(3, SHOWN_CODES // len(shown)))
+        for codebook, sample in zip(shown, samples, strict=True)
+        for index in spread_codes(sample.counts, max(3, SHOWN_CODES // len(shown)))
     ]
     return CodebookHealth(
         about=describe_source(tokenizer, source, measured),
-        counts=counts,
-        position_perplexity=np.stack(perplexity),
-        codes_at_position=np.stack(codes_at_position),
+        counting=counting,
+        counts=by_place.totals(),
+        maps={name: np.stack([each[name] for each in maps]) for name in maps[0]},
         block=by_place.block,
         distances=tuple(
-            code_distances(code_vectors(tokenizer.quantizer, codebook, device=tokenizer.device)) for codebook in shown
+            sample_distances(tokenizer, codebook, sample) for codebook, sample in zip(shown, samples, strict=True)
         ),
         examples=tuple(examples),
     )
+
+
+def sample_distances(tokenizer: VQTokenizer, codebook: int, sample: CodeSample) -> CodeDistances:
+    """Distances between the codes of one codebook that are looked at."""
+    codes = torch.from_numpy(sample.codes)
+    found = code_distances(code_vectors(tokenizer.quantizer, codebook, codes=codes, device=tokenizer.device))
+    return replace(found, codes=sample.codes[found.codes], mapped=sample.codes[found.mapped])
 
 
 @torch.no_grad()
@@ -140,6 +165,7 @@ def encoded(tokenizer: VQTokenizer, batches: Iterator[Batch]) -> Iterator[tuple[
 
 def describe_source(tokenizer: VQTokenizer, source: ImageSource, num_images: int) -> dict[str, Any]:
     """What was looked at, in names that mean something on other machines too."""
+    by_dimension = CodeCounting.of(tokenizer.quantizer).by_dimension
     return {
         "dataset": portable(source.name),
         "split": source.split,
@@ -149,4 +175,5 @@ def describe_source(tokenizer: VQTokenizer, source: ImageSource, num_images: int
         "grid": list(tokenizer.grid),
         "num_codebooks": tokenizer.num_codebooks,
         "codebook_size": tokenizer.codebook_size,
+        **({"counted": "by dimension"} if by_dimension else {}),
     }

@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import ConfigurationError
-from vqtok.evaluation.codebook import CodeUse, count_codes
 from vqtok.files import write_text
+from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["evaluate_tokenizer", "write_metrics"]
@@ -49,7 +49,8 @@ def evaluate_tokenizer(
 
     Returns:
         What metrics.json holds: the measures above over the images that can be read (`num_unreadable` cannot),
-        `variance`, `perplexity`, `codes_in_use`, `codebook_size`, `bits_per_image`, and what decided them: data,
+        `variance`, `perplexity` and `codes_in_use` (or, of codes that are counted by dimension, `bits_in_use`,
+        `bit_usage` and `constant_dimensions`), `codebook_size`, `bits_per_image`, and what decided them: data,
         preprocessing, tokenizer, versions and device. A measure that is not defined (of images without variance,
         without error, or too small for SSIM) is None.
 
@@ -103,7 +104,8 @@ class Sums:
         ssim = StructuralSimilarityIndexMeasure(data_range=1.0).set_dtype(torch.float64)
         self.ssim = ssim if with_ssim else None
         self.digest = hashlib.sha256()
-        self.counts = np.zeros((tokenizer.num_codebooks, tokenizer.codebook_size), dtype=np.int64)
+        self.counting = CodeCounting.of(tokenizer.quantizer)
+        self.counts = torch.zeros(self.counting.shape, dtype=torch.int64, device=tokenizer.device)
         self.levels = np.zeros(256, dtype=np.int64)  # how often each of the 256 values of a pixel occurs
         self.squared_error = 0.0
 
@@ -113,11 +115,7 @@ class Sums:
         self.levels += np.bincount(pixels.flatten().numpy(), minlength=256)
         originals = to_pixels(pixels.to(self.tokenizer.device))
         codes = self.tokenizer.encode(originals)
-        self.counts += count_codes(
-            codes.cpu().numpy(),
-            codebook_size=self.tokenizer.codebook_size,
-            num_codebooks=self.tokenizer.num_codebooks,
-        )
+        self.counting.add(self.counts, codes)
         decoded = (self.tokenizer.decode(codes).cpu() + 1) / 2  # decode clamps to [-1, 1]
         wanted = (originals.cpu() + 1) / 2  # on the host, for MPS has no float64
         self.squared_error += float((decoded.double() - wanted.double()).square().sum())
@@ -125,24 +123,30 @@ class Sums:
         if self.ssim is not None:
             self.ssim.update(decoded, wanted)
 
-    def measures(self) -> dict[str, float | int | None]:
+    def measures(self) -> dict[str, float | int | str | None]:
         """The numbers of everything that was added."""
         elements = self.levels.sum()
         values = np.arange(256) / 255
         mean = (self.levels * values).sum() / elements
         variance = float((self.levels * (values - mean) ** 2).sum() / elements)
         mse = self.squared_error / elements
-        use = CodeUse.from_counts(self.counts)
+        use = self.counting.use(self.counts.cpu())
         return {
             "mse": float(mse),
             "variance": variance,
             "mse_over_variance": float(mse / variance) if variance > 0 else None,
             "psnr": float(self.psnr.compute()) if mse > 0 else None,
             "ssim": None if self.ssim is None else float(self.ssim.compute()),
-            "perplexity": use.perplexity,
-            "codes_in_use": use.codes_in_use,
-            "codebook_size": use.codebook_size,
+            **use_numbers(use),
+            "codebook_size": self.counting.codebook_size,
         }
+
+
+def use_numbers(use: CodeUse | DimensionUse) -> dict[str, float | int | str]:
+    """The use of codes under the names it has on disk, which say when it is counted by dimension."""
+    if isinstance(use, CodeUse):
+        return {"perplexity": use.perplexity, "codes_in_use": use.codes_in_use}
+    return {**use.metrics(), "counted": "by dimension"}
 
 
 def images_for(

@@ -11,6 +11,7 @@ from typing import Any
 from vqtok.options import Types
 from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput, perplexity
 from vqtok.quantizers.bsq import BinarySphericalQuantizer
+from vqtok.quantizers.counting import CodeCounting, CodeUse, DimensionUse, too_few_in_use
 from vqtok.quantizers.ema import EMAQuantizer
 from vqtok.quantizers.fsq import FiniteScalarQuantizer
 from vqtok.quantizers.gumbel import GumbelQuantizer
@@ -27,6 +28,9 @@ __all__ = [
     "QUANTIZERS",
     "QUANTIZER_TYPES",
     "BinarySphericalQuantizer",
+    "CodeCounting",
+    "CodeUse",
+    "DimensionUse",
     "EMAQuantizer",
     "FiniteScalarQuantizer",
     "GumbelQuantizer",
@@ -42,6 +46,7 @@ __all__ = [
     "build_quantizer",
     "nearest_codes",
     "perplexity",
+    "too_few_in_use",
 ]
 
 QUANTIZERS: dict[str, type[Quantizer]] = {

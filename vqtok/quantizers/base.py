@@ -92,6 +92,10 @@ class Quantizer(nn.Module, ABC):
     num_codebooks: int = 1
     code_dim: int
 
+    code_levels: Sequence[int] = ()
+    """How many values each dimension of a code has where codes are made of dimensions, such as bits; their product is
+    K, and the first one changes fastest."""
+
     paper: ClassVar[str] = "van den Oord et al. 2017, arXiv:1711.00937"
     """Where the method comes from."""
 

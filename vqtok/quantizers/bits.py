@@ -93,6 +93,7 @@ class BitQuantizer(Quantizer):
         super().__init__(**options)
         self.codebook_size = self.options.codebook_size
         self.code_dim = self.codebook_size.bit_length() - 1
+        self.code_levels = (2,) * self.code_dim
 
     @abstractmethod
     def project(self, latents: Tensor) -> Tensor:

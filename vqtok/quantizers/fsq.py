@@ -67,7 +67,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.levels = self.options.levels
+        self.levels = self.code_levels = self.options.levels
         self.code_dim = len(self.levels)
         self.codebook_size = math.prod(self.levels)
 

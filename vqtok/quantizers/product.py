@@ -53,6 +53,7 @@ class ProductQuantizer(Quantizer):
         self.group_dim = first.code_dim
         self.code_dim = self.num_codebooks * first.code_dim
         self.codebook_size = first.codebook_size
+        self.code_levels = first.code_levels
         self.training_state = first.training_state
 
     def members(self) -> Sequence[Quantizer]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from vqtok.errors import MismatchError
 from vqtok.hub import read_metric_rows
@@ -56,12 +58,9 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
             f"{folder} holds the health of tokenizer {str(found.get('fingerprint'))[:12]}, and the page is about "
             f"{tokenizer.fingerprint[:12]}: run `vqtok inspect --dataset` on this one"
         )
-    codes = found["codebook_size"] * found["num_codebooks"]
     text = (
         f"On {found['num_images']:,} images of <em>{escape(str(found['dataset']))}</em>, split "
-        f"<em>{escape(str(found['split']))}</em>: {found['codes_in_use']:,} of {codes:,} codes in use, "
-        f"{found['dead_codes']:,} dead, perplexity {number(found['perplexity'])}. The 1% most used codes take "
-        f"{found['share_of_top_percent']:.1%} of all positions."
+        f"<em>{escape(str(found['split']))}</em>: {use_text(found)}"
     )
     drawings = [
         image(folder / f"{name}.png", alternative, caption=caption, drawing=True)
@@ -70,24 +69,43 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
     return section("Health of the codebook", text, "\n".join([usage_over_training(run), *drawings]))
 
 
+def use_text(found: Mapping[str, Any]) -> str:
+    """The use of the codes in words, from `health.json`."""
+    if "bits_in_use" in found:
+        return (
+            f"at most {number(found['bits_in_use'])} bits of a position in use, {found['bit_usage']:.1%} of what there "
+            f"are, and {found['constant_dimensions']:,} dimensions constant. The {found['codebook_size']:,} codes are "
+            f"too many to count, so the values of each dimension are; distances and examples are those of "
+            f"{found['sampled_codes']:,} codes."
+        )
+    codes = found["codebook_size"] * found["num_codebooks"]
+    return (
+        f"{found['codes_in_use']:,} of {codes:,} codes in use, {found['dead_codes']:,} dead, perplexity "
+        f"{number(found['perplexity'])}. The 1% most used codes take {found['share_of_top_percent']:.1%} of all "
+        "positions."
+    )
+
+
 def usage_over_training(run: Path) -> str:
     """The share of codes in use, step by step, and what the log warned of."""
     rows = read_metric_rows(run)
+    names = [("usage", "codes"), ("bit_usage", "bits")]  # a run has one of them
+    metric, things = next((each for each in names if any(each[0] in row for row in rows)), names[0])
     seen = [
         Line(name, steps, shares)
         for name, split in (("training, over the last images", "train"), ("held out", "test"))
-        for steps, shares in [curve(rows, split, "usage", scale=100)]
+        for steps, shares in [curve(rows, split, metric, scale=100)]
         if steps
     ]
     warnings = "".join(f'<p class="note">{escape(str(row["note"]))}</p>' for row in rows if "note" in row)
     if not seen:
         return warnings
     chart = line_chart(
-        "share of codes in use by training step",
+        f"share of {things} in use by training step",
         seen,
         x_label="step",
-        y_label="codes in use, %",
+        y_label=f"{things} in use, %",
         floor=0,
-        levels={"all codes": 100},
+        levels={f"all {things}": 100},
     )
     return f'{warnings}<div class="narrow">{chart}</div>'

@@ -33,9 +33,10 @@ def draw_examples(health: CodebookHealth) -> Figure:
     axes.set_axis_off()
     axes.text(NAMES + 0.5 - GAP / 2, -0.12, "decoded", ha="center", va="bottom")
     axes.text(NAMES + 1.5, -0.12, "positions of images whose latents lie nearest to the code", va="bottom")
-    several = health.counts.shape[0] > 1
+    several = health.counting.num_codebooks > 1
     for row, each in enumerate(examples):
-        name = f"codebook {each.codebook + 1}\ncode {each.code:,}" if several else f"code {each.code:,}"
+        code = f"code {each.code:,}" if each.code < 10**9 else f"code\n{each.code:,}"
+        name = f"codebook {each.codebook + 1}\n{code}" if several else code
         axes.text(0, row + 0.5 - GAP / 2, f"{name}\n{100 * each.share:.2g}%", va="center", linespacing=1.3)
         tiles = [(NAMES, each.decoded), *((NAMES + 1.5 + i, patch) for i, patch in enumerate(each.patches))]
         for left, pixels in tiles:
@@ -46,7 +47,8 @@ def draw_examples(health: CodebookHealth) -> Figure:
     axes.set_xlim(0, columns)
     axes.set_ylim(len(examples), -HEAD)
     axes.set_aspect("equal")
-    title = "What codes stand for, from the most used to the least used"
+    sample = " of a sample" if health.counting.by_dimension else ""
+    title = f"What codes{sample} stand for, from the most used to the least used"
     figure.suptitle(title, x=MARGIN / whole[0], y=1 - MARGIN / whole[1], ha="left", va="top")
     return figure
 

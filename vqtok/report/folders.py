@@ -156,7 +156,7 @@ def metrics_rows(path: Path) -> Rows:
         return [("metrics", "none: measure them with `vqtok evaluate`")]
     metrics = read_object(path)
     where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
-    keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use")
+    keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use", "bits_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 
 
@@ -176,10 +176,9 @@ def type_text(feature: Any) -> str:
 
 def code_use_text(codes: Any, codebook_size: int, num_codebooks: int) -> str:
     """Perplexity and codes in use of an array of grids (N, h, w[, Q])."""
-    from vqtok.evaluation import CodeUse, count_codes
+    from vqtok.evaluation import code_use
 
     if not len(codes):
         return "no codes"
-    counts = count_codes(codes, codebook_size=codebook_size, num_codebooks=num_codebooks)
-    use = CodeUse.from_counts(counts)
-    return f"perplexity {use.perplexity:.4g}, {use.codes_in_use} of {counts.size} codes in use"
+    use = code_use(codes, codebook_size=codebook_size, num_codebooks=num_codebooks)
+    return f"perplexity {use.perplexity:.4g}, {use.codes_in_use} of {use.num_codes} codes in use"

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -66,7 +67,38 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
 
 
 def draw_frequencies(health: CodebookHealth) -> Figure:
-    """Share of each code, the most used first, with the level of even use and the codes that are never used."""
+    """Share of each code, the most used first, with the level of even use and the codes that are never used.
+
+    Of codes that are counted by dimension, the share of each value of each dimension.
+    """
+    return draw_values(health) if health.counting.by_dimension else draw_codes(health)
+
+
+def draw_values(health: CodebookHealth) -> Figure:
+    """A bar for each dimension, in which each value takes its share."""
+    figure, panels = rows_of_panels(health, columns=1, height=2.6)
+    for codebook, (axes,) in enumerate(panels):
+        counts = health.counts[health.counting.rows_of(codebook)]
+        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+        dimensions = np.arange(1, len(counts) + 1)
+        tops = shares.cumsum(axis=1)
+        for value, (share, top) in enumerate(zip(shares.T, tops.T, strict=True)):
+            colour = matplotlib.colormaps["viridis"](value / max(1, shares.shape[1] - 1))
+            axes.bar(dimensions, share, bottom=top - share, color=colour, width=0.9)
+        use = health.counting.use(torch.from_numpy(counts))
+        axes.set_title(panel_title(health, codebook, str(use)))
+        axes.set_ylim(0, 100)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel("share of each value")
+    panels[-1][0].set_xlabel("dimension of a code, the first one changing fastest")
+    note = health.counting.note() or ""
+    figure.suptitle(f"How often each value is used, {where(health)}: {note}", x=0.01, ha="left", wrap=True)
+    return figure
+
+
+def draw_codes(health: CodebookHealth) -> Figure:
+    """Share of each code, the most used first."""
     figure, panels = rows_of_panels(health, columns=1, height=2.6)
     for codebook, (axes,) in enumerate(panels):
         counts = np.sort(health.counts[codebook])[::-1]
@@ -109,7 +141,9 @@ def draw_distances(health: CodebookHealth) -> Figure:
     figure, panels = rows_of_panels(health, columns=2, height=3.6)
     for codebook, (left, right) in enumerate(panels):
         found = health.distances[codebook]
-        dead = health.counts[codebook][found.codes] == 0
+        size = health.counting.codebook_size
+        by_dimension = health.counting.by_dimension
+        dead = np.zeros(len(found.codes), dtype=bool) if by_dimension else health.counts[codebook][found.codes] == 0
         top = max(float(found.nearest.max()), 1e-12)
         bins = np.linspace(0, top * 1.02, 41).tolist()
         left.hist(
@@ -124,13 +158,13 @@ def draw_distances(health: CodebookHealth) -> Figure:
         left.set_xlim(0, top * 1.04)
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         left.yaxis.set_major_locator(MaxNLocator(integer=True))
-        sampled = len(found.codes) < health.counts.shape[1]
-        left.set_xlabel("distance to the nearest other code")
+        sampled = len(found.codes) < size
+        left.set_xlabel("distance to the nearest other code" + (" of the sample" if by_dimension else ""))
         left.set_ylabel(f"codes, of a sample of {len(found.codes):,}" if sampled else "codes")
         left.set_title(panel_title(health, codebook, f"nearest code: {found.nearest.mean():.3g} away on average"))
 
         drawn = right.imshow(found.pairs, cmap="viridis", interpolation="auto")
-        sampled = len(found.mapped) < health.counts.shape[1]
+        sampled = len(found.mapped) < size
         right.set_title(f"all pairs of a sample of {len(found.mapped):,} codes" if sampled else "all pairs")
         right.set_xlabel("codes, similar ones side by side")
         bare(right)
@@ -140,11 +174,10 @@ def draw_distances(health: CodebookHealth) -> Figure:
 
 
 def draw_positions(health: CodebookHealth) -> Figure:
-    """Perplexity and number of codes at each position of the grid."""
+    """Perplexity and number of codes at each position of the grid, or bits and dimensions that vary."""
     figure, panels = rows_of_panels(health, columns=2, height=3.4)
     for codebook, row in enumerate(panels):
-        measured = (("perplexity", health.position_perplexity), ("codes in use", health.codes_at_position))
-        for axes, (name, values) in zip(row, measured, strict=True):
+        for axes, (name, values) in zip(row, health.maps.items(), strict=True):
             draw_map(axes, values[codebook])
             axes.set_title(panel_title(health, codebook, f"{name} at each position"))
             figure.colorbar(axes.images[0], ax=axes, fraction=0.05)
@@ -182,7 +215,7 @@ def rows_of_panels(health: CodebookHealth, *, columns: int, height: float) -> tu
 
 
 def panel_title(health: CodebookHealth, codebook: int, text: str) -> str:
-    total = health.counts.shape[0]
+    total = health.counting.num_codebooks
     return f"codebook {codebook + 1} of {total}: {text}" if total > 1 else text
 
 

@@ -12,25 +12,26 @@ import torch
 from PIL import Image
 
 from vqtok.data import image_grid
+from vqtok.quantizers.counting import COUNTABLE
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["code_colours", "code_image_grid", "data_uri"]
 
 
-def code_colours(tokenizer: VQTokenizer) -> npt.NDArray[np.uint8]:
-    """A colour for every code, uint8 (K, 3), such that codes with vectors close to each other look alike.
+def code_colours(tokenizer: VQTokenizer, codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """A colour for each of some codes, (n,) -> uint8 (n, 3), such that codes with vectors close to each other match.
 
     The vectors are projected on their first three principal components. Ranks along them, rather than values, become
     red, green and blue, so that the whole range of colours is used.
     """
-    codes = torch.arange(tokenizer.codebook_size, device=tokenizer.device).view(1, -1, 1)
+    grid = torch.from_numpy(codes).to(tokenizer.device).view(1, -1, 1)
     if tokenizer.num_codebooks > 1:
-        codes = codes[..., None].expand(-1, -1, -1, tokenizer.num_codebooks)
+        grid = grid[..., None].expand(-1, -1, -1, tokenizer.num_codebooks)
     with torch.no_grad():
-        vectors = tokenizer.quantizer.decode(codes)[0, :, :, 0].T.double().cpu().numpy()  # (K, D)
+        vectors = tokenizer.quantizer.decode(grid)[0, :, :, 0].T.double().cpu().numpy()  # (n, D)
     centred = vectors - vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    components = centred @ directions[:3].T  # (K, 3), fewer where D is below 3
+    components = centred @ directions[:3].T  # (n, 3), fewer where D is below 3
     ranks = components.argsort(axis=0).argsort(axis=0)
     colours = np.full((len(vectors), 3), 128, dtype=np.uint8)
     colours[:, : ranks.shape[1]] = 40 + ranks * 200 // max(1, len(vectors) - 1)
@@ -46,9 +47,13 @@ def code_image_grid(tokenizer: VQTokenizer, codes: npt.NDArray[Any], *, columns:
     codes = codes[: len(codes) // columns * columns]
     images = tokenizer.detokenize(torch.from_numpy(codes.astype(np.int64)))
     shown = codes if tokenizer.num_codebooks == 1 else codes[..., 0]
-    colours = code_colours(tokenizer)
+    countable = tokenizer.codebook_size <= COUNTABLE
+    known = np.arange(tokenizer.codebook_size) if countable else np.unique(shown)
+    colours = code_colours(tokenizer, known.astype(np.int64))
     size = images[0].size
-    grids = [Image.fromarray(colours[grid]).resize(size, Image.Resampling.NEAREST) for grid in shown]
+    grids = [
+        Image.fromarray(colours[np.searchsorted(known, grid)]).resize(size, Image.Resampling.NEAREST) for grid in shown
+    ]
     starts = range(0, len(images), columns)
     laid_out = [image for start in starts for row in (images, grids) for image in row[start : start + columns]]
     return image_grid(laid_out, columns=columns, gap=3, scale=max(1, 84 // max(size)))

@@ -7,6 +7,7 @@ disk. A stage whose folder is not given has no section.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -109,11 +110,7 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
             ),
             ("PSNR", number(metrics["psnr"], " dB"), "of the mean squared error"),
             ("SSIM", number(metrics["ssim"]), "1 is identical"),
-            (
-                "Perplexity",
-                number(metrics["perplexity"]),
-                f"{metrics['codes_in_use']:,} of {metrics['codebook_size']:,} codes in use",
-            ),
+            use_tile(metrics, tokenizer),
         ]
     held_out = [row for row in read_metric_rows(prior_run) if row["split"] == "test"] if prior_run else []
     if held_out:
@@ -126,6 +123,15 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
         )
         + "</dl>"
     )
+
+
+def use_tile(metrics: Mapping[str, Any], tokenizer: VQTokenizer) -> tuple[str, str, str]:
+    """The tile on the use of the codes."""
+    if "bits_in_use" in metrics:
+        bits = tokenizer.num_codebooks * math.log2(tokenizer.codebook_size)
+        return "Bits in use", number(metrics["bits_in_use"]), f"of {bits:,.4g} of a position, counted by dimension"
+    used = f"{metrics['codes_in_use']:,} of {metrics['codebook_size']:,} codes in use"
+    return "Perplexity", number(metrics["perplexity"]), used
 
 
 def all_grids(folder: Path, tokenizer: VQTokenizer) -> dict[str, Any]:

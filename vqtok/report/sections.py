@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from vqtok.evaluation import CodeUse, count_codes
+from vqtok import evaluation
+from vqtok.evaluation import count_codes
 from vqtok.hub import newest_sample, read_metric_rows
+from vqtok.quantizers import CodeCounting, CodeUse
+from vqtok.quantizers.counting import COUNTABLE
 from vqtok.report.charts import Line, bar_chart, line_chart
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
@@ -36,6 +41,14 @@ def reconstructions(run: Path) -> str:
     )
 
 
+# Of the use of codes, by whether dimensions are counted.
+MEANING = {
+    False: "Perplexity tells how many codes, used alike, would be as hard to guess as the ones in use.",
+    True: "The codes are too many to count, so the values of each of their dimensions are: the entropies of the "
+    "dimensions add up to the bits that a code carries at most.",
+}
+
+
 def training(run: Path, tokenizer: VQTokenizer) -> str:
     """Curves of the error and of the use of the codebook."""
     rows = read_metric_rows(run)
@@ -52,45 +65,68 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         y_label="mean squared error, pixels in [0, 1]",
         log=True,
     )
-    use = line_chart(
+    by_dimension = CodeCounting.of(tokenizer.quantizer).by_dimension
+    use = bits_over_training(rows, tokenizer) if by_dimension else perplexity_over_training(rows, tokenizer)
+    end = f" It ended at {test[-1]['mse']:.4g} on held-out images." if test else ""
+    return section(
+        "Training the tokenizer",
+        f"The error falls as encoder, codebook and decoder learn together.{end} {MEANING[by_dimension]}",
+        f'<div class="charts">{error}{use}</div>',
+    )
+
+
+def perplexity_over_training(rows: list[dict[str, Any]], tokenizer: VQTokenizer) -> str:
+    """The curve of the use of codes that are counted one by one."""
+    return line_chart(
         "perplexity of the codes by training step",
         [Line("training", *curve(rows, "train", "perplexity")), Line("held out", *curve(rows, "test", "perplexity"))],
         x_label="step",
         y_label="perplexity of the codes",
         levels={f"all {tokenizer.codebook_size:,} codes used alike": tokenizer.codebook_size},
     )
-    end = f" It ended at {test[-1]['mse']:.4g} on held-out images." if test else ""
-    return section(
-        "Training the tokenizer",
-        f"The error falls as encoder, codebook and decoder learn together.{end} Perplexity tells how many codes, "
-        "used alike, would be as hard to guess as the ones in use.",
-        f'<div class="charts">{error}{use}</div>',
+
+
+def bits_over_training(rows: list[dict[str, Any]], tokenizer: VQTokenizer) -> str:
+    """The curve of the use of codes that are counted by dimension."""
+    bits = tokenizer.num_codebooks * math.log2(tokenizer.codebook_size)
+    return line_chart(
+        "bits in use by training step",
+        [Line("training", *curve(rows, "train", "bits_in_use")), Line("held out", *curve(rows, "test", "bits_in_use"))],
+        x_label="step",
+        y_label="bits in use by dimension",
+        levels={f"all {bits:.4g} bits": bits},
     )
 
 
 def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
-    """The histogram of how often each code is used."""
-    counts = sum(
-        count_codes(codes, codebook_size=tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
-        for codes in grids.values()
-    )
-    assert isinstance(counts, np.ndarray)
-    use = CodeUse.from_counts(counts)
-    shares = np.sort(counts.sum(axis=0))[::-1] / counts.sum()
-    chart = bar_chart(
-        "share of all positions that each code takes",
-        100 * shares,
-        x_label="codes, the most used first",
-        y_label="share of all positions, %",
-        levels={"if all were used alike": 100 / tokenizer.codebook_size},
-    )
+    """How many codes are in use, and the histogram of how often, unless there are too many for one."""
+    sizes = {"codebook_size": tokenizer.codebook_size, "num_codebooks": tokenizer.num_codebooks}
+    chart = ""
+    if tokenizer.codebook_size > COUNTABLE:
+        use = evaluation.code_use(np.concatenate(list(grids.values())), **sizes)
+    else:
+        counts = np.sum([count_codes(codes, **sizes) for codes in grids.values()], axis=0)  # (Q, K)
+        use = CodeUse.from_counts(torch.from_numpy(counts), tokenizer.codebook_size)
+        chart = code_histogram(counts)
     images = sum(len(codes) for codes in grids.values())
     return section(
         "Use of the codes",
-        f"Of {counts.size:,} codes, {use.codes_in_use:,} occur in {images:,} images, with a perplexity of "
+        f"Of {use.num_codes:,} codes, {use.codes_in_use:,} occur in {images:,} images, with a perplexity of "
         f"{use.perplexity:.4g}.",
-        f'<div class="narrow">{chart}</div>',
+        chart,
     )
+
+
+def code_histogram(counts: npt.NDArray[np.int64]) -> str:
+    """How often each code is used, from counts (Q, K)."""
+    chart = bar_chart(
+        "share of all positions that each code takes",
+        100 * np.sort(counts.sum(axis=0))[::-1] / counts.sum(),
+        x_label="codes, the most used first",
+        y_label="share of all positions, %",
+        levels={"if all were used alike": 100 / counts.shape[1]},
+    )
+    return f'<div class="narrow">{chart}</div>'
 
 
 def code_grids(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from vqtok.evaluation import CodebookHealth
+from vqtok.quantizers import CodeUse, too_few_in_use
 from vqtok.training import TokenizerTrainingConfig
 from vqtok.training.advice import remedies
-from vqtok.training.health import attainable_usage
 
 __all__ = ["Verdict", "judge"]
 
 CROWDED = 0.5  # of all positions, more than which the 1% most used codes should not take
 FEW_CODES = 100  # below which 1% is no whole code
+DEFAULT_SHARE: float = TokenizerTrainingConfig.model_fields["usage_warning"].default
 COINCIDE = 1e-3  # of the mean distance of two codes, under which two are one
 
 
@@ -49,16 +48,16 @@ def judge(health: CodebookHealth, config: TokenizerTrainingConfig) -> Verdict:
     return Verdict(wrong=tuple(wrong), remedies=tuple(remedies(config)) if wrong else ())
 
 
-def too_few(health: CodebookHealth, warning: float) -> list[str]:
-    numbers, attainable = health.numbers(), attainable_usage(torch.from_numpy(health.counts))
-    if numbers["usage"] >= warning * attainable:
+def too_few(health: CodebookHealth, share: float) -> list[str]:
+    use = health.use
+    if not too_few_in_use(use, share or DEFAULT_SHARE):
         return []
-    even = f", where even use would show {attainable:.0%}" if attainable < 0.95 else ""
-    return [f"{numbers['codes_in_use']:,} of {health.counts.size:,} codes in use ({numbers['usage']:.1%}){even}"]
+    even = f", where even use would show {use.attainable:.0%}" if use.attainable < 0.95 else ""
+    return [f"{use}{even}"]
 
 
 def crowded(health: CodebookHealth) -> list[str]:
-    share = health.numbers()["share_of_top_percent"]
+    share = health.numbers().get("share_of_top_percent", 0.0)
     if health.counts.shape[1] < FEW_CODES or share <= CROWDED:
         return []
     return [f"the 1% most used codes take {share:.0%} of all positions"]
@@ -66,6 +65,8 @@ def crowded(health: CodebookHealth) -> list[str]:
 
 def coinciding(health: CodebookHealth) -> list[str]:
     """Codes in use that another lies on."""
+    if not isinstance(health.use, CodeUse):
+        return []
     count = 0
     for codebook, found in enumerate(health.distances):
         used = health.counts[codebook][found.codes] > 0

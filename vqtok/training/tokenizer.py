@@ -23,10 +23,11 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
+from vqtok.quantizers import CodeCounting
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training import loop
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.health import CodeUseWindow, UsageAlarm, add_codes, code_use, too_few_in_use, usage_warning
+from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.task import Report, Task, sum_over_processes
@@ -137,9 +138,9 @@ class TokenizerTask(Task):
         self.models = [self.tokenizer]
         self.units_per_step = config.batch_size
         self.codes: list[Tensor] = []  # of the parts of this step
+        self.counting = CodeCounting.of(model.quantizer)
         self.window = CodeUseWindow(
-            num_codebooks=model.num_codebooks,
-            codebook_size=model.codebook_size,
+            self.counting,
             images=min(config.usage_window, len(self.train_images)),  # images seen again show no more codes
             batch_size=config.batch_size,
             accelerator=accelerator,
@@ -176,15 +177,11 @@ class TokenizerTask(Task):
         self.codes.clear()
 
     def training_report(self, losses: dict[str, float], step: int, *, last: bool) -> Report:
-        counts = self.window.totals()
-        warnings, notes = self.alarm.look(self.window, counts, step, last=last)
-        use = code_use(counts)
-        summary = (
-            f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, "
-            f"perplexity {use['perplexity']:.0f}, codes in use (training) {use['usage']:.0%}"
-        )
+        use = self.counting.use(self.window.totals())
+        warnings, notes = self.alarm.look(self.window, use, step, last=last)
+        summary = f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, {use.summary('training')}"
         count, named = self.unreadable.look(step, "cannot be read, and others take their place")
-        return Report(metrics=use | count, summary=summary, warnings=warnings + named, notes=notes)
+        return Report(metrics=use.metrics() | count, summary=summary, warnings=warnings + named, notes=notes)
 
     @torch.no_grad()
     def evaluate(self, step: int, *, last: bool) -> Report:
@@ -195,7 +192,7 @@ class TokenizerTask(Task):
         accelerator, model, images = self.accelerator, self.tokenizer.model.eval(), self.test_images
         # Squared error, x, x^2 and elements, added up on the host, for MPS has no float64.
         sums = torch.zeros(4, dtype=torch.float64)
-        counts = torch.zeros(model.num_codebooks, model.codebook_size, dtype=torch.int64, device=accelerator.device)
+        counts = torch.zeros(self.counting.shape, dtype=torch.int64, device=accelerator.device)
         limit = min(len(images), self.config.eval_images or len(images))
         for batch in ordered_batches(
             images,
@@ -212,25 +209,23 @@ class TokenizerTask(Task):
             unit = (pixels.cpu().double() + 1) / 2
             squares = error.cpu().double().square().sum()
             sums += torch.stack([squares, unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
-            add_codes(counts, codes)
+            self.counting.add(counts, codes)
         squared, total, total_of_squares, elements = sum_over_processes(sums)
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
         counts = accelerator.reduce(counts, reduction="sum").cpu()
-        use = code_use(counts)
+        use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         count, named = self.unreadable_test.look(step, "held out cannot be read, and are left out")
         report = Report(
-            metrics=numbers | use | count,
-            summary=f"{summary}, codes in use (held-out) {use['usage']:.0%}",
-            notes=named,
+            metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
         )
-        if last and too_few_in_use(self.config, counts):
-            seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
-            where = f"on {seen:,} held-out image{'s' if seen > 1 else ''}"
-            report.warnings.append(usage_warning(self.config, counts, step, where))
+        seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
+        warning = usage_warning(self.config, use, f"on {seen:,} held-out image{'s' if seen > 1 else ''}")
+        if last and warning:
+            report.warnings.append(f"step {step}: {warning}")
         return report
 
     @torch.no_grad()
