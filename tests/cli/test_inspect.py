@@ -178,7 +178,7 @@ def test_a_healthy_codebook_is_said_to_be_healthy(
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert status == 0 and "verdict: healthy" in lines and not any(line.startswith("try:") for line in lines)
     assert "use in training, over its last images 95.0%" in lines
-    assert "use on these images, split train 100.0%" in lines
+    assert "use on these images, split train 93.8%" in lines  # one of the twelve images is held out
 
 
 def test_a_collapsed_codebook_is_told_with_what_to_try(
