@@ -335,7 +335,7 @@ def test_a_compiled_run_is_the_same_run_and_goes_on_without(
         return compile(function, backend=backend)
 
     monkeypatch.setattr(torch, "compile", watched)
-    fixed = {"type": "ema", "codebook_size": 16, "code_dim": 4, "start": "normal", "restart_threshold": 0.0}
+    fixed = {"type": "ema", "codebook_size": 16, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
     changes = {"quantizer": fixed} if backend == "inductor" else {}  # which draws other random numbers
     for compiled in (True, False):
         run = tmp_path / str(compiled)
