@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from vqtok import __version__
+from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig
 from vqtok_cli.main import COMMANDS
 
@@ -126,6 +128,20 @@ def completing(words: str, word: int) -> dict[str, str]:
 def complete(words: str, word: int) -> list[str]:
     done = subprocess.run([VQTOK], env=completing(words, word), capture_output=True, text=True)
     return done.stdout.split()
+
+
+def test_quiet_leaves_only_results_and_errors(
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
+) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    given = (images_folder, "--tokenizer", "tok", "--out", "codes", "--quiet")
+    assert vqtok("tokenize", *given) == (0, "codes of 12 images written to codes\n", "")
+    code, said, complained = vqtok("tokenize", *given)
+    assert (code, said) == (2, "") and complained.startswith("vqtok: error: codes already exists")
+    code, said, complained = vqtok("detokenize", "codes", "--tokenizer", "tok", "-q")
+    assert (code, said, complained) == (0, "12 images written to reconstructions\n", "")
+    code, said, complained = vqtok("evaluate", "--tokenizer", "tok", "--dataset", images_folder, "-q", "--json")
+    assert (code, complained) == (0, "") and json.loads(said)["num_images"] == 1
 
 
 def test_a_mistyped_command_or_option_is_answered_with_the_nearest(vqtok: Command) -> None:
