@@ -104,6 +104,26 @@ class QuantizedRows:
         return {name: term.detach() for name, (_, term) in self.losses.items()}
 
 
+@torch.library.custom_op("vqtok::copy_of", mutates_args=())
+def opaque_copy(tensor: Tensor) -> Tensor:
+    """A copy that torch.compile takes as it is. Of a clone it would remember the original for the backward pass."""
+    return tensor.clone()
+
+
+@opaque_copy.register_fake
+def _(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor)
+
+
+opaque_copy.register_autograd(lambda _, gradient: gradient)
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy, with its gradient, that stays what it is when the original is written to, compiled or not."""
+    copied: Tensor = opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()
+    return copied
+
+
 class Projection(nn.Linear):
     """A learned linear map that computes in float32 whatever type the model was cast to."""
 
@@ -246,7 +266,7 @@ class CodebookQuantizer(Quantizer):
 
         In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
         """
-        return self.normalized(self.codebook.clone() if self.training else self.codebook.float())
+        return self.normalized(copy_of(self.codebook) if self.training else self.codebook.float())
 
     @torch.no_grad()
     def encode_rows(self, rows: Tensor) -> Tensor:
