@@ -89,3 +89,21 @@ def test_a_restart_under_cosine_codes_is_on_latents_of_unit_length() -> None:
     assert restarted.sum() >= 4
     for code in quantizer.codebook[restarted]:
         assert (directions - code).abs().amax(dim=1).min() < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_that_was_given_up_half_way_leaves_nothing_behind(method: type[CodebookQuantizer]) -> None:
+    """As where memory ran out in its second part, or a run goes on from a checkpoint in the same process."""
+    quantizer, other = make(method), make(method)
+    latents = torch.randn(8, 3, 4, 4)
+    for each in (quantizer, other):
+        torch.manual_seed(1)
+        each(latents)
+    quantizer.set_part(0, 2)
+    quantizer(100 * latents[:4])
+    quantizer.set_part(0, 1)
+    for each in (quantizer, other):
+        torch.manual_seed(2)
+        each(latents)
+    for name, tensor in quantizer.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
