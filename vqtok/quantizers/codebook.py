@@ -204,7 +204,8 @@ class CodebookQuantizer(Quantizer):
     def learn_from(self, batch: BatchUsage) -> None:
         """What a whole training batch does to the codebook."""
         self.codebook.copy_(torch.where(batch.restarted[:, None], batch.sums, self.codebook))
-        self._restarted = batch.restarted
+        waiting = self._restarted  # of batches after which no step was taken
+        self._restarted = batch.restarted if waiting is None else waiting | batch.restarted
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         # The moments of the old code would move the new one away from the latent that it was put on.
