@@ -135,6 +135,12 @@ class Projection(nn.Linear):
         return linear(rows, self.weight.float(), self.bias.float())
 
 
+def look_again(module: nn.Module, _: object) -> None:
+    """After a state was loaded, what was known of the one before holds no more."""
+    assert isinstance(module, CodebookQuantizer)
+    module._known_initialized = False
+
+
 class CodebookQuantizer(Quantizer):
     """The part that methods with one learned codebook share; `codebook` is float32 (K, d).
 
@@ -163,6 +169,7 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
         self._restarted: Tensor | None = None
+        self.register_load_state_dict_post_hook(look_again)
 
     def count_usage(self, options: RestartOptions, *, keep_sums: bool = False) -> CodeUsage:
         """Have the use of codes counted and dead codes restarted; called once, when the quantizer is built."""
