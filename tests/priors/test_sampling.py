@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import LlamaForCausalLM
 
-from tests.priors.conftest import make_binding, make_prior
+from tests.priors.conftest import CASES, make_binding, make_prior
 from vqtok.errors import ConfigurationError, MismatchError
 from vqtok.priors import (
     PixelCNN,
@@ -112,10 +112,10 @@ def test_draws_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("prior", [case for case in CASES if case.startswith("transformer")], indirect=True)
 def test_greedy_equals_generate(prior: Prior, binding: PriorBinding) -> None:
     """What any engine that serves Llama draws is what we draw, for the generation settings travel with the weights."""
-    if not isinstance(prior, LlamaForCausalLM):
-        return
+    assert isinstance(prior, LlamaForCausalLM)
     ours = sample_codes(prior, num_images=2, labels=[0, 1], top_k=1, seed=0).flatten(1)
     codes = binding.num_codebooks * binding.codebook_size
     start = torch.tensor([[codes], [codes + 1]])

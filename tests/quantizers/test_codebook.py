@@ -171,3 +171,14 @@ def test_codes_that_outnumber_the_latents_start_apart(init: str) -> None:
     torch.manual_seed(0)
     quantizer(torch.randn(1, 5, 4, 4))
     assert len(quantizer.codebook.round(decimals=3).unique(dim=0)) == 64
+
+
+def test_codes_start_on_data_again_where_an_untrained_state_was_loaded() -> None:
+    """Into a quantizer that has been trained, as when a search over settings begins anew from one state."""
+    quantizer = EMAQuantizer(codebook_size=8, code_dim=3)
+    untrained = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    quantizer(torch.randn(4, 3, 4, 4))
+    quantizer.load_state_dict(untrained)
+    latents = 50 + torch.randn(4, 3, 4, 4)
+    quantizer(latents)
+    assert quantizer.initialized and quantizer.codebook.min() > 40

@@ -89,3 +89,43 @@ def test_a_restart_under_cosine_codes_is_on_latents_of_unit_length() -> None:
     assert restarted.sum() >= 4
     for code in quantizer.codebook[restarted]:
         assert (directions - code).abs().amax(dim=1).min() < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_that_was_given_up_half_way_leaves_nothing_behind(method: type[CodebookQuantizer]) -> None:
+    """As where memory ran out in its second part, or a run goes on from a checkpoint in the same process."""
+    quantizer, other = make(method), make(method)
+    latents = torch.randn(8, 3, 4, 4)
+    for each in (quantizer, other):
+        torch.manual_seed(1)
+        each(latents)
+    quantizer.set_part(0, 2)
+    quantizer(100 * latents[:4])
+    quantizer.set_part(0, 1)
+    for each in (quantizer, other):
+        torch.manual_seed(2)
+        each(latents)
+    for name, tensor in quantizer.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_a_restarted_code_forgets_its_moments_at_the_next_step_that_is_taken() -> None:
+    """Also where mixed precision leaves out the step of the batch in which it restarted, as after an overflow."""
+    quantizer = make(VectorQuantizer, init="normal", restart_threshold=0.25)
+    optimizer = torch.optim.Adam([quantizer.codebook], lr=0.1)
+    quantizer.watch(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        quantizer(torch.randn(4, 3, 4, 4)).loss.backward()
+        optimizer.step()
+    optimizer.state[quantizer.codebook]["exp_avg"].fill_(1.0)
+    usage_of(quantizer).cluster_size[0] = 0
+    quantizer(torch.randn(4, 3, 4, 4))  # restarts the code, and no step is taken
+    placed = quantizer.codebook[0].detach().clone()
+    optimizer.zero_grad()
+    output = quantizer(100 + torch.zeros(1, 3, 1, 1))
+    output.loss.backward()
+    used = int(output.codes)
+    assert used != 0
+    optimizer.step()
+    assert torch.equal(quantizer.codebook[0], placed)

@@ -351,6 +351,23 @@ def test_a_compiled_run_is_the_same_run_and_goes_on_without(
         torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning")  # torch's own, as inductor is loaded
+def test_a_run_compiled_by_inductor_is_the_same_run(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
+    """From the first batch on, in which codes are put on latents and then move."""
+    each = {"type": "ema", "codebook_size": 16, "code_dim": 4}
+    quantizer = {"type": "residual", "num_codebooks": 2, "each": each}
+    for compiled in (True, False):
+        torch._dynamo.reset()
+        config = make(tmp_path / str(compiled), steps=3, log_every=1, quantizer=quantizer, compile=compiled)
+        train_tokenizer(config, *sources)
+    assert torch._dynamo.utils.counters["inductor"]  # it was not the eager model that ran
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("True", "False"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
 def test_a_run_that_never_saved_starts_again(
     tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:

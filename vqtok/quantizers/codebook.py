@@ -104,6 +104,26 @@ class QuantizedRows:
         return {name: term.detach() for name, (_, term) in self.losses.items()}
 
 
+@torch.library.custom_op("vqtok::copy_of", mutates_args=())
+def opaque_copy(tensor: Tensor) -> Tensor:
+    """A copy that torch.compile takes as it is. Of a clone it would remember the original for the backward pass."""
+    return tensor.clone()
+
+
+@opaque_copy.register_fake
+def _(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor)
+
+
+opaque_copy.register_autograd(lambda _, gradient: gradient)
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy, with its gradient, that stays what it is when the original is written to, compiled or not."""
+    copied: Tensor = opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()
+    return copied
+
+
 class Projection(nn.Linear):
     """A learned linear map that computes in float32 whatever type the model was cast to."""
 
@@ -113,6 +133,12 @@ class Projection(nn.Linear):
 
     def forward(self, rows: Tensor) -> Tensor:
         return linear(rows, self.weight.float(), self.bias.float())
+
+
+def look_again(module: nn.Module, _: object) -> None:
+    """After a state was loaded, what was known of the one before holds no more."""
+    assert isinstance(module, CodebookQuantizer)
+    module._known_initialized = False
 
 
 class CodebookQuantizer(Quantizer):
@@ -143,6 +169,7 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
         self._restarted: Tensor | None = None
+        self.register_load_state_dict_post_hook(look_again)
 
     def count_usage(self, options: RestartOptions, *, keep_sums: bool = False) -> CodeUsage:
         """Have the use of codes counted and dead codes restarted; called once, when the quantizer is built."""
@@ -184,7 +211,8 @@ class CodebookQuantizer(Quantizer):
     def learn_from(self, batch: BatchUsage) -> None:
         """What a whole training batch does to the codebook."""
         self.codebook.copy_(torch.where(batch.restarted[:, None], batch.sums, self.codebook))
-        self._restarted = batch.restarted
+        waiting = self._restarted  # of batches after which no step was taken
+        self._restarted = batch.restarted if waiting is None else waiting | batch.restarted
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         # The moments of the old code would move the new one away from the latent that it was put on.
@@ -246,7 +274,7 @@ class CodebookQuantizer(Quantizer):
 
         In training a copy: what `learn` writes to the codebook must not reach what the backward pass remembers.
         """
-        return self.normalized(self.codebook.clone() if self.training else self.codebook.float())
+        return self.normalized(copy_of(self.codebook) if self.training else self.codebook.float())
 
     @torch.no_grad()
     def encode_rows(self, rows: Tensor) -> Tensor:

@@ -101,9 +101,9 @@ class CodeUsage(nn.Module):
         if self.threshold > 0:
             counts, sums = self.place_dead(rows, counts, sums, noise, part, weight)
         found = [counts, sums, weights.sum()[None]]
-        self.collected = (
-            [old + new for old, new in zip(self.collected, found, strict=True)] if self.collected else found
-        )
+        if part.index > 0 and self.collected:  # a first part begins anew, whatever a batch that was given up left
+            found = [old + new for old, new in zip(self.collected, found, strict=True)]
+        self.collected = found
 
     def place_dead(
         self, rows: Tensor, counts: Tensor, sums: Tensor, noise: Tensor, part: BatchPart, weight: Tensor | float
