@@ -24,6 +24,7 @@ __all__ = [
     "Quantizer",
     "QuantizerOptions",
     "QuantizerOutput",
+    "copy_of",
     "entropy",
     "from_rows",
     "mean_squared_error",
@@ -232,3 +233,23 @@ def entropy(probabilities: Tensor) -> Tensor:
 def perplexity(counts: Tensor) -> Tensor:
     """exp of the entropy of how often each code was used; counts (K,), K when all are used alike, 1 when one is."""
     return entropy(counts / counts.sum().clamp(min=1)).exp()
+
+
+@torch.library.custom_op("vqtok::copy_of", mutates_args=())
+def opaque_copy(tensor: Tensor) -> Tensor:
+    """A copy that torch.compile takes as it is. Of a clone it would remember the original for the backward pass."""
+    return tensor.clone()
+
+
+@opaque_copy.register_fake
+def _(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor)
+
+
+opaque_copy.register_autograd(lambda _, gradient: gradient)
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy, with its gradient, that stays what it is when the original is written to, compiled or not."""
+    copied: Tensor = opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()
+    return copied

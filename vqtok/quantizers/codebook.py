@@ -25,15 +25,16 @@ from vqtok.quantizers.base import (
     Quantizer,
     QuantizerOptions,
     QuantizerOutput,
+    copy_of,
     from_rows,
     mean_squared_error,
     to_rows,
 )
-from vqtok.quantizers.distributed import SharedNoise, count_rows, pick_rows
+from vqtok.quantizers.distributed import SharedNoise, count_rows
 from vqtok.quantizers.entropy import entropy_terms
-from vqtok.quantizers.kmeans import kmeans
+from vqtok.quantizers.initialization import kmeans, spread_over
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
-from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
+from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions, forget
 
 __all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "QuantizedRows", "quantize_to_nearest"]
 
@@ -102,26 +103,6 @@ class QuantizedRows:
     def metrics(self) -> dict[str, Tensor]:
         """Every term before its weight, detached."""
         return {name: term.detach() for name, (_, term) in self.losses.items()}
-
-
-@torch.library.custom_op("vqtok::copy_of", mutates_args=())
-def opaque_copy(tensor: Tensor) -> Tensor:
-    """A copy that torch.compile takes as it is. Of a clone it would remember the original for the backward pass."""
-    return tensor.clone()
-
-
-@opaque_copy.register_fake
-def _(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor)
-
-
-opaque_copy.register_autograd(lambda _, gradient: gradient)
-
-
-def copy_of(tensor: Tensor) -> Tensor:
-    """A copy, with its gradient, that stays what it is when the original is written to, compiled or not."""
-    copied: Tensor = opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()
-    return copied
 
 
 class Projection(nn.Linear):
@@ -217,17 +198,12 @@ class CodebookQuantizer(Quantizer):
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         # The moments of the old code would move the new one away from the latent that it was put on.
         if isinstance(self.codebook, nn.Parameter):
-            optimizer.register_step_pre_hook(lambda *_: self._forget_restarted(optimizer))
+            optimizer.register_step_pre_hook(self._forget_restarted)
 
-    @torch.no_grad()
-    def _forget_restarted(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._restarted is None or self.codebook.grad is None:
-            return
-        moments = optimizer.state.get(self.codebook, {}).values()
-        for tensor in (self.codebook.grad, *moments):
-            if isinstance(tensor, Tensor) and tensor.shape == self.codebook.shape:
-                tensor.masked_fill_(self._restarted[:, None], 0.0)
-        self._restarted = None
+    def _forget_restarted(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._restarted is not None and isinstance(self.codebook, nn.Parameter) and self.codebook.grad is not None:
+            forget(optimizer, self.codebook, self._restarted)
+            self._restarted = None
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         grid = (latents.shape[0], latents.shape[2], latents.shape[3])
@@ -294,7 +270,9 @@ class CodebookQuantizer(Quantizer):
             rows_in_batch = int(count_rows(rows).sum())
             if rows_in_batch == 0:
                 return
-            vectors = self.codebook if self.options.init == "normal" else self.spread_over(rows, rows_in_batch)
+            vectors: Tensor = self.codebook
+            if self.options.init != "normal":
+                vectors = spread_over(rows, self.noise(3 * self.codebook_size).view(3, -1))
             if self.options.init == "kmeans":
                 vectors = kmeans(rows, vectors, self.normalized)
             self.begin(vectors, rows_in_batch * part.number)
@@ -306,19 +284,6 @@ class CodebookQuantizer(Quantizer):
         self.codebook.copy_(vectors)
         if self.usage is not None:
             self.usage.begin_evenly(rows_in_batch)
-
-    def spread_over(self, rows: Tensor, rows_in_batch: int) -> Tensor:
-        """A latent of the batch of all processes for each code, one from each K-th part of it: (K, d)."""
-        noise = self.noise(3 * self.codebook_size).view(3, -1)
-        strata = torch.arange(self.codebook_size, device=rows.device)
-        positions = (strata * rows_in_batch + noise[0] % rows_in_batch) // self.codebook_size
-        counts = count_rows(rows)
-        vectors = pick_rows(rows, positions, counts)
-        if rows_in_batch < self.codebook_size:  # codes that share a latent go a part of the way to another
-            others = (positions + 1 + noise[1] % max(1, rows_in_batch - 1)) % rows_in_batch
-            share = (noise[2, :, None] % 2**24).float() / 2**25
-            vectors = vectors.lerp(pick_rows(rows, others, counts), share)
-        return vectors
 
     def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vqtok.quantizers.base import BatchPart, QuantizerOptions
 from vqtok.quantizers.distributed import rank_and_size
 
-__all__ = ["BatchUsage", "CodeUsage", "RestartOptions"]
+__all__ = ["BatchUsage", "CodeUsage", "RestartOptions", "forget"]
 
 
 class RestartOptions(QuantizerOptions):
@@ -135,3 +135,11 @@ class CodeUsage(nn.Module):
         moved = self.cluster_size.lerp(counts.masked_fill(dead, 0), step)
         self.cluster_size.copy_(torch.where(restarted, 2 * self.threshold * even, moved))
         return BatchUsage(sums=sums, restarted=restarted, step=step)
+
+
+@torch.no_grad()
+def forget(optimizer: torch.optim.Optimizer, codebook: nn.Parameter, codes: Tensor) -> None:
+    """Clear the gradient of some codes, bool (K,), and what an optimizer remembers of them: its next step leaves them."""
+    for tensor in (codebook.grad, *optimizer.state.get(codebook, {}).values()):
+        if isinstance(tensor, Tensor) and tensor.shape == codebook.shape:
+            tensor.masked_fill_(codes[:, None], 0.0)

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from vqtok.quantizers import EMAQuantizer, VectorQuantizer
 from vqtok.quantizers.base import BatchPart
-from vqtok.quantizers.kmeans import ITERATIONS, kmeans
+from vqtok.quantizers.initialization import ITERATIONS, kmeans
 
 
 def lloyd(rows: np.ndarray, centres: np.ndarray, *, cosine: bool) -> np.ndarray:
