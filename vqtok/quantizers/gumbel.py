@@ -94,8 +94,9 @@ class GumbelQuantizer(CodebookQuantizer):
         embeddings = self.embeddings()
         logits = self.logits_of(rows, embeddings)
         log_q = logits.log_softmax(dim=1)
-        # Below e^-80 a probability adds nothing, and a CPU is many times slower on numbers as small as those.
-        divergences = (log_q.clamp(min=-80.0).exp() * log_q).sum(dim=1) + math.log(self.codebook_size)
+        # Less than e^-80 counts as 0: a CPU is many times slower on numbers that are no longer normal.
+        q = torch.where(log_q < -80.0, -math.inf, log_q).exp()
+        divergences = (q * log_q).sum(dim=1) + math.log(self.codebook_size)
         losses = {"kl": (self.options.kl_weight, divergences.sum() / max(1, len(rows)))}
         losses |= self.entropy_losses(rows, embeddings)
         if not self.training:

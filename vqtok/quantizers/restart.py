@@ -139,7 +139,7 @@ class CodeUsage(nn.Module):
 
 @torch.no_grad()
 def forget(optimizer: torch.optim.Optimizer, codebook: nn.Parameter, codes: Tensor) -> None:
-    """Clear the gradient of some codes, bool (K,), and what an optimizer remembers of them: its next step leaves them."""
+    """Clear the gradient of some codes, bool (K,), and what an optimizer remembers, so that its step leaves them."""
     for tensor in (codebook.grad, *optimizer.state.get(codebook, {}).values()):
         if isinstance(tensor, Tensor) and tensor.shape == codebook.shape:
             tensor.masked_fill_(codes[:, None], 0.0)
