@@ -182,3 +182,12 @@ def test_codes_start_on_data_again_where_an_untrained_state_was_loaded() -> None
     latents = 50 + torch.randn(4, 3, 4, 4)
     quantizer(latents)
     assert quantizer.initialized and quantizer.codebook.min() > 40
+
+
+@pytest.mark.parametrize("rows", [16, 17, 18, 31, 33])
+def test_codes_start_on_different_latents_where_there_are_enough(rows: int) -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        quantizer = VectorQuantizer(codebook_size=16, code_dim=3)
+        quantizer.initialize_once(torch.randn(rows, 3), BatchPart())
+        assert len(quantizer.codebook.unique(dim=0)) == 16

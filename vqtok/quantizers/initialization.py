@@ -17,7 +17,7 @@ ITERATIONS = 10
 
 @torch.no_grad()
 def spread_over(rows: Tensor, noise: Tensor) -> Tensor:
-    """A row for each code, one from each K-th part of the batch of all processes.
+    """A row for each code, one from each K-th part of the batch of all processes, no row twice where there are enough.
 
     Where codes outnumber rows, those that share one go a part of the way to another, so that no two coincide.
 
@@ -30,8 +30,8 @@ def spread_over(rows: Tensor, noise: Tensor) -> Tensor:
     """
     counts = count_rows(rows)
     total, codes = int(counts.sum()), noise.shape[1]
-    strata = torch.arange(codes, device=rows.device)
-    positions = (strata * total + noise[0] % total) // codes
+    bounds = torch.arange(codes + 1, device=rows.device) * total // codes  # whole, so that no two codes share a row
+    positions = bounds[:-1] + noise[0] % (bounds[1:] - bounds[:-1]).clamp(min=1)
     vectors = pick_rows(rows, positions, counts)
     if total >= codes:
         return vectors
