@@ -149,6 +149,8 @@ def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
     assert warned(UsageAlarm(make()), FULL, even, 1) is None
     line = warned(UsageAlarm(make()), FULL, few, 1)
     assert line is not None and "where even use would show 22%" in line
+    healthy = verdict(make(), even, "on 64 images", trained_so=True)
+    assert healthy == "healthy: 13,107 of 65,536 codes in use (20.0%) on 64 images, where even use would show 22%"
 
 
 def advice_of(quantizer: dict[str, Any], **changes: Any) -> list[str]:

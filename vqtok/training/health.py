@@ -37,10 +37,9 @@ def usage_warning(
     """
     if not too_few_in_use(use, config.usage_warning):
         return None
-    even = f", where even use would show {use.attainable:.0%}" if use.attainable < 0.95 else ""
     advice = [line for line in remedies(config) if trained_so or line.startswith("quantizer.")]
     tried = f". Try {', '.join(advice)}" if advice else ""
-    return f"{use} {where}{even}, under usage_warning {config.usage_warning:g}{tried}"
+    return f"{use} {where}{even_use(use)}, under usage_warning {config.usage_warning:g}{tried}"
 
 
 def verdict(config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, where: str, *, trained_so: bool) -> str:
@@ -54,7 +53,16 @@ def verdict(config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, where:
     """
     judged = config.model_copy(update={"usage_warning": config.usage_warning or DEFAULT_SHARE})
     warning = usage_warning(judged, use, where, trained_so=trained_so)
-    return f"not healthy: {warning}" if warning else f"healthy: {use} {where}"
+    return f"not healthy: {warning}" if warning else f"healthy: {use} {where}{even_use(use)}"
+
+
+def even_use(use: CodeUse | DimensionUse) -> str:
+    """What even use would show in as many places, where that is not all."""
+    return (
+        f", where even use would show {use.attainable:.{0 if use.attainable > 0.1 else 1}%}"
+        if use.attainable < 0.95
+        else ""
+    )
 
 
 class CodeUseWindow:
