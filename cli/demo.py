@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from vqtok_cli.parameters import Overwrite, Seed
+
 __all__ = ["Settings", "demo", "run_demo"]
 
 RECORD = "demo.json"  # marks a folder as a demo's own, and tells the page what ran
@@ -42,11 +44,15 @@ class Settings:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of weights, order and samples.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of an earlier demo.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write everything to.")] = Path("demo"),
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Go the whole way on digits, in a few minutes. Train, evaluate, inspect, tokenize, learn a prior, sample, draw."""
+    """Run every step on handwritten digits, in a few minutes.
+
+    Trains a tokenizer, evaluates and inspects it, tokenizes the images, trains a prior on the codes, samples new images
+    and writes a page that shows all of it.
+    """
     run_demo(out, seed=seed, overwrite=overwrite)
 
 
@@ -60,7 +66,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
         ConfigurationError: the folder is not empty, and no demo's or not to be replaced.
         VqtokError: whatever stops a stage.
     """
-    from vqtok_cli.output import done
+    from vqtok_cli.output import done, mention
 
     prepare(out, overwrite=overwrite)
     commands = stages(out, seed, settings or Settings())
@@ -68,17 +74,19 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
     write_record(out, record)
     for index, (title, arguments) in enumerate(commands, start=1):
         command = f"vqtok {shlex.join(arguments)}"
-        typer.echo(f"[{index}/{len(commands) + 1}] {title}\n$ {command}")
+        mention(f"[{index}/{len(commands) + 1}] {title}")
+        mention(f"$ {command}")
         began = time.perf_counter()
         run_command(arguments)
         record.append({"title": title, "command": command, "seconds": time.perf_counter() - began})
         write_record(out, record)
-        typer.echo(f"took {record[-1]['seconds']:.0f} s\n")
+        mention(f"took {record[-1]['seconds']:.0f} s")
+        mention("")
 
-    typer.echo(f"[{len(commands) + 1}/{len(commands) + 1}] draw the page")
-    page = draw_page(out, settings or Settings())
+    mention(f"[{len(commands) + 1}/{len(commands) + 1}] write the page")
+    page = make_page(out, settings or Settings())
     for row in record:
-        typer.echo(f"  {row['seconds']:5.0f} s  {row['title']}")
+        mention(f"  {row['seconds']:5.0f} s  {row['title']}")
     done(f"the page is {page}: open it in a browser", next=f"vqtok inspect {out}/tokenizer")
     return page
 
@@ -100,7 +108,7 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
             ["train-prior", codes, "--tokenizer", model, "--out", prior, *settings.train_prior, *seeded],
         ),
         (
-            "draw new images by class",
+            "sample new images by class",
             [
                 "sample",
                 "--prior",
@@ -139,7 +147,7 @@ def write_record(out: Path, record: list[dict[str, str | float]]) -> None:
     write_text(out / RECORD, json.dumps({"stages": record}, indent=2) + "\n")
 
 
-def draw_page(out: Path, settings: Settings) -> Path:
+def make_page(out: Path, settings: Settings) -> Path:
     from vqtok.report import write_report
 
     return write_report(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqtok_cli.parameters import BatchSize, Device, Split
+
 if TYPE_CHECKING:
     from vqtok.codes import CodesSpec
     from vqtok.tokenizer import VQTokenizer
@@ -15,18 +17,21 @@ __all__ = ["detokenize"]
 
 
 def detokenize(
-    codes: Annotated[Path, typer.Argument(help="Codes folder, as vqtok tokenize writes it.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the images to; missing or empty.")] = Path(
+    codes: Annotated[Path, typer.Argument(help="Codes folder, as written by vqtok tokenize.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the images to. Must be missing or empty.")] = Path(
         "reconstructions"
     ),
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one that made the codes.")
+        str | None,
+        typer.Option(
+            help="Tokenizer to use: its folder, a run folder or a Hub id.", show_default="the one that made the codes"
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Grids the tokenizer gets at once.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
+    split: Split = None,
+    batch_size: BatchSize = 64,
+    device: Device = None,
 ) -> None:
-    """Decode the images of a dataset of code grids."""
+    """Decode a codes folder back to images."""
     from datasets import DatasetDict
 
     from vqtok.codes import detokenize_dataset, load_codes, read_spec

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vqtok_cli.parameters import (
+    DATASETS,
+    AsJson,
+    BatchSize,
+    DatasetConfig,
+    Device,
+    ImageColumn,
+    TokenizerName,
+    TokenizerRevision,
+)
 
 if TYPE_CHECKING:
     from vqtok.training import TokenizerTrainingConfig
@@ -29,28 +42,38 @@ MEASURES = {
 
 
 def evaluate(
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Tokenizer or run folder, or Hub id. [default: the newest finished run below runs/]"),
-    ] = None,
+    tokenizer: TokenizerName = None,
     dataset: Annotated[
-        str | None, typer.Option(help="What vqtok train takes. [default: what the tokenizer was trained on]")
+        str | None, typer.Option(help=f"Images: {DATASETS}.", show_default="what the tokenizer was trained on")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="JSON file. [default: metrics.json in the tokenizer folder]")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Only the first so many images. [default: all]")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
-    image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
+    split: Annotated[str, typer.Option(help="Split to read.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write. vqtok push publishes metrics.json, but not metrics of part of a split.",
+            show_default="metrics.json in the tokenizer folder, with --num-images N metrics-first-N.json",
+        ),
+    ] = None,
+    num_images: Annotated[
+        int | None, typer.Option(help="Number of images to measure on, the first ones.", show_default="all")
+    ] = None,
+    batch_size: BatchSize = 128,
+    dataset_config: DatasetConfig = None,
+    image_column: ImageColumn = None,
+    revision: TokenizerRevision = None,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure reconstruction and use of codes. The result is written as JSON."""
+    """Measure how well a tokenizer reconstructs images.
+
+    Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
+    """
     from vqtok.data import open_images
     from vqtok.errors import ConfigurationError
     from vqtok.evaluation import evaluate_tokenizer, write_metrics
     from vqtok.quantizers import CodeCounting
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import done, note, resolved, say
+    from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     if out is not None and out.is_dir():
@@ -58,36 +81,54 @@ def evaluate(
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
-    target = out or (folder if folder.is_dir() else Path()) / "metrics.json"
+    target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
     resolved(
         "evaluate",
         {
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
             "dataset": source.name + ("" if dataset else " (what it was trained on)"),
-            "split": f"{source.split}, {len(source):,} images",
+            "split": f"{source.split}, {counted(len(source), 'image')}",
             "num_images": num_images,
             "batch_size": batch_size,
             "device": model.device,
             "out": target,
         },
+        err=as_json,
     )
     for line in source.notes:
-        note(line)
+        note(line, err=as_json)
     metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size)
     # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
-    for line in filter(None, [CodeCounting.of(model.quantizer).note()]):
-        note(line)
+    counting = CodeCounting.of(model.quantizer).note()
+    if counting:
+        note(counting, err=as_json)
+    if as_json:
+        typer.echo(json.dumps(metrics | held_out, allow_nan=False))
+    else:
+        print_measures(metrics)
+    done(
+        f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
+        next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
+        err=as_json,
+    )
+
+
+def file_name(num_images: int | None, images: int) -> str:
+    """metrics.json for a whole split; a part of it must not take the place of what was measured on all."""
+    return "metrics.json" if num_images is None or num_images >= images else f"metrics-first-{num_images}.json"
+
+
+def print_measures(metrics: Mapping[str, Any]) -> None:
+    from vqtok_cli.output import say
+
     for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
-    done(
-        f"measured on {metrics['num_images']:,} images, written to {target}",
-        next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
-    )
 
 
 def run_of(tokenizer: Path) -> TokenizerTrainingConfig | None:
@@ -115,4 +156,4 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     if run is None or dataset not in (None, run.dataset):
         return {"dataset": dataset}
     names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
-    return {name: getattr(run, name) for name in names}
+    return {name: getattr(run, name) for name in names} | {"config": run.dataset_config}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, DatasetConfig, Device
+
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
+    from vqtok.report import Summary, Verdict
     from vqtok.tokenizer import VQTokenizer
+    from vqtok.training import TokenizerTrainingConfig
 
 __all__ = ["inspect"]
 
@@ -20,42 +25,45 @@ NUMBERS = {
     "dead_codes": "dead codes",
     "share_of_top_percent": "share of the 1% most used codes",
     "mean_nearest_distance": "distance to the nearest code, mean",
-    "mean_distance": "distance of two codes, mean",
+    "mean_distance": "distance between codes, mean",
     "bits_in_use": "bits in use, at most",
     "constant_dimensions": "dimensions of a code that are constant",
     "sampled_codes": "codes sampled for what follows",
     "sampled_nearest_distance": "distance to the nearest of the sample, mean",
-    "sampled_distance": "distance of two of the sample, mean",
+    "sampled_distance": "distance between codes of the sample, mean",
 }
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="Tokenizer, prior, codes or run folder, or Hub id of the first two.")],
-    revision: Annotated[str | None, typer.Option(help="On the Hub: branch, tag or commit.")] = None,
+    path: Annotated[
+        str, typer.Argument(help="Tokenizer, prior, codes or run folder, or the Hub id of a tokenizer or prior.")
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="Draw the health of a tokenizer's codebook on these images: what vqtok train takes."),
+        str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: only the first so many images.")] = 2000,
+    dataset_config: DatasetConfig = None,
+    split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
+    num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,
     out: Annotated[
         Path | None,
-        typer.Option(help="With --dataset: folder for the drawings. [default: health in the run folder, else here]"),
+        typer.Option(
+            help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="With --dataset: images at once.")] = 128,
-    device: Annotated[
-        str | None, typer.Option(help="With --dataset: cpu, cuda, ... [default: cuda where there is one]")
-    ] = None,
+    batch_size: BatchSize = 128,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a folder holds. It can be a tokenizer, a prior, codes or a run.
+    """Describe a tokenizer, prior, codes or run folder.
 
-    With --dataset also draw the health of a tokenizer's codebook: how often codes are used and where on the grid, how
-    far apart they lie, and the patches of images that they stand for.
+    With --dataset, also check the codebook of a tokenizer on held-out images: whether it is healthy and what to try if
+    it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
+    stand for.
     """
     from vqtok.errors import ConfigurationError
     from vqtok.hub import fetch
     from vqtok.report import describe
-    from vqtok_cli.output import say
 
     if out is not None and dataset is None:
         raise ConfigurationError("--out is for drawings of a codebook on images: name the images with --dataset")
@@ -63,16 +71,37 @@ def inspect(
     if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
         folder = fetch(path, revision=revision)
     summary = describe(folder, name=path)
-    health = None
-    if dataset is not None:
+    found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
+    if dataset is None:
+        print_facts(path, summary, quiet=as_json)
+    else:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, split, num_images, batch_size, device)
+        model, health = measure(path, revision, dataset, dataset_config, split, num_images, batch_size, device, as_json)
+        print_facts(path, summary, quiet=as_json)
+        found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(found))
+
+
+def facts(summary: Summary) -> dict[str, Any]:
+    """Names and values; a name that comes more than once, such as warnings, has a list."""
+    values: dict[str, Any] = {}
+    for name, value in summary.rows:
+        before = values.get(name)
+        values[name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
+    return values
+
+
+def print_facts(path: str, summary: Summary, *, quiet: bool) -> None:
+    """One aligned line a fact."""
+    from vqtok_cli.output import say
+
+    if quiet:
+        return
     say(f"{path}: {summary.kind}")
     width = max(len(name) for name, _ in summary.rows)
     for name, value in summary.rows:
         say(f"  {name:<{width}}  {value}")
-    if health is not None:
-        draw(health, verdict_on(model, health), out or default_folder(model))
 
 
 def check_tokenizer(folder: Path, name: str, kind: str) -> None:
@@ -85,12 +114,20 @@ def check_tokenizer(folder: Path, name: str, kind: str) -> None:
     if kind != "tokenizer":
         what = "a run without a finished tokenizer" if kind == "run" else kind if kind == "codes" else f"a {kind}"
         raise ConfigurationError(
-            f"--dataset draws the codebook of a tokenizer, and {name} is {what}: name a tokenizer, or leave it out"
+            f"--dataset judges the codebook of a tokenizer, and {name} is {what}: name a tokenizer, or leave it out"
         )
 
 
 def measure(
-    name: str, revision: str | None, dataset: str, split: str, num_images: int, batch_size: int, device: str | None
+    name: str,
+    revision: str | None,
+    dataset: str,
+    dataset_config: str | None,
+    split: str,
+    num_images: int,
+    batch_size: int,
+    device: str | None,
+    quiet: bool,
 ) -> tuple[VQTokenizer, CodebookHealth]:
     """Load the tokenizer and look at its codes on the images."""
     from vqtok.data import open_images
@@ -101,47 +138,78 @@ def measure(
 
     model = load_tokenizer(name, device=device, revision=revision)
     data = data_settings(Path(str(model.repository)), dataset)
+    data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
-        note(line)
+        note(line, err=quiet)
     return model, health
 
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    folder = Path(str(model.repository))
-    return folder.parent / "health" if (folder.resolve().parent / "config.yaml").is_file() else Path("health")
+    run = run_folder(model)
+    return Path(str(model.repository)).parent / "health" if run else Path("health")
 
 
-def verdict_on(model: VQTokenizer, health: CodebookHealth) -> str:
-    """Whether the codebook is healthy, by the measure of the run it comes from, and what to try if it is not."""
+def run_folder(model: VQTokenizer) -> Path | None:
+    """The run folder that a tokenizer was loaded from."""
+    run = Path(str(model.repository)).resolve().parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
+    """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok.training.health import verdict
     from vqtok_cli.evaluate import run_of
-    from vqtok_cli.output import counted
 
-    run, about = run_of(Path(str(model.repository))), health.about
-    config = run or TokenizerTrainingConfig(out="", quantizer=model.config.quantizer)
-    images = f"on {counted(about['num_images'], 'image')} of {about['dataset']}, split {about['split']}"
-    return verdict(config, health.use, images, trained_so=run is not None)
+    run = run_of(Path(str(model.repository)))
+    return run or TokenizerTrainingConfig(out="", network=model.config.network, quantizer=model.config.quantizer)
 
 
-def draw(health: CodebookHealth, verdict: str, folder: Path) -> None:
-    """Print the numbers and the verdict, write the drawings and say where they are."""
-    from vqtok.report import draw_health
-    from vqtok_cli.output import done, note, say
+def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
+    """Check the codebook and plot it; print the result, and give what --json prints."""
+    from vqtok.hub import read_metric_rows, training_usage
+    from vqtok.report import draw_health, judge
+    from vqtok_cli.output import done
+
+    verdict, run = judge(health, settings_of(model)), run_folder(model)
+    in_training = training_usage(read_metric_rows(run)) if run else None
+    if not quiet:
+        print_health(health, verdict, in_training)
+    files = draw_health(health, folder)
+    done(f"plots written to {folder}: {', '.join(file.name for file in files)}", err=quiet)
+    verdicts = {"healthy": verdict.healthy, "wrong": list(verdict.wrong), "remedies": list(verdict.remedies)}
+    measured = {**health.about, **health.numbers(), "training_usage": in_training}
+    return {**measured, "verdict": verdicts, "drawings": [str(file) for file in files]}
+
+
+def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | None) -> None:
+    """The numbers, the use in training beside them, and the verdict."""
+    from vqtok_cli.output import counted, say
 
     about, numbers = health.about, health.numbers()
-    say(f"its codebook on {about['num_images']:,} images of {about['dataset']}, split {about['split']}")
-    width = max(map(len, NUMBERS.values()))
-    for name, words in ((name, words) for name, words in NUMBERS.items() if name in numbers):
-        say(f"  {words:<{width}}  {number_text(name, numbers[name], totals(health).get(name))}")
-    for line in filter(None, [health.counting.note()]):
-        note(line)
-    say(verdict)
-    files = draw_health(health, folder)
-    done(f"drawn in {folder}: {', '.join(file.name for file in files)}")
+    images = counted(about["num_images"], "image")
+    say(f"its codebook on {images} of {about['dataset']}, split {about['split']}")
+    rows = [
+        (words, number_text(name, numbers[name], totals(health).get(name)))
+        for name, words in NUMBERS.items()
+        if name in numbers
+    ]
+    rows.append((f"use on these images, split {about['split']}", f"{health.use.usage:.1%}"))
+    if in_training is not None:
+        rows.append(("use in training, over its last images", f"{in_training:.1%}"))
+    width = max(len(words) for words, _ in rows)
+    for words, text in rows:
+        say(f"  {words:<{width}}  {text}")
+    if counting := health.counting.note():
+        say(f"note: {counting}")
+    if verdict.healthy:
+        say("verdict: healthy")
+        return
+    say(f"verdict: {'; '.join(verdict.wrong)}")
+    if verdict.remedies:
+        say(f"try: vqtok train with one or more of {', '.join(f'--set {each}' for each in verdict.remedies)}")
 
 
 def number_text(name: str, value: float | int, total: float | int | None) -> str:

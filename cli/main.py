@@ -1,4 +1,4 @@
-"""The `vqtok` command. No torch is imported until a command runs, so that help answers at once."""
+"""The `vqtok` command. The file of a command is imported when it runs or its own help is asked for: help is quick."""
 
 from __future__ import annotations
 
@@ -8,38 +8,101 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module, metadata
 from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from vqtok_cli.demo import demo
-from vqtok_cli.detokenize import detokenize
-from vqtok_cli.evaluate import evaluate
-from vqtok_cli.inspect import inspect
 from vqtok_cli.output import say
-from vqtok_cli.push import push
-from vqtok_cli.sample import sample
-from vqtok_cli.tokenize import tokenize
-from vqtok_cli.train import train
-from vqtok_cli.train_prior import train_prior
+from vqtok_cli.parameters import with_quiet
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS = {
+    "train": "Train a tokenizer on images.",
+    "tokenize": "Encode images as a codes folder.",
+    "detokenize": "Decode a codes folder back to images.",
+    "train-prior": "Train a prior on a codes folder.",
+    "sample": "Sample new images from a prior.",
+    "evaluate": "Measure how well a tokenizer reconstructs images.",
+    "inspect": "Describe a tokenizer, prior, codes or run folder.",
+    "push": "Upload a tokenizer or prior to the Hugging Face Hub.",
+    "settings": "List every setting, what it may be and its default.",
+    "demo": "Run every step on handwritten digits, in a few minutes.",
+}
+"""Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
+
+RUN_BARE = ("demo", "evaluate", "sample", "settings")
+"""Commands that do something without arguments; the others show their help."""
+
+
+class Commands(TyperGroup):
+    """Knows its commands by name and line alone, and imports the one that is wanted."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:  # type: ignore[override]  # typer has its Context in a private module
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else command, rest
+
+
+def load(name: str) -> Any:
+    """The command of this name, as typer makes it from its function."""
+    function_name = name.replace("-", "_")
+    module = import_module(f"vqtok_cli.{function_name}")
+    command = with_quiet(getattr(module, function_name))
+    single = typer.Typer(rich_markup_mode=app.rich_markup_mode, add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, epilog=getattr(module, "EPILOG", None), no_args_is_help=name not in RUN_BARE)(command)
+    made = typer.main.get_command(single)
+    if app.rich_markup_mode:
+        prepare_for_rich(made)
+    return made
+
+
+def prepare_for_rich(command: Any) -> None:
+    """Let rich wrap paragraphs, and print `[height, width]` rather than take it for a style; we write no markup."""
+    from rich.markup import escape
+
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (command.help or "").split("\n\n")]
+    command.help = escape("\n\n".join(paragraphs))
+    command.epilog = escape(command.epilog or "")
+    for parameter in command.params:
+        parameter.help = escape(parameter.help or "")
+
 
 app = typer.Typer(
     name="vqtok",
+    cls=Commands,
     help="Turn images into grids of discrete codes and back.",
+    epilog="Run vqtok COMMAND --help for the options of a command.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # which would take [default: ...] for markup
+    rich_markup_mode=None,  # `main` switches rich on where somebody watches
     pretty_exceptions_enable=False,
 )
-for command in (train, tokenize, detokenize, train_prior, sample, evaluate, inspect, push, demo):
-    app.command(command.__name__.replace("_", "-"))(command)
+for command_name, line in COMMANDS.items():
+    app.command(command_name, help=line)(lambda: None)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vqtok {metadata.version('vqtok')}")
+        raise typer.Exit
+
+
+@app.callback()
+def vqtok(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before the name of a command."""
 
 
 def main() -> None:
     """Run a command; a mistake of the user is one line on stderr and exit status 2, SIGTERM is exit status 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app.rich_markup_mode = "rich" if has_colours() else None
     try:
         with exit_on_sigterm():
             app()
@@ -49,6 +112,11 @@ def main() -> None:
             raise
         say(f"vqtok: error: {message}", err=True)
         sys.exit(2)
+
+
+def has_colours() -> bool:
+    """Whether help goes to a terminal that shows colours, and nobody said not to."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and "NO_COLOR" not in os.environ
 
 
 @contextmanager

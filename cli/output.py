@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from contextvars import ContextVar
 
 import typer
 
-__all__ = ["counted", "done", "note", "printable", "resolved", "say"]
+__all__ = ["counted", "done", "mention", "note", "printable", "quiet", "resolved", "say"]
+
+QUIET = ContextVar("QUIET", default=False)
 
 
-def resolved(command: str, values: Mapping[str, object]) -> None:
-    """Print the settings a command will work with, one aligned line each; unset ones are left out."""
-    shown = {name: value for name, value in values.items() if value is not None}
-    width = max((len(name) for name in shown), default=0)
-    say(f"vqtok {command}")
-    for name, value in shown.items():
-        say(f"  {name:<{width}}  {plain(value)}")
+@contextmanager
+def quiet(wanted: bool) -> Iterator[None]:
+    """Print only results inside, where that is wanted; bars and log lines on stderr go as well, errors are raised."""
+    if not wanted:
+        yield
+        return
+    token = QUIET.set(True)
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            yield
+    finally:
+        QUIET.reset(token)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold names and values from files of others."""
+    typer.echo(printable(line), err=err)
+
+
+def mention(line: str, *, err: bool = False) -> None:
+    """Print a line that --quiet leaves out."""
+    if not QUIET.get():
+        say(line, err=err)
+
+
+def printable(text: str) -> str:
+    """Text with what would move the cursor, change colours or reverse the order of letters written as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def resolved(command: str, values: Mapping[str, object], *, err: bool = False) -> None:
+    """Print the settings a command will work with, one aligned line each; unset ones are left out.
+
+    A dictionary is a group: its name is a heading, and its settings stand below. Here and below `err` prints on stderr,
+    for commands whose stdout is for programs.
+    """
+    groups = values.values() if all(isinstance(value, Mapping) for value in values.values()) else [values]
+    width = max((len(name) for group in groups if isinstance(group, Mapping) for name in group), default=0)
+    mention(f"vqtok {command}", err=err)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            mention(f"  {name}", err=err)
+            show_settings(value, width, indent=4, err=err)
+        else:
+            show_settings({name: value}, width, indent=2, err=err)
+
+
+def show_settings(values: Mapping[str, object], width: int, *, indent: int, err: bool) -> None:
+    for name, value in values.items():
+        if value is not None:
+            mention(f"{'':<{indent}}{name:<{width}}  {plain(value)}", err=err)
 
 
 def plain(value: object) -> str:
@@ -35,25 +86,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def note(message: str) -> None:
+def note(message: str, *, err: bool = False) -> None:
     """Print something the user should know but need not act on."""
-    say(f"note: {message}")
+    mention(f"note: {message}", err=err)
 
 
-def done(message: str, *, next: str | None = None) -> None:
-    """Print where the result is and, where there is one, the command that goes on from it."""
-    say(message)
+def done(message: str, *, warnings: Sequence[str] = (), next: str | None = None, err: bool = False) -> None:
+    """Print where the result is, what is wrong with it and, where there is one, the command that goes on from it."""
+    say(message, err=err)
+    for warning in warnings:
+        say(f"warning: {warning}", err=err)
     if next:
-        say(f"next: {next}")
-
-
-def say(line: str, *, err: bool = False) -> None:
-    """Print a line that may hold names and values from files of others."""
-    typer.echo(printable(line), err=err)
-
-
-def printable(text: str) -> str:
-    """Text with what would move the cursor, change colours or reverse the order of letters written as escapes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+        mention(f"next: {next}", err=err)

@@ -11,18 +11,26 @@ __all__ = ["push"]
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="A tokenizer or prior folder, such as runs/cifar10/model.")],
-    repo_id: Annotated[str, typer.Argument(help="Repository, owner/name.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to push to, made where it does not exist.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Tokenizer or prior folder, such as runs/cifar10/model.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository to upload to, as owner/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to push to. Created if it does not exist.", show_default="main")
+    ] = None,
     message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
 ) -> None:
-    """Send weights, settings and a card with metrics, recipe and image to the Hub, in one commit."""
+    """Upload a tokenizer or prior to the Hugging Face Hub.
+
+    Weights, configuration and a model card with metrics, training settings and example images go up in one commit.
+    """
     from vqtok.hub import check_can_push, open_to_push
     from vqtok.hub import push as push_folder
+    from vqtok.priors import load_prior
+    from vqtok.tokenizer import VQTokenizer
     from vqtok_cli.output import done, resolved
 
     model = open_to_push(folder)
+    (load_prior if model.kind == "prior" else VQTokenizer.from_pretrained)(model.path)  # or refuse what does not load
     repo_id = check_can_push(repo_id)
     resolved(
         "push",

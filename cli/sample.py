@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqtok_cli.parameters import BatchSize, Device, Seed
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -22,33 +24,52 @@ SHOWN = 64  # pixels a side that a small image is enlarged to on the image grid
 def sample(
     prior: Annotated[
         str | None,
-        typer.Option(help="Run or prior folder, or a Hub id; by default the newest run of a prior in runs/."),
+        typer.Option(
+            help="Prior to sample from: its folder, a run folder or a Hub id.",
+            show_default="the newest finished run in runs/",
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a prior on the Hub: branch, tag or commit.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a prior on the Hub.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the one the prior was trained with.")
+        str | None,
+        typer.Option(
+            help="Tokenizer to decode with: its folder, a run folder or a Hub id.",
+            show_default="the one the prior was trained with",
+        ),
     ] = None,
     tokenizer_revision: Annotated[
-        str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")
+        str | None, typer.Option(help="Branch, tag or commit of a tokenizer on the Hub.")
     ] = None,
     num: Annotated[int, typer.Option(help="Number of images.")] = 64,
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="Class to draw, by name or number; repeatable; by default all classes in turn, each in a row."
+            metavar="<str>",
+            help="Class to sample, by name or number. May be repeated.",
+            show_default="all classes in turn",
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Below 1 favours what is probable.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k most probable codes; 0 keeps all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the fewest codes that reach this probability.")] = 1.0,
-    guidance_scale: Annotated[float, typer.Option(help="Above 1 follows the class harder.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images at once; changes speed and memory only.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
-    out: Annotated[Path, typer.Option(help="image grid, PNG.")] = Path("samples.png"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing image grid.")] = False,
+    temperature: Annotated[
+        float, typer.Option(help="Divides the logits: below 1 for more probable images, above 1 for more diverse ones.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most probable codes only; 0 for all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the most probable codes that together reach this probability only.")
+    ] = 1.0,
+    guidance_scale: Annotated[
+        float, typer.Option(help="Classifier-free guidance: above 1 follows the class more closely.")
+    ] = 1.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Image grid to write, a PNG file.")] = Path("samples.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
 ) -> None:
-    """Draw new images from a prior and decode them on one image grid."""
+    """Sample new images from a prior.
+
+    The images are decoded by the tokenizer and written as one image grid. If the prior knows classes, each has a row
+    of its own.
+    """
     import torch
 
     from vqtok.data import image_grid
@@ -67,8 +88,8 @@ def sample(
         raise ConfigurationError(f"--num must be at least 1, got {num}")
     source = prior or str(newest_model("prior"))
     check_revision(source, revision)
-    drawn_from = load_prior(source, revision)
-    binding = PriorBinding.from_config(drawn_from.config)
+    loaded_prior = load_prior(source, revision)
+    binding = PriorBinding.from_config(loaded_prior.config)
     tokenizer_source = tokenizer or binding.tokenizer
     if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
@@ -76,7 +97,7 @@ def sample(
         tokenizer_revision = binding.revision
     loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
     binding.check_tokenizer(loaded.fingerprint)
-    torch.nn.Module.to(drawn_from, loaded.device)
+    torch.nn.Module.to(loaded_prior, loaded.device)
     labels, rows = lay_out(binding, label, num)
     resolved(
         "sample",
@@ -95,7 +116,7 @@ def sample(
         },
     )
     images = generate(
-        drawn_from,
+        loaded_prior,
         loaded,
         num_images=num,
         labels=labels,

@@ -7,28 +7,40 @@ from typing import Annotated
 
 import typer
 
+from vqtok_cli.parameters import (
+    BatchSize,
+    Dataset,
+    DatasetConfig,
+    Device,
+    ImageColumn,
+    Overwrite,
+    Split,
+    TokenizerName,
+    TokenizerRevision,
+)
+
 __all__ = ["tokenize"]
 
 LISTED = 20  # broken images that are named on the screen; the folder's codes.json names all
 
 
 def tokenize(
-    dataset: Annotated[
-        str,
-        typer.Argument(help="Folder of images, mnist-mini, mnist, cifar10, a Hub id, or files that datasets reads."),
-    ],
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Codes folder to write.")] = Path("codes"),
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or Hub id; by default the newest finished run below runs/.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a tokenizer on the Hub: branch, tag or commit.")] = None,
-    split: Annotated[str | None, typer.Option(help="One split; by default every split there is.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images the tokenizer gets at once.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default cuda where there is one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older codes folder at --out.")] = False,
+    tokenizer: TokenizerName = None,
+    revision: TokenizerRevision = None,
+    split: Split = None,
+    dataset_config: DatasetConfig = None,
+    image_column: ImageColumn = None,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Turn images into a dataset of code grids."""
+    """Encode images as a codes folder.
+
+    The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the columns of the source,
+    such as labels.
+    """
     from vqtok.codes import SIDECAR, file_columns, open_sources, read_broken, tokenize_sources
     from vqtok.files import check_free
     from vqtok.training.runs import newest_model
@@ -37,7 +49,7 @@ def tokenize(
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
-    sources = open_sources(dataset, split=split, image_column=image_column)
+    sources = open_sources(dataset, split=split, dataset_config=dataset_config, image_column=image_column)
     height, width = model.grid
     resolved(
         "tokenize",

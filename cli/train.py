@@ -2,97 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
+from vqtok.errors import ConfigurationError
+from vqtok.hub import check_can_push, push
+from vqtok.training import (
+    TokenizerTrainingConfig,
+    open_training_images,
+    resolve_config,
+    resume_config,
+    train_tokenizer,
+)
+from vqtok_cli.described import grouped, options_from
+from vqtok_cli.output import done, note, resolved
+from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+
 __all__ = ["train"]
 
+OPTIONS = {
+    "Data": ("dataset", "dataset_config", "image_column", "label_column", "image_size", "num_channels"),
+    "Tokenizer": (
+        *("quantizer", "quantizer.codebook_size", "quantizer.code_dim"),
+        *("network.downsample_factor", "network.hidden_size"),
+    ),
+    "Training": ("steps", "batch_size", "learning_rate", "precision", "seed", "tracker", "out"),
+}
+"""Settings with an option of their own, by the heading of the help that they stand under."""
 
+
+EPILOG = (
+    "These are the settings most often changed. To list all of them, with what each may be and its default, run "
+    "vqtok settings train for those of the run, vqtok settings ema for those of a quantizer, and vqtok settings conv "
+    "for those of the network. Pass any of them as in --set quantizer.beta=0.5."
+)
+
+
+@options_from(TokenizerTrainingConfig, OPTIONS, defaults={"out": "runs/<dataset>"})
 def train(
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="mnist-mini, mnist, cifar10, a Hub id, a folder of images, or files that datasets reads."),
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/<dataset>]")] = None,
-    quantizer: Annotated[
-        str | None,
-        typer.Option(help="bsq, ema, fsq, gumbel, ibq, lfq, product, residual, simvq or vq. [default: ema]"),
-    ] = None,
-    codebook_size: Annotated[int | None, typer.Option(help="Number of codes. [default: 512]")] = None,
-    code_dim: Annotated[int | None, typer.Option(help="Dimension of a code. [default: 64]")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels a side. [default: the images' own]")] = None,
-    num_channels: Annotated[int | None, typer.Option(help="1 grey, 3 RGB. [default: the images' own]")] = None,
-    downsample_factor: Annotated[int | None, typer.Option(help="Pixels a side for one code. [default: 4]")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width of the networks. [default: 128]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 10000]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 32]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 0.002]")] = None,
-    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16. [default: no]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise. [default: 0]")] = None,
-    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb. [default: none]")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Where the feature types do not decide.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as quantizer.beta=0.5; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
-    push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished model.")] = None,
+    given: Mapping[str, Any],
+    config: ConfigFile = None,
+    set_: Assignments = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    push_to_hub: PushToHub = None,
 ) -> None:
-    """Train a tokenizer on a set of images."""
-    from vqtok.errors import ConfigurationError
-    from vqtok.hub import check_can_push, push
-    from vqtok.training import (
-        TokenizerTrainingConfig,
-        open_training_images,
-        resolve_config,
-        resume_config,
-        train_tokenizer,
-    )
-    from vqtok_cli.output import done, note, resolved
+    """Train a tokenizer on images.
 
-    options = {
-        "dataset": dataset,
-        "quantizer": quantizer,
-        "quantizer.codebook_size": codebook_size,
-        "quantizer.code_dim": code_dim,
-        "image_size": image_size,
-        "num_channels": num_channels,
-        "network.downsample_factor": downsample_factor,
-        "network.hidden_size": hidden_size,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-        "seed": seed,
-        "tracker": tracker,
-        "image_column": image_column,
-        "label_column": label_column,
-        "out": out,
-    }
+    The tokenizer is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. Options
+    given here replace settings from --config, and --set replaces both.
+    """
+    sources: dict[str, Any] = {"file": config, "options": given, "assignments": set_ or []}
     if resume:
-        if out is None:
+        if "out" not in given:
             raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
-        settings = resume_config(
-            TokenizerTrainingConfig, Path(out), file=config, options=options, assignments=set_ or []
-        )
+        settings = resume_config(TokenizerTrainingConfig, Path(given["out"]), **sources)
     else:
-        settings = resolve_config(
-            TokenizerTrainingConfig,
-            base={"out": ""},
-            file=config,
-            options=options,
-            assignments=set_ or [],
-        )
+        settings = resolve_config(TokenizerTrainingConfig, base={"out": ""}, **sources)
         settings = settings.model_copy(update={"out": settings.out or default_run(settings.dataset)})
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_images, test_images = open_training_images(settings)
-    resolved("train", settings.model_dump() | {"images": f"{len(train_images)} train, {len(test_images)} test"})
+    counts = {"images": f"{len(train_images):,} for training, {len(test_images):,} held out"}
+    resolved("train", grouped(settings, counts, OPTIONS))
     for line in train_images.notes:
         note(line)
 
@@ -105,9 +80,9 @@ def train(
         )
         raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
-    warnings = [f"warning: {line}" for line in result.warnings]
     done(
-        "\n".join([f"tokenizer written to {result.model} (held-out: {numbers})", *warnings]),
+        f"tokenizer written to {result.model} (held-out: {numbers})",
+        warnings=result.warnings,
         next=f"vqtok tokenize ./images --tokenizer {result.model} --out codes",
     )
     if push_to_hub:

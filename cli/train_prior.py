@@ -2,95 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqtok.hub import check_can_push, push
+from vqtok.training import resolve_config, resume_config
+from vqtok.training.prior import train_prior as train
+from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok_cli.described import grouped, options_from, sentence
+from vqtok_cli.output import counted, done, note, resolved
+from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.tokenizers import load_tokenizer
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from vqtok.data.columns import Labels
     from vqtok.priors import PriorBinding
     from vqtok.training.grids import CodeGrids
-    from vqtok.training.prior_config import PriorTrainingConfig
 
 __all__ = ["open_grids", "train_prior"]
 
+OPTIONS = {
+    "Data": ("label_column", "unconditional"),
+    "Prior": ("arch", "arch.hidden_size", "arch.num_layers", "arch.num_heads", "arch.dropout"),
+    "Training": ("steps", "batch_size", "learning_rate", "precision", "seed", "tracker", "out"),
+}
+"""Settings with an option of their own, by the heading of the help that they stand under."""
 
+
+EPILOG = (
+    "These are the settings most often changed. To list all of them, with what each may be and its default, run "
+    "vqtok settings train-prior for those of the run, and vqtok settings transformer or vqtok settings pixelcnn for "
+    "those of the prior. Pass any of them as in --set class_dropout=0.2."
+)
+
+
+@options_from(PriorTrainingConfig, OPTIONS, defaults={"out": "runs/prior"})
 def train_prior(
-    codes: Annotated[str | None, typer.Argument(help="Codes folder, as `vqtok tokenize` writes it.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder; by default runs/prior.")] = None,
-    arch: Annotated[str | None, typer.Option(help="transformer or pixelcnn; by default transformer.")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width; by default 256, of a pixelcnn 128.")] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Layers; by default 6, of a pixelcnn 8.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a transformer; by default 4.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share dropped in training; by default 0.")] = None,
-    unconditional: Annotated[
-        bool | None,
-        typer.Option("--unconditional", help="Leave the labels of the codes out."),
-    ] = None,
-    label_column: Annotated[str | None, typer.Option(help="Where several columns could be it.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default 10000.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes; by default 64.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; by default 0.001.")] = None,
-    precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16; by default no.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise; by default 0.")] = None,
-    tracker: Annotated[str | None, typer.Option(help="none, tensorboard, trackio or wandb; by default none.")] = None,
+    given: Mapping[str, Any],
+    codes: Annotated[str | None, typer.Argument(help=sentence(PriorTrainingConfig, "codes"))] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of the codes, to decode samples during training; a folder or Hub id.")
+        str | None,
+        typer.Option(help="Tokenizer to decode samples with during training: its folder, a run folder or a Hub id."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as a run's config.yaml.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as arch.dropout=0.1; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
-    push_to_hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Push the finished prior.")] = None,
+    config: ConfigFile = None,
+    set_: Assignments = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    push_to_hub: PushToHub = None,
 ) -> None:
-    """Train a prior on a set of codes. It knows the classes where the codes have labels."""
-    from vqtok.hub import check_can_push, push
-    from vqtok.training import resolve_config, resume_config
-    from vqtok.training.prior import train_prior as train
-    from vqtok.training.prior_config import PriorTrainingConfig
-    from vqtok_cli.output import done, note, resolved
-    from vqtok_cli.tokenizers import load_tokenizer
+    """Train a prior on a codes folder.
 
-    options = {
-        "codes": codes,
-        "out": out,
-        "arch": arch,
-        "arch.hidden_size": hidden_size,
-        "arch.num_layers": num_layers,
-        "arch.num_heads": num_heads,
-        "arch.dropout": dropout,
-        "unconditional": unconditional,
-        "label_column": label_column,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-        "seed": seed,
-        "tracker": tracker,
-    }
-    given: dict[str, Any] = {"file": config, "options": options, "assignments": set_ or []}
+    The prior is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. If the codes
+    have labels, it learns them as classes, which vqtok sample can ask for. Options given here replace settings from
+    --config, and --set replaces both.
+    """
+    sources: dict[str, Any] = {"file": config, "options": {"codes": codes, **given}, "assignments": set_ or []}
     if resume:
-        settings = resume_config(PriorTrainingConfig, Path(out or "runs/prior"), **given)
+        settings = resume_config(PriorTrainingConfig, Path(given.get("out", "runs/prior")), **sources)
     else:
-        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **given)
+        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **sources)
     if push_to_hub:
         check_can_push(push_to_hub)
     binding, train_grids, test_grids, notes = open_grids(settings)
-    resolved(
-        "train-prior",
-        settings.model_dump()
-        | {
-            "images": f"{len(train_grids)} train, {len(test_grids)} test",
-            "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size} codes",
-            "classes": ", ".join(binding.label_names) if binding.label_names else "none",
-            "tokenizer": tokenizer,
-        },
-    )
+    facts = {
+        "images": f"{len(train_grids):,} for training, {len(test_grids):,} held out",
+        "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size:,} codes",
+        "classes": ", ".join(binding.label_names) if binding.label_names else "none",
+        "tokenizer": tokenizer,
+    }
+    resolved("train-prior", grouped(settings, facts, {"Codes": ("codes",), **OPTIONS}))
     for line in notes:
         note(line)
 
@@ -118,12 +103,12 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
 
     Raises:
-        DataError: no codes there, or no training split.
-        ConfigurationError: a label column that is not there, or labels asked for that are none.
+        DataError: no codes there, no training split, a label column that is not there, or labels that are none.
     """
     from datasets import DatasetDict
 
     from vqtok.codes import codes_array, load_codes, read_spec
+    from vqtok.data.sources import find_held_out
     from vqtok.errors import DataError
     from vqtok.priors import PriorBinding
     from vqtok.training.grids import CodeGrids, hold_out
@@ -133,73 +118,51 @@ def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, Co
     splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
     if "train" not in splits:
         raise DataError(f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training images too")
-    held = next((name for name in ("test", "validation", "valid", "val") if name in splits), None)
-    column = None if config.unconditional else find_label_column(splits["train"], config.label_column)
-    names = label_names(splits["train"], column) if column else None
+    labels, notes = open_labels(config, splits)
+    held, held_notes = find_held_out(splits, "train", labels)
+    if held and labels and not labels.are_in(splits[held]):
+        held, held_notes = None, (f"the split {held} has no labels, so it is not used",)
 
     def grids(name: str) -> CodeGrids:
-        return CodeGrids(codes=codes_array(splits[name]), labels=labels(splits[name], column) if column else None)
+        classes = labels.of(splits[name], f"{config.codes}, split {name}") if labels else None
+        return CodeGrids(codes=codes_array(splits[name]), labels=classes)
 
     binding = PriorBinding(
         fingerprint=spec.fingerprint,
         grid=spec.grid,
         codebook_size=spec.codebook_size,
         num_codebooks=spec.num_codebooks,
-        label_names=names,
+        label_names=labels.names if labels else None,
         tokenizer=spec.repository,
         revision=spec.revision,
     )
-    notes = [] if column or config.unconditional else ["the codes have no labels, so the prior has no classes"]
+    notes = [*notes, *held_notes]
     if held:
         return binding, grids("train"), grids(held), notes
     train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
-    note = f"no test split: {len(test)} images held out (test_share {config.test_share:g}, seed {config.seed})"
+    note = (
+        f"no test split: {counted(len(test), 'image')} held out (test_share {config.test_share:g}, seed {config.seed})"
+    )
     return binding, train, test, [*notes, note]
 
 
-def find_label_column(dataset: Dataset, given: str | None) -> str | None:
-    """The column of classes: the one named, the one called label, or the only one of that type."""
-    from datasets import ClassLabel, Value
+def open_labels(config: PriorTrainingConfig, splits: dict[str, Dataset]) -> tuple[Labels | None, list[str]]:
+    """The classes of the codes by the rule of `vqtok.data.columns`, None for a prior without; and notes for the user.
 
-    from vqtok.errors import ConfigurationError, did_you_mean
-
-    allowed = [
-        name
-        for name, feature in dataset.features.items()
-        if isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "int" in feature.dtype)
-    ]
-    if given is not None:
-        if given not in allowed:
-            found = ", ".join(allowed) or "none"
-            raise ConfigurationError(
-                f"label_column {given!r} holds no labels; columns that do: {found}.{did_you_mean(given, allowed)}"
-            )
-        return given
-    typed = [name for name in allowed if isinstance(dataset.features[name], ClassLabel)]
-    if "label" in allowed:
-        return "label"
-    if len(typed) > 1:
-        raise ConfigurationError(f"several columns hold labels: name one of {', '.join(typed)} with --label-column")
-    return typed[0] if typed else None
-
-
-def label_names(dataset: Dataset, column: str) -> tuple[str, ...]:
-    """Names of the classes; their numbers where the column has none."""
-    from datasets import ClassLabel
-
-    feature = dataset.features[column]
-    if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    return tuple(map(str, range(int(labels(dataset, column).max()) + 1)))
-
-
-def labels(dataset: Dataset, column: str) -> Any:
-    """The labels of all rows, int64 (N,)."""
-    import numpy as np
-
+    Raises:
+        DataError: several columns could be it, or the one that is named holds no labels for all training images.
+    """
+    from vqtok.data.columns import find_labels
     from vqtok.errors import DataError
 
-    values = dataset.select_columns([column]).with_format("arrow")[:][column]
-    if values.null_count:
-        raise DataError(f"{values.null_count} rows have no label in the column {column!r}: pass --unconditional")
-    return np.asarray(values, dtype=np.int64)
+    if config.unconditional:
+        return None, []
+    labels, notes = find_labels(splits, config.codes, config.label_column, must_choose=True)
+    if labels is None or not labels.are_in(splits["train"]):
+        if config.label_column:
+            raise DataError(
+                f"the column {config.label_column} of {config.codes} has training images without a label: choose "
+                "another, or pass --unconditional"
+            )
+        return None, [*notes, "the codes have no labels, so the prior has no classes"]
+    return labels, list(notes)

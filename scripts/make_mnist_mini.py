@@ -3,7 +3,7 @@
     python scripts/make_mnist_mini.py                        # from the Hub's ylecun/mnist
     python scripts/make_mnist_mini.py --source FOLDER        # from a folder with its train-*.parquet and test-*.parquet
 
-From every class 1,200 training and 200 test digits are drawn with a seeded generator and laid out in turn (0, 1, ...,
+From every class 1,200 training and 200 test digits are chosen with a seeded generator and laid out in turn (0, 1, ...,
 9, 0, 1, ...), so that every prefix is balanced too. The pixels are MNIST's, bit for bit. Each digit is a PNG that is
 stored rather than deflated, because zstd over all of them packs better than deflate within each: 14,000 digits take
 2.3 MB this way, 3.0 MB as optimised PNGs and 3.8 MB as the Hub has them.

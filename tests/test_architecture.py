@@ -92,9 +92,14 @@ print([name for name in {unwanted} if name in sys.modules])
     assert run_python(code) == "[]"
 
 
-def test_help_of_every_command_loads_no_framework() -> None:
-    unwanted = ("torch", "transformers", "datasets", "accelerate", "numpy", "PIL", "vqtok")
-    commands = [[], *([path.stem.replace("_", "-")] for path in command_files())]
+FROM_DESCRIPTIONS = ["settings", "train", "train-prior"]  # help made from the typed options, which are torch's world
+
+
+def test_help_loads_no_framework() -> None:
+    unwanted = ("torch", "transformers", "datasets", "accelerate", "numpy", "PIL", "vqtok", "rich")
+    names = [path.stem.replace("_", "-") for path in command_files()]
+    assert set(FROM_DESCRIPTIONS) < set(names)
+    commands = [[], *([name] for name in names if name not in FROM_DESCRIPTIONS)]
     code = f"""
 import sys
 from vqtok_cli.main import main

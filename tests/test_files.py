@@ -184,6 +184,15 @@ def test_a_full_volume_is_one_line_and_left_as_it_was(mount: Path) -> None:
     assert sorted(os.listdir(mount)) == ["codes.json", "train"]
 
 
+def test_a_volume_without_any_room_is_one_line(mount: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=4k", mount], check=True)
+    (mount / "lost+found").mkdir()
+    (mount / "lost+found" / "all").write_bytes(bytes(4096))
+    with pytest.raises(DataError, match="^the disk is full"), new_folder(mount):
+        raise AssertionError("work began")
+    assert os.listdir(mount) == ["lost+found"]
+
+
 def test_a_volume_that_is_read_only_is_one_line(mount: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
     message = f"^cannot write {mount}: Read-only file system; choose another folder$"

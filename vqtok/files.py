@@ -214,9 +214,8 @@ class _Staging:
             for folder in (self.new, self.old):
                 folder.mkdir(parents=True)
             unlocked = self.path / ".owner.txt"
-            file = unlocked.open("x", encoding="utf-8")
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            unlocked.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            file = unlocked.open("r+", encoding="utf-8")
             _lock(file)
             unlocked.rename(self.owner)  # only now do others see it
         except BaseException:
@@ -287,7 +286,7 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder of a user's, without staging folders."""
+    """What is in a folder that a user names, without staging folders."""
     ours = (path for path in folder.iterdir() if path.name not in NOT_CONTENT)
     return [path for path in ours if not (path.name.startswith(STAGING) and path.is_dir())]
 

@@ -131,6 +131,7 @@ class Setting:
         default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
+        choices: the words it may be, where these are all; of a section its types.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Setting:
     default: Any
     required: bool
     description: str
+    choices: tuple[str, ...] = ()
 
 
 def settings_of(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
@@ -178,6 +180,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         name=name,
         type=str if section else _plain_type(field.annotation),
         allowed=_allowed(field),
+        choices=tuple(section.kinds) if section else _choices(field),
         default=section.default if section else None if field.is_required() else field.get_default(),
         required=field.is_required(),
         description=field.description or "",
@@ -190,6 +193,11 @@ def _plain_type(annotation: Any) -> Any:
     if origin in (Annotated, Union, types.UnionType):
         return _plain_type(arguments[0])
     return type(arguments[0]) if origin is Literal else origin or annotation
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a field may be; none where it may be anything else."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -247,8 +255,7 @@ def _explain(error: ValidationError, kind: type[Options], values: Mapping[str, A
     given = reduce(lambda section, part: section[part], path, values)  # the whole list where an item failed
     finite = " and finite" if first["type"] == "finite_number" else ""
     text = f"{name} must be {_allowed(field)}{finite}, got {_shortened(given)}"
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    return f"{text}: {reason}" if reason else _with_hint(text, did_you_mean(str(given), choices))
+    return f"{text}: {reason}" if reason else _with_hint(text, did_you_mean(str(given), _choices(field)))
 
 
 def _locate(location: Sequence[str | int], kind: type[Options]) -> tuple[list[str], type[Options], FieldInfo | None]:

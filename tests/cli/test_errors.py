@@ -67,7 +67,7 @@ Refused = Callable[..., str]
         (["--codebook-size", "1"], "quantizer.codebook_size must be a whole number from 2 to 4294967296, got 1"),
         (["--downsample-factor", "0"], "network.downsample_factor must be a power of two up to 1024, got 0"),
         (["--num-channels", "2"], "num_channels must be 1 (grey), 3 (RGB) or null, got 2"),
-        (["--learning-rate", "0"], "learning_rate must be a number above 0, got 0.0"),
+        (["--learning-rate", "0"], "learning_rate must be a number above 0, got 0"),
         (["--resume"], "--resume needs the run folder: --out runs/<name>"),
         (["--resume", "--out", "none"], "there is no run to resume in none: leave out --resume to start one"),
     ],
@@ -107,7 +107,8 @@ def test_too_few_images(refused: Refused, images_folder: Path) -> None:
 def test_a_run_folder_in_use(refused: Refused, vqtok: Command, images_folder: Path) -> None:
     assert vqtok("train", "--dataset", "images", "--out", "run", *TINY)[0] == 0
     message = refused("train", "--dataset", "images", "--out", "run", *TINY)
-    assert message == "run is not empty: go on with --resume, or choose another folder with --out"
+    advice = "go on with --resume, replace it with --overwrite, or choose another folder with --out"
+    assert message == f"run is not empty: {advice}"
     message = refused("train", "--resume", "--out", "run", "--hidden-size=16")
     assert message.startswith("network of the run in run is ") and "cannot become" in message
     message = refused("train", "--resume", "--out", "run", "--steps=1")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from vqtok.data import open_splits
 from vqtok.errors import CheckpointError, ConfigurationError, DataError
+from vqtok.hub import open_folder
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.main import app
 
@@ -89,3 +90,22 @@ def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(run)
     with pytest.raises(CheckpointError, match="no finished tokenizer"):
         vqtok("evaluate")
+
+
+def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> None:
+    vqtok("evaluate")
+    whole = measured(run / "model" / "metrics.json")
+    output = vqtok("evaluate", "--num-images", 2)
+    assert measured(run / "model" / "metrics.json") == whole and "metrics-first-2.json" in output
+    assert measured(run / "model" / "metrics-first-2.json")["num_images"] == 2
+    assert "metrics-first-2.json" not in open_folder(run).files  # what vqtok push sends
+    (run / "model" / "metrics.json").unlink()
+    vqtok("evaluate", "--num-images", 4)  # as many as there are
+    assert measured(run / "model" / "metrics.json")["num_images"] == 4
+
+
+def test_json_is_the_measurement_on_stdout_and_nothing_else(run: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--json"])
+    assert result.exit_code == 0 and result.stdout.count("\n") == 1
+    assert json.loads(result.stdout) == measured(run / "model" / "metrics.json")
+    assert "4 of the 12" in result.stderr and "vqtok evaluate" in result.stderr

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from tests.hub_server import HubServer
 from vqtok.codes import read_spec
 from vqtok.tokenizer import VQTokenizer
+
+Command = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,22 +69,16 @@ def test_a_revision_of_the_tokenizer_and_of_the_prior(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "option"),
+    "arguments",
     [
-        (["tokenize", "images", "--tokenizer", "tok", "--revision", "v1"], "tok"),
-        (["sample", "--prior", "tok", "--revision", "v1"], "tok"),
+        ["tokenize", "images", "--tokenizer", "tok", "--revision", "v1"],
+        ["sample", "--prior", "tok", "--revision", "v1"],
     ],
 )
 def test_a_folder_has_no_revisions(
-    tmp_path: Path,
-    images_folder: Path,
-    tiny_tokenizer: VQTokenizer,
-    vqtok: object,
-    arguments: list[str],
-    option: str,
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, vqtok: Command, arguments: list[str]
 ) -> None:
     tiny_tokenizer.save_pretrained(tmp_path / "tok")
-    assert callable(vqtok)
     code, _, complained = vqtok(*arguments)
-    message = f"{option} is a folder, which has no revision 'v1': leave the revision out, or name a Hub repository"
+    message = "tok is a folder, which has no revision 'v1': leave the revision out, or name a Hub repository"
     assert (code, complained) == (2, f"vqtok: error: {message}\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -71,11 +72,7 @@ def test_the_codebook_is_drawn_on_images(
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert f"codes in use {numbers['codes_in_use']} of 16" in lines
     assert f"perplexity {numbers['perplexity']:.4g}" in lines
-    assert lines[-1] == f"drawn in drawn: {', '.join(names)}"
-    used = numbers["codes_in_use"]
-    assert lines[-2].startswith(
-        f"{'healthy' if used >= 8 else 'not healthy'}: {used} of 16 codes in use ({used / 16:.1%}) on 5 images of "
-    )
+    assert lines[-1] == f"plots written to drawn: {', '.join(names)}"
 
 
 def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
@@ -154,3 +151,64 @@ def test_escape_sequences_from_files_are_shown_and_not_sent_to_the_terminal(
     ):
         status, printed, complained = vqtok(*command)
         assert status == 2 and only_text(printed + complained) and complained.count("\n") == 1
+
+
+def latents_of(tokenizer: VQTokenizer, images: Path) -> torch.Tensor:
+    """Latents of all positions of all images, (N, D)."""
+    pixels = tokenizer.image_processor(sorted(images.rglob("*.png")))["pixel_values"]
+    with torch.no_grad():
+        return tokenizer.encoder(pixels).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def save_with_codebook(tokenizer: VQTokenizer, codebook: torch.Tensor, run: Path, images: Path) -> None:
+    """A run folder whose log says that all codes were in use at the end of training."""
+    tokenizer.quantizer.codebook.copy_(codebook)
+    tokenizer.save_pretrained(run / "model")
+    (run / "config.yaml").write_text(f"out: {run}\nsteps: 3\ndataset: {images}\nquantizer: {{type: vq}}\n")
+    rows = [{"step": 2, "split": "train", "usage": 0.9}, {"step": 3, "split": "train", "usage": 0.95}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_healthy_codebook_is_said_to_be_healthy(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    latents = latents_of(tiny_tokenizer, images_folder)
+    save_with_codebook(tiny_tokenizer, latents[:: len(latents) // 16][:16], Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder, "--split", "train")
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert status == 0 and "verdict: healthy" in lines and not any(line.startswith("try:") for line in lines)
+    assert "use in training, over its last images 95.0%" in lines
+    assert "use on these images, split train 93.8%" in lines  # one of the twelve images is held out
+
+
+def test_a_collapsed_codebook_is_told_with_what_to_try(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
+    codebook[1] = codebook[0]
+    save_with_codebook(tiny_tokenizer, codebook, Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder)
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    (verdict,) = [line for line in lines if line.startswith("verdict: ")]
+    assert status == 0 and verdict.startswith("verdict: 1 of 16 codes in use (6.2%)")
+    assert verdict.endswith("; 1 code in use lies on top of another code")
+    assert "use in training, over its last images 95.0%" in lines and "use on these images, split test 6.2%" in lines
+    (advice,) = [line for line in lines if line.startswith("try: ")]
+    assert "--set learning_rate=" in advice and "--set quantizer.codebook_size=" in advice
+
+
+def test_json_is_one_object_and_nothing_else(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
+    save_with_codebook(tiny_tokenizer, codebook, Path("run"), images_folder)
+    status, printed, _ = vqtok("inspect", "run/model", "--json")
+    found = json.loads(printed)
+    assert status == 0 and found["kind"] == "tokenizer" and found["facts"]["grid"] == "4 x 4, 16 codes per image"
+    status, printed, complained = vqtok("inspect", "run", "--dataset", images_folder, "--json")
+    found = json.loads(printed)
+    assert status == 0 and printed.count("\n") == 1 and "plots written to run/health" in complained
+    health = found["health"]
+    assert (health["codes_in_use"], health["training_usage"], health["split"]) == (1, 0.95, "test")
+    assert health["verdict"]["healthy"] is False and "learning_rate=" in " ".join(health["verdict"]["remedies"])
+    assert json.loads(Path("run/health/health.json").read_text())["codes_in_use"] == 1

@@ -68,6 +68,23 @@ def test_images_are_decoded_into_a_mounted_volume(vqtok: Command, made: Path, mo
     assert sorted(os.listdir(mount)) == ["cat", "dog"] and len(list(mount.rglob("*.png"))) == 12
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("size=8k", "the disk is full: {} was not written; free some space or choose another folder"),
+        ("ro", "cannot write {}: Read-only file system; choose another folder"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["tokenize", "images"], ["detokenize", "codes"]], ids=lambda words: words[0])
+def test_a_volume_that_is_full_or_read_only_is_one_line(
+    vqtok: Command, made: Path, mount: Path, arguments: list[str], change: str, message: str
+) -> None:
+    subprocess.run(["mount", "-o", f"remount,{change}", mount], check=True)
+    code, _, complained = vqtok(*arguments, "--tokenizer", "tok", "--out", mount)
+    assert (code, complained) == (2, f"vqtok: error: {message.format(mount)}\n")
+    assert os.listdir(mount) == []
+
+
 @pytest.mark.parametrize("arguments", [["tokenize", "images", "--out", "new"], ["detokenize", "codes", "--out", "new"]])
 def test_a_file_that_appears_meanwhile_stays(
     vqtok: Command, made: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -95,7 +112,8 @@ def test_sigterm_leaves_nothing_behind(made: Path, arguments: list[str]) -> None
     before = everything(made)
     with endless(*arguments, "--tokenizer", "tok") as process:
         assert everything(made) != before
-        process.send_signal(signal.SIGTERM)
+        for _ in range(2):  # as `timeout` does, which signals the process and then its group
+            process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     assert everything(made) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.cli.conftest import Said
 from tests.hub_server import HubServer
 from vqtok.errors import CheckpointError, HubError
 from vqtok.tokenizer import VQTokenizer
@@ -50,6 +52,22 @@ def test_a_run_is_pushed_and_what_was_sent_and_where_is_said(
             vqtok_push("runs/digits", "bob/digits")
         assert ("model", "bob/digits") not in hub.store.repositories
         before = len(hub.requests)
-        with pytest.raises(CheckpointError, match="runs is neither a tokenizer nor a prior folder"):
+        with pytest.raises(CheckpointError, match="runs holds neither a tokenizer nor a prior"):
             vqtok_push("runs", "digits")
         assert hub.requests[before:] == []
+
+
+@pytest.mark.parametrize("entry", ["quantizer", "network", "image_size", "num_channels", "resample", "dtype"])
+@pytest.mark.parametrize("value", [[], {"a": 1}, -1, "text", [None]], ids=repr)
+def test_what_could_not_be_loaded_again_is_not_pushed(
+    entry: str, value: object, vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_tokenizer.save_pretrained("model")
+    config = json.loads(Path("model/config.json").read_text())
+    Path("model/config.json").write_text(json.dumps(config | {entry: value}))
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    with HubServer({"hf_alice": "alice"}) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        status, printed, complained = vqtok("push", "model", "alice/digits")
+        assert status == 2 and printed == "" and hub.requests == []
+        assert complained.startswith("vqtok: error: ") and complained.count("\n") == 1

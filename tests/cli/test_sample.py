@@ -9,6 +9,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.disk import umask
 from vqtok.errors import CheckpointError, ConfigurationError, MismatchError
 from vqtok.priors import PriorBinding, build_prior, generate, load_prior
 from vqtok.tokenizer import VQTokenizer
@@ -153,6 +154,12 @@ def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
     sample("--num", "1", "--overwrite")
     with Image.open(folders / "samples.png") as grid:
         assert grid.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
+
+
+def test_the_permissions_of_an_image_grid_follow_the_umask(folders: Path) -> None:
+    with umask(0o077):
+        sample("--num", "1")
+    assert (folders / "samples.png").stat().st_mode & 0o777 == 0o600
 
 
 def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

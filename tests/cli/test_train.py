@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from vqtok.tokenizer import VQTokenizer
@@ -38,7 +40,7 @@ def test_a_folder_of_images_becomes_a_tokenizer(vqtok: Command, images_folder: P
     assert ["dataset", "./images"] in lines
     assert ["steps", "4"] in lines
     assert ["image_size", "16,", "16"] in lines
-    assert ["images", "11", "train,", "1", "test"] in lines
+    assert ["images", "11", "for", "training,", "1", "held", "out"] in lines
     assert "1 of the 12 images" in said  # held out, and said
     assert "tokenizer written to runs/images/model (held-out: mse " in said
     assert said.splitlines()[-1] == "next: vqtok tokenize ./images --tokenizer runs/images/model --out codes"
@@ -82,9 +84,9 @@ def test_a_short_run_warms_up_for_a_share_of_its_steps(vqtok: Command, images_fo
     assert vqtok("train", "--dataset", "images", *short, "--steps=40", "--set=log_every=1")[0] == 0
     rows = [json.loads(row) for row in Path("runs/images/metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
-    assert rates[:3] == [0.001, 0.002, 0.002]
+    assert rates[:10] == pytest.approx([0.00025 * step for step in range(1, 9)] + [0.002, 0.002], rel=0.01)
     assert rates[-1] < 1e-5
-    assert yaml.safe_load(Path("runs/images/config.yaml").read_text())["warmup_steps"] == 2
+    assert yaml.safe_load(Path("runs/images/config.yaml").read_text())["warmup_steps"] == 8
 
 
 def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder: Path) -> None:
@@ -100,7 +102,7 @@ def test_output_that_goes_to_a_file_is_plain_lines(vqtok: Command, images_folder
 
 
 def test_a_warning_stands_beside_what_to_run_next(vqtok: Command, images_folder: Path) -> None:
-    dead = ["--quantizer=vq", "--set=quantizer.start=normal", "--set=quantizer.restart_threshold=0"]
+    dead = ["--quantizer=vq", "--set=quantizer.init=normal", "--set=quantizer.restart_threshold=0"]
     code, said, _ = vqtok("train", "--dataset", "images", *TINY, *dead, "--codebook-size=64", "--set=test_share=0.5")
     assert code == 0
     written, warning, next_ = said.splitlines()[-3:]
@@ -158,3 +160,64 @@ def test_names_of_runs(dataset: str, run: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "digits.parquet").touch()
     assert default_run("digits.parquet") == "runs/digits"
     assert default_run(".") == f"runs/{tmp_path.name}"
+
+
+def test_a_bare_train_shows_its_help_and_starts_nothing(vqtok: Command) -> None:
+    code, said, complained = vqtok("train")
+    assert code == 2 and "Usage: vqtok train" in said + complained
+    assert list(Path().iterdir()) == []
+
+
+def test_a_setting_of_a_section_that_is_given_without_it_is_named_in_full(vqtok: Command) -> None:
+    code, _, said = vqtok("train", "--dataset", "mnist-mini", "--set", "restart_threshold=0")
+    message = "'restart_threshold' is not a configuration key. Did you mean 'quantizer.restart_threshold'?"
+    assert (code, said) == (2, f"vqtok: error: {message}\n")
+
+
+def test_later_sources_win(vqtok: Command, images_folder: Path) -> None:
+    """Defaults, then the file, then options that were typed, then --set."""
+    Path("run.yaml").write_text("seed: 7\nlearning_rate: 5e-3\nweight_decay: 0.01\nquantizer: {codebook_size: 8}\n")
+    given = ["--config=run.yaml", "--learning-rate=2.5e-3", "--seed=0", "--set=learning_rate=1.25e-3"]
+    code, _, complained = vqtok("train", "--dataset", "images", *TINY[1:], *given)
+    assert code == 0, complained
+    saved = yaml.safe_load(Path("runs/images/config.yaml").read_text())
+    assert (saved["learning_rate"], saved["seed"], saved["weight_decay"]) == (1.25e-3, 0, 0.01)
+    assert (saved["quantizer"]["codebook_size"], saved["quantizer"]["code_dim"], saved["tracker"]) == (8, 4, "none")
+
+
+def test_what_is_resolved_is_shown_in_groups_without_the_rest_of_the_defaults(
+    vqtok: Command, images_folder: Path
+) -> None:
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 0, complained
+    shown = said.partition("note: ")[0].splitlines()
+    assert shown[0] == "vqtok train"
+    assert [line.strip() for line in shown if re.match(r"  \w", line)] == [
+        *("data", "quantizer ema", "network conv", "training"),
+    ]
+    lines = [line.split() for line in shown]
+    assert ["codebook_size", "16"] in lines and ["residual_size", "4"] in lines and ["log_every", "2"] in lines
+    assert not {"epsilon", "weight_decay", "num_workers"} & {line[0] for line in lines}
+
+
+def test_quiet_leaves_the_result(vqtok: Command, images_folder: Path) -> None:
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY, "--quiet", "--set=usage_warning=0")
+    assert (code, complained) == (0, "")
+    (line,) = said.splitlines()
+    assert line.startswith("tokenizer written to runs/images/model (held-out: mse ")
+    code, said, complained = vqtok("train", "--dataset", "images", *TINY, "-q")
+    assert (code, said) == (2, "") and complained.startswith("vqtok: error: runs/images is not empty")
+
+
+def test_photographs_of_mixed_sizes_are_noted_before_training(vqtok: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        pixels = rng.integers(0, 256, (20 + number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
+    code, said, _ = vqtok("train", "--dataset", "photos", *TINY)
+    assert code == 0
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert any("the largest central square of each is resized to 16 x 16; --image-size" in line for line in notes), (
+        notes
+    )

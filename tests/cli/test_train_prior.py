@@ -61,7 +61,7 @@ def train_prior(*options: str) -> str:
 def test_codes_with_labels_make_a_class_conditional_prior(work: Path, arch: str) -> None:
     DatasetDict({"train": make_codes(24), "test": make_codes(10)}).save_to_disk("codes")
     output = train_prior("codes", "--arch", arch, "--out", "runs/p", *QUICK)
-    assert "24 train, 10 test" in output
+    assert "24 for training, 10 held out" in output
     assert "cat, dog" in output
     assert "next: vqtok sample --prior runs/p --tokenizer runs/tok/model --out samples.png" in output
     assert PriorBinding.from_config(load_prior("runs/p").config) == PriorBinding(
@@ -93,7 +93,32 @@ def test_the_grids_and_classes_are_the_folders(work: Path) -> None:
     assert train.codes[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert train.labels is not None
     assert train.labels.tolist() == [0, 1, 0, 1, 0]
-    assert (len(test), binding.label_names, notes) == (3, ("cat", "dog"), [])
+    assert (len(test), binding.label_names) == (3, ("cat", "dog"))
+    assert notes == ["there is no test split: validation (3 images) is used to test on"]
+
+
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_test_split_without_labels_is_passed_over(work: Path, missing: int | None) -> None:
+    unlabelled = make_codes(4).remove_columns("label").add_column("label", [missing] * 4, feature=LABEL["label"])
+    unlabelled.info.description = make_codes(1).info.description
+    DatasetDict({"train": make_codes(20), "test": unlabelled, "validation": make_codes(6)}).save_to_disk("codes")
+    output = train_prior("codes", "--out", "runs/p", *QUICK)
+    assert "the split test has no labels: validation (6 images) is used to test on" in output
+    assert "20 for training, 6 held out" in output
+    DatasetDict({"train": make_codes(20), "test": unlabelled}).save_to_disk("two")
+    output = train_prior("two", "--out", "runs/q", *QUICK)
+    assert "the split test has no labels, so it is not used" in output and "18 for training, 2 held out" in output
+
+
+def test_integer_labels_are_as_many_classes_as_they_have_values(work: Path) -> None:
+    codes = make_codes(40, {}).add_column("label", [3, 7, 3_000_000, 5] * 10)
+    codes.info.description = make_codes(1).info.description
+    codes.save_to_disk("codes")
+    binding, train, test, _ = command.open_grids(config())
+    assert binding.label_names == ("3", "5", "7", "3000000")
+    assert train.labels is not None and test.labels is not None
+    assert sorted({*train.labels.tolist(), *test.labels.tolist()}) == [0, 1, 2, 3]
+    assert "3, 5, 7, 3000000" in train_prior("codes", "--out", "runs/p", *QUICK)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +144,9 @@ def test_classes_come_from_the_column_of_labels(
 
 def test_a_label_column_that_is_none_is_refused(work: Path) -> None:
     make_codes(20, {"kind": LABEL["label"], "sort": LABEL["label"]}).save_to_disk("codes")
-    with pytest.raises(ConfigurationError, match="name one of kind, sort with --label-column"):
+    with pytest.raises(DataError, match="name one of kind, sort with --label-column"):
         command.open_grids(config())
-    with pytest.raises(
-        ConfigurationError, match="'knd' holds no labels; columns that do: kind, sort. Did you mean 'kind'"
-    ):
+    with pytest.raises(DataError, match="codes has no column knd; its columns are .* Did you mean 'kind'"):
         command.open_grids(config(label_column="knd"))
 
 

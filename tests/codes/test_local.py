@@ -139,7 +139,7 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path, tiny_to
     folder.mkdir()
     for name in ("a.png", "b.jpg"):
         (folder / name).write_text("text")
-    with pytest.raises(DataError, match="none of the 2 images"):
+    with pytest.raises(DataError, match=r"no image of .*images can be read, such as"):
         tokenize_dataset(folder, tiny_tokenizer, tmp_path / "codes", progress=False)
     assert os.listdir(tmp_path) == ["images"]
 

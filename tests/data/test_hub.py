@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from PIL import Image
 
@@ -26,7 +27,7 @@ api.create_repo("org/images", repo_type="dataset")
 api.upload_folder(repo_id="org/images", repo_type="dataset", folder_path="data", path_in_repo="data")
 train, test = open_splits("org/images")
 print(len(train), len(test), train.image_column, train.resolved)
-print([int(image_array(cell["bytes"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in train.undecoded(range(4))])
+print([int(image_array(cell["bytes"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in train.encoded(range(4))])
 print(train.revision == api.dataset_info("org/images").sha)
 for name, revision in (("org/nothing", None), ("org/images", "nowhere")):
     try:
@@ -36,23 +37,80 @@ for name, revision in (("org/nothing", None), ("org/images", "nowhere")):
 """
 
 
+def run_client(client: str, folder: Path) -> list[str]:
+    """What a client of a Hub prints, line by line, in a process of its own."""
+    with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= hub.client_environment("hf_alice", folder / "home") | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", client], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_a_data_set_on_the_hub_is_read_and_its_commit_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split, count in (("train", 4), ("test", 2)):
         images = {"image": [Image.new("L", (4, 4), level) for level in range(count)]}
         rows = Dataset.from_dict(images, features=Features({"image": datasets.Image()}))
         rows.to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
-    with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= hub.client_environment("hf_alice", tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", CLIENT], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert run_client(CLIENT, tmp_path) == [
         "4 2 image org/images",
         "[0, 1, 2, 3]",
         "True",
         "Dataset 'org/nothing' doesn't exist on the Hub or cannot be accessed; there is no folder of that name either.",
         "Revision 'nowhere' doesn't exist for dataset 'org/images' on the Hub.",
     ]
+
+
+FORMS = """
+import datasets
+from huggingface_hub import HfApi
+from vqtok.data import open_all, read_images
+from vqtok.errors import DataError
+
+datasets.disable_progress_bars()
+api = HfApi()
+for name in ("photos", "hostile", "two"):
+    api.create_repo(f"org/{name}", repo_type="dataset")
+    api.upload_folder(repo_id=f"org/{name}", repo_type="dataset", folder_path=name)
+
+def show(name, **options):
+    source = open_all(name, **options)["train"]
+    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
+    print(pixels.ravel().tolist(), [str(error) for error in broken.values()])
+
+show("org/photos")
+show("org/hostile")
+show("org/two", config="large")
+try:
+    open_all("org/two")
+except DataError as error:
+    print(error)
+"""
+
+
+def test_files_of_a_hub_data_set_are_read_from_its_cache_and_no_others(tmp_path: Path) -> None:
+    private = tmp_path / "private.png"
+    Image.new("L", (4, 4), 99).save(private)
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    for level in (10, 20):
+        Image.new("L", (4, 4), level).save(tmp_path / "photos" / "train" / f"{level}.png")
+    rows = Dataset.from_dict(
+        {"image": [{"bytes": None, "path": str(private)}, {"bytes": None, "path": "../../../private.png"}]},
+        features=Features({"image": datasets.Image(decode=False)}),
+    )
+    (tmp_path / "hostile").mkdir()
+    pq.write_table(rows.data.table, tmp_path / "hostile" / "train.parquet")  # to_parquet would put the files in
+    for name, level in (("small", 1), ("large", 2)):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        Dataset.from_dict(
+            {"image": [Image.new("L", (4, 4), level)]}, features=Features({"image": datasets.Image()})
+        ).to_parquet(tmp_path / "two" / name / "train.parquet")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("small", "large"))
+    (tmp_path / "two" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    lines = run_client(FORMS, tmp_path)
+    assert lines[0] == "[10, 20] []" and lines[2] == "[2] []"
+    assert lines[1].startswith("[] [") and lines[1].count("leads out of the dataset's own folder") == 2
+    assert lines[3] == "org/two has several configurations: small, large; choose one with --dataset-config"

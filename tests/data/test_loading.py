@@ -22,7 +22,7 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
-from vqtok.data.loading import training_order
+from vqtok.data.loading import Batch, training_order
 from vqtok.errors import ConfigurationError, DataError
 
 
@@ -86,7 +86,8 @@ def test_ranks_share_out_the_batches_of_one_process() -> None:
 def test_skipping_decodes_nothing(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
     images = images_of(source, memory_limit=0)
     asked: list[int] = []
-    monkeypatch.setattr(ImageDataset, "__getitems__", lambda self, indices: asked.extend(indices) or {})
+    read = ImageSource.encoded
+    monkeypatch.setattr(ImageSource, "encoded", lambda self, indices: (asked.extend(indices), read(self, indices))[1])
     next(training_batches(images, batch_size=3, seed=0, start_step=1001))
     assert asked == next(training_order(12, batch_size=3, seed=0, start_step=1001))
 
@@ -110,14 +111,16 @@ def test_batches_do_not_depend_on_where_they_are_decoded_nor_draw_random_numbers
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_image_is_named_in_one_line(source: ImageSource, images_folder: Path, num_workers: int) -> None:
+@pytest.mark.parametrize("memory_limit", [0, 1 << 20])
+def test_an_unreadable_image_that_is_asked_for_is_named_in_one_line(
+    source: ImageSource, images_folder: Path, memory_limit: int
+) -> None:
     broken = images_folder / "cat" / "04.png"
     broken.write_text("no image at all")
-    with pytest.raises(DataError, match=rf"^{broken} is not an image of a format that is read"):
-        images_of(source)  # before the first step, where everything is decoded at once
-    with pytest.raises(DataError, match=rf"^{broken} is not an image of a format that is read"):
-        list(ordered_batches(images_of(source, memory_limit=0), 4, num_workers=num_workers))
+    images = images_of(source, memory_limit)
+    with pytest.raises(DataError, match=rf"^{broken} is not an image of a format that is read [^\n]*$"):
+        images[2]
+    assert len(images) == 12 and images[3]["pixels"].shape == (1, 8, 8)
 
 
 def test_read_images_keeps_broken_rows_apart(source: ImageSource, images_folder: Path) -> None:
@@ -161,3 +164,155 @@ def test_the_built_in_digits_load(tmp_path: Path) -> None:
     assert test.pixels is not None and test.pixels.shape == (2000, 1, 28, 28)
     assert torch.bincount(test.labels).tolist() == [200] * 10  # type: ignore[arg-type]
     assert 30 < test.pixels.float().mean() < 37  # MNIST's mean is 33.3
+
+
+def break_images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text("no image at all")
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Forty grey images, each of its own level: 00.png is 0, 01.png is 1, ..."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(40):
+        Image.new("L", (4, 4), number).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def levels_of(batch: Batch) -> list[int]:
+    return batch["pixels"][:, 0, 0, 0].tolist()
+
+
+def small(folder: Path, memory_limit: int = 0) -> ImageDataset:
+    source = open_all(str(folder))["train"]
+    return ImageDataset(source, image_size=(4, 4), num_channels=1, memory_limit=memory_limit)
+
+
+WAYS = [(1 << 20, 0), (0, 0), (0, 2)]  # memory limit and worker processes: in memory, on demand, by workers
+
+
+@pytest.mark.parametrize(("memory_limit", "num_workers"), WAYS)
+def test_training_goes_on_past_images_that_cannot_be_read_and_names_them(
+    many: Path, memory_limit: int, num_workers: int
+) -> None:
+    break_images(many, "07.png", "23.png")
+    images = small(many, memory_limit)
+    batches = training_batches(images, batch_size=8, seed=0, num_workers=num_workers)
+    epoch = list(islice(batches, 5))
+    batches.close()  # type: ignore[attr-defined]
+    wanted = [level for step in islice(training_order(40, batch_size=8, seed=0), 5) for level in step]
+    seen = [level for batch in epoch for level in levels_of(batch)]
+    assert sum(a != b for a, b in zip(wanted, seen, strict=True)) == 2  # all others are where they would be
+    assert 7 not in seen and 23 not in seen and set(seen) == set(range(40)) - {7, 23}
+    assert [image.name for batch in epoch for image in batch["skipped"]] == [
+        str(many / f"{level:02d}.png") for level in wanted if level in (7, 23)
+    ]
+    assert sorted(images.unreadable) == [7, 23]
+    assert f"{many / '07.png'} is not an image" in images.unreadable[7].reason
+
+
+@pytest.mark.parametrize(("memory_limit", "num_workers"), WAYS)
+@pytest.mark.parametrize("start", [1, 4, 5, 13])
+def test_exact_resume_holds_with_broken_images_among_the_data(
+    many: Path, memory_limit: int, num_workers: int, start: int
+) -> None:
+    break_images(many, *(f"{number:02d}.png" for number in range(0, 40, 7)))
+    whole = list(islice(training_batches(small(many), batch_size=8, seed=3), start + 6))
+    resumed = training_batches(
+        small(many, memory_limit), batch_size=8, seed=3, start_step=start, num_workers=num_workers
+    )
+    for expected, batch in zip(whole[start:], resumed, strict=False):
+        assert torch.equal(batch["pixels"], expected["pixels"]) and torch.equal(batch["index"], expected["index"])
+        assert [image.index for image in batch["skipped"]] == [image.index for image in expected["skipped"]]
+    resumed.close()  # type: ignore[attr-defined]
+
+
+def test_ranks_never_share_an_image_of_a_step_though_some_are_replaced(many: Path) -> None:
+    break_images(many, *(f"{number:02d}.png" for number in range(0, 40, 4)))  # a quarter of them
+    images = small(many)
+    one = training_batches(images, batch_size=8, seed=1)
+    ranks = [training_batches(images, batch_size=2, seed=1, rank=rank, world_size=4) for rank in range(4)]
+    for whole, *parts in islice(zip(one, *ranks, strict=False), 12):
+        assert torch.equal(torch.cat([part["index"] for part in parts]), whole["index"])
+        assert len(set(whole["index"].tolist())) == 8 and not any(index % 4 == 0 for index in whole["index"].tolist())
+
+
+def test_one_step_an_epoch_takes_the_images_left_over_as_replacements(many: Path) -> None:
+    break_images(many, "01.png", "02.png", "03.png")
+    batches = training_batches(small(many), batch_size=30, seed=0)
+    for batch in islice(batches, 6):
+        assert len(set(batch["index"].tolist())) == 30
+    full = training_batches(small(many), batch_size=40, seed=0)  # nothing is left over: some come twice
+    assert len(set(next(full)["index"].tolist())) == 37
+
+
+def test_labels_are_those_of_the_replacements(source: ImageSource, images_folder: Path) -> None:
+    break_images(images_folder, "cat/00.png", "dog/01.png")
+    images = images_of(source, memory_limit=0)
+    expected = np.asarray(source.labels())
+    for batch in islice(training_batches(images, batch_size=5, seed=0), 8):
+        assert batch["labels"].tolist() == expected[batch["index"]].tolist()
+
+
+@pytest.mark.parametrize("memory_limit", [0, 1 << 20])
+def test_images_none_of_which_can_be_read_are_an_error_at_once(many: Path, memory_limit: int) -> None:
+    break_images(many, *(f"{number:02d}.png" for number in range(40)))
+    with pytest.raises(DataError, match=r"^none of the 40 images of .*many can be read, such as: .*png is not an"):
+        next(training_batches(small(many, memory_limit), batch_size=8, seed=0))
+    with pytest.raises(DataError, match=r"^none of the 40 images of .*many can be read"):
+        list(ordered_batches(small(many, memory_limit), 8))
+
+
+def test_a_slot_gives_up_after_a_hundred_images_in_a_row(tmp_path: Path) -> None:
+    for number in range(120):
+        (tmp_path / f"{number:03d}.png").touch()
+    Image.new("L", (4, 4)).save(tmp_path / "one.png")
+    with pytest.raises(DataError, match=r"^100 images of .* in a row cannot be read, such as: "):
+        for batch in training_batches(small(tmp_path), batch_size=8, seed=0):
+            del batch
+
+
+def test_more_unreadable_images_than_allowed_are_an_error_that_names_some(many: Path) -> None:
+    images = small(many, 1 << 20)
+    images.check_unreadable(0.0)
+    break_images(many, "07.png", "23.png")
+    images = small(many, 1 << 20)
+    images.check_unreadable(0.05)
+    with pytest.raises(
+        DataError,
+        match=r"2 of the 40 images of .*many cannot be read, more than the 1% that may be skipped: .*07.png is not",
+    ):
+        images.check_unreadable(0.01)
+
+
+@pytest.mark.parametrize(("memory_limit", "num_workers"), WAYS)
+def test_evaluation_leaves_unreadable_images_out_and_says_which(
+    many: Path, memory_limit: int, num_workers: int
+) -> None:
+    break_images(many, "00.png", "01.png", "02.png", "03.png", "17.png")
+    images = small(many, memory_limit)
+    batches = list(ordered_batches(images, 4, num_workers=num_workers))
+    assert [level for batch in batches for level in levels_of(batch)] == [*range(4, 17), *range(18, 40)]
+    assert [index for batch in batches for index in batch["index"].tolist()] == [*range(4, 17), *range(18, 40)]
+    assert sorted(images.unreadable) == [0, 1, 2, 3, 17]
+    assert [len(batch["pixels"]) for batch in batches] == [4, 4, 4, 3, 4, 4, 4, 4, 4]  # the first one is left out
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_process_decodes_only_its_share_of_the_evaluation_images(
+    many: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = small(many)
+    decoded: list[int] = []
+    read = ImageSource.encoded
+    monkeypatch.setattr(ImageSource, "encoded", lambda self, indices: (decoded.extend(indices), read(self, indices))[1])
+    shares = [
+        list(ordered_batches(images, 4, num_workers=num_workers, num_images=30, rank=rank, world_size=3))
+        for rank in range(3)
+    ]
+    assert [[batch["index"][0].item() for batch in share] for share in shares] == [[0, 12, 24], [4, 16, 28], [8, 20]]
+    assert [len(share[-1]["index"]) for share in shares] == [4, 2, 4]
+    if num_workers == 0:
+        assert sorted(decoded) == list(range(30))

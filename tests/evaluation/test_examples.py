@@ -21,7 +21,8 @@ def test_the_best_places_are_those_of_a_search(images: int, size: int, wanted: i
     distortion = noise.permutation(codes.size).reshape(codes.shape).astype(np.float32)
     best = BestPositions(wanted)
     for first in range(0, images, batch):
-        best.add(codes[first : first + batch], distortion[first : first + batch], first=first)
+        rows = np.arange(images)[first : first + batch]
+        best.add(codes[rows], distortion[rows], images=rows)
     for code in range(size):
         nearest = []
         for image in range(images):

@@ -34,7 +34,7 @@ def source(images_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def pixels_of(source: ImageSource) -> npt.NDArray[np.uint8]:
-    paths = [cell["path"] for cell in source.undecoded(range(len(source)))]
+    paths = [cell["path"] for cell in source.encoded(range(len(source)))]
     return np.stack([np.array(Image.open(path)) for path in paths])
 
 
@@ -113,6 +113,18 @@ def test_what_decided_the_numbers_stands_beside_them(
     assert (found["batch_size"], found["device"], found["dtype"]) == (4, "cpu", "float32")
     assert found["versions"]["torch"] == torch.__version__
     assert (found["grid"], found["num_codebooks"]) == ([4, 4], 1)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(
+    tiny_tokenizer: VQTokenizer, source: ImageSource, images_folder: Path
+) -> None:
+    pixels = pixels_of(source)
+    for name in ("cat/00.png", "dog/03.png"):
+        (images_folder / name).write_text("no image")
+    kept = [row for row, name in enumerate(source.dataset["file_name"]) if name not in ("cat/00.png", "dog/03.png")]
+    found = evaluate_tokenizer(tiny_tokenizer, source, batch_size=5)
+    assert (found["num_images"], found["num_unreadable"]) == (10, 2)
+    assert found["mse"] == pytest.approx(by_hand(tiny_tokenizer, pixels[kept])["mse"], rel=1e-6)
 
 
 def test_measures_that_are_not_defined_are_null(source: ImageSource, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def run(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
     (folder / "config.yaml").write_text(f"out: {folder}\nsteps: 500\ndataset: ylecun/mnist\n")
     rows = [
         {"step": 250, "split": "test", "mse": 0.5, "perplexity": 2.0, "usage": 0.25},
-        {"step": 500, "split": "train", "loss": 0.125},
+        {"step": 500, "split": "train", "loss": 0.125, "usage": 0.5},
         {"step": 500, "split": "test", "mse": 0.0625, "perplexity": 12.5, "usage": 0.75},
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

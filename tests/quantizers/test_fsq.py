@@ -159,3 +159,9 @@ def test_the_bound_keeps_within_what_its_docstring_says(level: int) -> None:
     lowest, highest = (-level / 2, level / 2 - 1) if level % 2 == 0 else (-(level - 1) / 2, (level - 1) / 2)
     assert lowest < bounded[0] < lowest + 0.5 + 1e-3 * level
     assert highest - 0.5 - 1e-3 * level < bounded[1] < highest
+
+
+def test_codes_that_int64_cannot_number_are_refused() -> None:
+    assert FiniteScalarQuantizer(levels=[4] * 31).codebook_size == 2**62
+    with pytest.raises(ConfigurationError, match=r"got \[4, .*, 4\]: their product must be at most 2\^62$"):
+        FiniteScalarQuantizer(levels=[4] * 31 + [2, 4])

@@ -71,7 +71,7 @@ def test_a_run_tells_its_state(left: Left, tmp_path: Path) -> None:
     rows = dict(describe(left.root / "tokenizer").rows)
     assert rows["trains"] == "a tokenizer on org/digits"
     assert rows["state"] == "finished: 20 steps"
-    assert rows["test, step 20"] == "mse 0.125, perplexity 6.5, usage 0.5"
+    assert rows["held out, step 20"] == "mse 0.125, perplexity 6.5, held-out usage 0.5"
     assert rows["files"] == "config.yaml, metrics.jsonl, model/, samples/"
 
     stopped = shutil.copytree(left.root / "prior", tmp_path / "stopped", ignore=shutil.ignore_patterns("model"))
@@ -90,14 +90,14 @@ def test_a_run_tells_what_its_log_warned_of(left: Left, tmp_path: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "split": "note", "note": "step 20: 3 of 16 codes in use"}\n')
     rows = dict(describe(run).rows)
-    assert rows["warning"] == "step 20: 3 of 16 codes in use" and rows["test, step 20"].startswith("mse 0.125")
+    assert rows["warning"] == "step 20: 3 of 16 codes in use" and rows["held out, step 20"].startswith("mse 0.125")
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(left: Left, tmp_path: Path) -> None:
     run = shutil.copytree(left.root / "prior", tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 30, "spl')
-    assert "test, step 20" in dict(describe(run).rows)
+    assert "held out, step 20" in dict(describe(run).rows)
 
 
 def test_what_is_not_ours_is_refused_with_what_was_found(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.quantizers.methods import defaults
 from vqtok.quantizers import QUANTIZERS, CodeCounting, CodeUse
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning, verdict
+from vqtok.training.health import CodeUseWindow, UsageAlarm
 from vqtok.training.resolution import resolve_config
 
 ALONE: Any = types.SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)
@@ -149,8 +149,6 @@ def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
     assert warned(UsageAlarm(make()), FULL, even, 1) is None
     line = warned(UsageAlarm(make()), FULL, few, 1)
     assert line is not None and "where even use would show 22%" in line
-    healthy = verdict(make(), even, "on 64 images", trained_so=True)
-    assert healthy == "healthy: 13,107 of 65,536 codes in use (20.0%) on 64 images, where even use would show 22%"
 
 
 def advice_of(quantizer: dict[str, Any], **changes: Any) -> list[str]:
@@ -196,14 +194,15 @@ def test_advice_on_the_dimension_and_on_many_codes() -> None:
     ("changes", "expected"),
     [
         ({"steps": 10_000}, "warmup_steps=1000"),
-        ({"steps": 300}, "warmup_steps=30"),
+        ({"steps": 300}, None),
         ({"steps": 300, "warmup_steps": 0}, "warmup_steps=30"),
+        ({"steps": 300, "warmup_steps": 30}, "warmup_steps=60"),
         ({"steps": 300, "warmup_steps": 50}, None),
         ({"steps": 8}, None),
     ],
     ids=str,
 )
-def test_a_longer_warm_up_is_at_most_a_tenth_of_the_run(changes: dict[str, int], expected: str | None) -> None:
+def test_a_longer_warm_up_is_at_most_a_fifth_of_the_run(changes: dict[str, int], expected: str | None) -> None:
     found = [line for line in advice_of({"type": "ema"}, **changes) if line.startswith("warmup")]
     assert found == ([expected] if expected else [])
 
@@ -218,22 +217,6 @@ def test_every_advice_is_a_setting_that_is_taken(method: str) -> None:
     for assignment in advice:
         changed = resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
         assert changed != config
-
-
-def test_the_verdict_is_the_warning_of_training() -> None:
-    """In its words and by its threshold; what only the run could know is not advised without one."""
-    config = make({"type": "vq", "init": "normal", "restart_threshold": 0.0})
-    where = "on 911 images of mine, split test"
-    said = verdict(config, use_of(255), where, trained_so=True)
-    assert said == f"not healthy: {usage_warning(config, use_of(255), where)}"
-    assert said.startswith(f"not healthy: 255 of 512 codes in use (49.8%) {where}, under usage_warning 0.5. Try quant")
-    assert verdict(config, use_of(256), where, trained_so=True) == (f"healthy: 256 of 512 codes in use (50.0%) {where}")
-    assert "learning_rate" in said
-    assert "learning_rate" not in verdict(config, use_of(255), where, trained_so=False)
-    silent = make(usage_warning=0.0)  # of a run that asked not to be warned
-    assert verdict(silent, use_of(255), where, trained_so=True).startswith("not healthy: ")
-    strict = make(usage_warning=0.9)
-    assert "under usage_warning 0.9" in verdict(strict, use_of(400), where, trained_so=True)
 
 
 def test_the_window_of_a_very_large_codebook_holds_fewer_buckets() -> None:

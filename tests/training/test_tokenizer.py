@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -320,24 +321,33 @@ def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     assert rows(tmp_path / "whole") == rows(tmp_path / "part")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:DeprecationWarning")  # imported by inductor
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own tracer looks
 def test_a_compiled_run_is_the_same_run_and_goes_on_without(
-    tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
+    backend: str, tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced: list[bool] = []
+    """Backend "eager" only traces, in a fraction of the time; inductor generates what is run by default."""
+    compile, traced = torch.compile, []
 
-    def compile_in_python(self: torch.nn.Module) -> None:
+    def watched(function: Any) -> Any:
         traced.append(True)
-        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")
+        return compile(function, backend=backend)
 
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_python)
+    monkeypatch.setattr(torch, "compile", watched)
+    fixed = {"type": "ema", "codebook_size": 16, "code_dim": 4, "init": "normal", "restart_threshold": 0.0}
+    changes = {"quantizer": fixed} if backend == "inductor" else {}  # which draws other random numbers
     for compiled in (True, False):
         run = tmp_path / str(compiled)
-        train_tokenizer(make(run, steps=4, compile=compiled), *sources)
-        train_tokenizer(make(run, compile=not compiled), *sources, resume=True)
+        train_tokenizer(make(run, steps=4, compile=compiled, **changes), *sources)
+        train_tokenizer(make(run, compile=not compiled, **changes), *sources, resume=True)
     assert traced == [True, True]
+    ones, others = (rows(tmp_path / name, "train") for name in ("True", "False"))
+    losses = [row["loss"] for row in ones]
+    assert losses[0] == pytest.approx(others[0]["loss"], rel=1e-5)
+    assert losses == pytest.approx([row["loss"] for row in others], rel=5e-3)  # rounding makes another code the nearest
     one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("True", "False"))
-    for name, tensor in one.items():
+    for name, tensor in one.items() if backend == "eager" else ():
         torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
@@ -484,6 +494,68 @@ def test_images_decide_what_is_left_open(folder: Path, tmp_path: Path) -> None:
     assert (config.image_size, config.num_channels) == ([32, 32], 3)
     with pytest.raises(ConfigurationError, match="image_size must be .* got 0"):  # and not taken for "not given"
         make(tmp_path, dataset=str(folder), image_size=0, num_channels=None)
+
+
+@pytest.fixture
+def damaged(folder: Path, tmp_path: Path) -> tuple[ImageSource, ImageSource]:
+    """Thirty images for training, two of which are cut off."""
+    images = shutil.copytree(folder, tmp_path / "damaged")
+    train, test = open_splits(str(images), test_share=0.25)
+    for index in (4, 9):
+        path = Path(train.row_name(index, train.encoded([index])[0]))
+        path.write_bytes(path.read_bytes()[:60])
+    return train, test
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_images_that_cannot_be_read_are_counted_and_named_and_resuming_is_exact(
+    limit: int | None,
+    damaged: tuple[ImageSource, ImageSource],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whether everything is decoded at the start or each batch when it is asked for; eight steps see every image."""
+    if limit is not None:
+        monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=limit))
+    changes = {"max_unreadable": 0.1, "usage_warning": 0.0}
+    train_tokenizer(make(tmp_path / "whole", **changes), *damaged)
+    names = [Path(damaged[0].row_name(index, damaged[0].encoded([index])[0])).name for index in (4, 9)]
+    notes = " ".join(row["note"] for row in rows(tmp_path / "whole", "note"))
+    assert [notes.count(name) for name in names] == [1, 1]
+    assert "cannot be read, and others take their place" in notes
+    assert rows(tmp_path / "whole", "train")[-1]["unreadable_images"] == 2
+    assert all(row["note"] in capsys.readouterr().err for row in rows(tmp_path / "whole", "note")[:1])
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda: signal.raise_signal(signal.SIGTERM))
+        train_tokenizer(make(tmp_path / "part", **changes), *damaged)
+    train_tokenizer(make(tmp_path / "part", **changes), *damaged, resume=True)
+    assert differences(tmp_path / "whole", tmp_path / "part") == []
+    assert rows(tmp_path / "whole") == rows(tmp_path / "part")
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_too_many_images_that_cannot_be_read_stop_the_run(
+    limit: int | None, damaged: tuple[ImageSource, ImageSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of thirty are more than the 1% that is allowed by default."""
+    if limit is not None:
+        monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=limit))
+    with pytest.raises(DataError, match=r"of the 30 images of .* cannot be read, more than the 1% that may be skipped"):
+        train_tokenizer(make(tmp_path / "run"), *damaged)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_held_out_images_that_cannot_be_read_are_left_out(
+    damaged: tuple[ImageSource, ImageSource], tmp_path: Path
+) -> None:
+    test, train = damaged
+    result = train_tokenizer(make(tmp_path / "run", steps=2, max_unreadable=0.1, usage_warning=0.0), train, test)
+    assert result.metrics["unreadable_images"] == 2 and result.metrics["mse"] > 0
+    (note,) = (row["note"] for row in rows(tmp_path / "run", "note"))
+    assert note.startswith("step 2: 2 images held out cannot be read, and are left out: ")
+    assert (tmp_path / "run" / "samples" / "step-000002.png").is_file()
 
 
 def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:

@@ -44,6 +44,7 @@ def tokenize_dataset(
     out: str | Path,
     *,
     split: str | None = None,
+    dataset_config: str | None = None,
     image_column: str | None = None,
     revision: str | None = None,
     batch_size: int = BATCH_SIZE,
@@ -61,6 +62,7 @@ def tokenize_dataset(
         tokenizer: on whichever device it should work.
         out: the codes folder to write, whole or not at all.
         split: one split; by default every split that the dataset has.
+        dataset_config: which configuration of a dataset that has several.
         image_column: where the images are, where the feature types do not decide.
         revision: branch, tag or commit of a dataset on the Hub.
         batch_size: images the tokenizer gets at once.
@@ -75,7 +77,9 @@ def tokenize_dataset(
         DataError: no images, none that can be read, or a full disk.
     """
     check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
-    sources = open_sources(dataset, split=split, image_column=image_column, revision=revision)
+    sources = open_sources(
+        dataset, split=split, dataset_config=dataset_config, image_column=image_column, revision=revision
+    )
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if columns := file_columns(sources):
         logger.warning("columns that hold files are left out of the codes folder: %s", ", ".join(columns))
@@ -86,14 +90,19 @@ def tokenize_dataset(
 
 
 def open_sources(
-    dataset: str | Path, *, split: str | None = None, image_column: str | None = None, revision: str | None = None
+    dataset: str | Path,
+    *,
+    split: str | None = None,
+    dataset_config: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, ImageSource]:
     """The splits to tokenize, by name: the one asked for, else all that the dataset has. Nothing is held out.
 
     Raises:
         DataError: no such dataset, split or column; the message says what was found.
     """
-    sources = open_all(str(dataset), image_column=image_column, revision=revision)
+    sources = open_all(str(dataset), image_column=image_column, revision=revision, config=dataset_config)
     if split is None:
         return sources
     if split not in sources:
@@ -172,7 +181,7 @@ def _write_split(
             bar.update(len(batch.indices))
             if batch.indices.stop == len(source) and not writer.rows:
                 error = next(iter(batch.broken.values()))
-                raise DataError(f"none of the {len(source):,} images of {source.name} can be read, such as: {error}")
+                raise DataError(f"no image of {source.name} can be read, such as: {error}")
     return broken
 
 
@@ -219,4 +228,4 @@ def _name(source: ImageSource, index: int) -> str:
     """The file of an image, relative to its folder where the source says so; else its row."""
     if "file_name" in source.dataset.column_names:
         return str(source.dataset[index]["file_name"])
-    return source.row_name(index, source.undecoded([index])[0])
+    return source.row_name(index, source.encoded([index])[0])

@@ -1,6 +1,6 @@
 """Anything with images in it, to batches of pixels.
 
-    name or folder ─sources→ ImageSource (undecoded rows) ─loading→ ImageDataset ─→ batches of uint8 ─to_pixels→ [-1, 1]
+    name or folder ─sources→ ImageSource ─dataset→ ImageDataset ─loading→ batches of uint8 ─to_pixels→ [-1, 1]
 
 Names are loaded when they are first used: `sources` needs the `datasets` library, which takes seconds to import, and a
 tokenizer that is only loaded and run does not need it.
@@ -12,15 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage, read_images
     from vqtok.data.fitting import fit_image
     from vqtok.data.grid import image_grid
     from vqtok.data.images import image_array, load_image
-    from vqtok.data.loading import ImageDataset, ordered_batches, read_images, to_pixels, training_batches
-    from vqtok.data.sources import ImageSource, native_format, open_all, open_images, open_splits
+    from vqtok.data.loading import ordered_batches, to_pixels, training_batches
+    from vqtok.data.native import ImageFormat, native_format
+    from vqtok.data.sources import ImageSource, open_all, open_images, open_splits
 
 __all__ = [
+    "Batch",
     "ImageDataset",
+    "ImageFormat",
     "ImageSource",
+    "UnreadableImage",
     "fit_image",
     "image_array",
     "image_grid",
@@ -37,9 +42,12 @@ __all__ = [
 
 _HOMES = {
     "ImageSource": "sources",
-    "ImageDataset": "loading",
+    "Batch": "dataset",
+    "ImageDataset": "dataset",
+    "ImageFormat": "native",
+    "UnreadableImage": "dataset",
     "fit_image": "fitting",
-    "native_format": "sources",
+    "native_format": "native",
     "open_all": "sources",
     "open_images": "sources",
     "load_image": "images",
@@ -47,7 +55,7 @@ _HOMES = {
     "ordered_batches": "loading",
     "image_array": "images",
     "image_grid": "grid",
-    "read_images": "loading",
+    "read_images": "dataset",
     "to_pixels": "loading",
     "training_batches": "loading",
 }

@@ -47,11 +47,11 @@ def image_grid(
         raise DataError(f"the images of one grid must have one size, got {sorted(sizes)} (width, height)")
 
     grey = isinstance(background, int) and all(tile.mode == "L" for tile in tiles)
-    paper = (background,) * 3 if isinstance(background, int) and not grey else background
+    fill = (background,) * 3 if isinstance(background, int) and not grey else background
     width, height = tiles[0].width * scale, tiles[0].height * scale
     rows = -(-len(tiles) // columns)
     columns = min(columns, len(tiles))
-    grid = Image.new("L" if grey else "RGB", (gap + columns * (width + gap), gap + rows * (height + gap)), color=paper)
+    grid = Image.new("L" if grey else "RGB", (gap + columns * (width + gap), gap + rows * (height + gap)), color=fill)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         enlarged = tile.convert(grid.mode).resize((width, height), Image.Resampling.NEAREST)

@@ -1,181 +1,34 @@
-"""Images as batches of uint8 pixels: decoded once where they fit into memory, by worker processes where they do not.
+"""Images in batches: shuffled without end to train on, in order to evaluate on, decoded by worker processes or here.
 
-The order of training images is a pure function of (seed, step), so that a run that stops goes on with the very batch
-that would have come next. Nothing here draws from torch's global random numbers.
+The batch of a training step is a pure function of (seed, step) and of which images can be read, so that a run that
+stops goes on with the very batch that would have come next. Nothing here draws from torch's global random numbers.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset
 
-from vqtok.data.images import image_array
+from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage
 from vqtok.errors import ConfigurationError, DataError
 
-if TYPE_CHECKING:
-    from vqtok.data.sources import ImageSource
+__all__ = ["ordered_batches", "to_pixels", "training_batches", "training_order"]
 
-__all__ = ["ImageDataset", "ordered_batches", "read_images", "to_pixels", "training_batches", "training_order"]
+TRIES = 100  # images in a row that may be unreadable before a slot of a batch is given up
 
-MEMORY_LIMIT = 2 << 30  # bytes of decoded pixels: the whole of CIFAR-10 takes 0.18 GB, ImageNet at 32 x 32 3.9 GB
-CHUNK = 512  # rows that are read from Arrow and handed to the threads at a time
-DECODING_THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes without holding Python's lock,
-SMALL_FILE = (
-    16 << 10
-)  # but below 16 kB Pillow's own Python is most of the work and threads only get in each other's way
-
-Batch = dict[str, Tensor]
+Request = TypeVar("Request")
 
 
 def to_pixels(pixels: Tensor) -> Tensor:
     """uint8 0..255 to float32 in [-1, 1], on the device that the pixels are on."""
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
-
-
-def read_images(
-    source: ImageSource,
-    indices: Sequence[int],
-    *,
-    image_size: tuple[int, int],
-    num_channels: int,
-    resample: str = "bicubic",
-) -> tuple[npt.NDArray[np.uint8], list[int], dict[int, DataError]]:
-    """Decode some rows of a source and keep apart those that are broken.
-
-    Returns:
-        The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the
-        error of each broken row, whose message names the row and its file.
-    """
-    cells = source.undecoded(indices)
-
-    def decode(index: int, cell: dict[str, Any]) -> npt.NDArray[np.uint8] | DataError:
-        try:
-            return _decode_cell(cell, source.row_name(index, cell), image_size, num_channels, resample)
-        except DataError as error:
-            return error
-
-    if _threads_help(cells):
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            decoded = list(pool.map(decode, indices, cells))
-    else:
-        decoded = list(map(decode, indices, cells))
-
-    broken = {index: result for index, result in zip(indices, decoded, strict=True) if isinstance(result, DataError)}
-    good = [result for result in decoded if not isinstance(result, DataError)]
-    pixels = np.stack(good) if good else np.empty((0, num_channels, *image_size), dtype=np.uint8)
-    return pixels, [index for index in indices if index not in broken], broken
-
-
-def _threads_help(cells: list[dict[str, Any]]) -> bool:
-    if get_worker_info() is not None or DECODING_THREADS == 1 or len(cells) < 2:
-        return False  # the processes of a DataLoader already share the cores
-    return any(cell["bytes"] is None for cell in cells) or sum(len(cell["bytes"]) for cell in cells) > SMALL_FILE * len(
-        cells
-    )
-
-
-def _decode_cell(
-    cell: dict[str, Any], name: str, image_size: tuple[int, int], num_channels: int, resample: str
-) -> npt.NDArray[np.uint8]:
-    data = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-    if data is None:
-        raise DataError(f"{name} holds no image")
-    return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
-
-
-class ImageDataset(Dataset[Batch]):
-    """The images of a source, all brought to one size; a map-style dataset for `torch.utils.data.DataLoader`.
-
-    Args:
-        source: where the images come from.
-        image_size: (H, W).
-        num_channels: 1 (grey) or 3 (RGB).
-        resample: "bicubic", "bilinear", "lanczos" or "nearest".
-        memory_limit: bytes of decoded pixels up to which everything is decoded now, once, into one tensor; above it
-            each batch is decoded when it is asked for.
-
-    Raises:
-        DataError: an image cannot be decoded; the message names it. Where everything is decoded now, it is raised now.
-    """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        *,
-        image_size: tuple[int, int],
-        num_channels: int,
-        resample: str = "bicubic",
-        memory_limit: int = MEMORY_LIMIT,
-    ) -> None:
-        height, width = image_size
-        self.source = source
-        self.image_size = (height, width)
-        self.num_channels = num_channels
-        self.resample = resample
-        labels = source.labels()
-        self.labels = None if labels is None else torch.from_numpy(labels)  # int64 (N,)
-        fits = len(source) * num_channels * height * width <= memory_limit
-        self.pixels = self._decode_all() if fits else None  # uint8 (N, C, H, W)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the pixels of every image are already decoded."""
-        return self.pixels is not None
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Batch:
-        """One image: pixels uint8 (C, H, W) and, where there are labels, its label as an int64 scalar."""
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Several images: pixels uint8 (B, C, H, W) and, where there are labels, labels int64 (B,)."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
-        if self.pixels is None:
-            batch = {"pixels": torch.from_numpy(self._decode(index.tolist()))}
-        else:
-            batch = {"pixels": self.pixels.index_select(0, index)}
-        if self.labels is not None:
-            batch["labels"] = self.labels.index_select(0, index)
-        return batch
-
-    def _decode(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
-        pixels, _, broken = read_images(
-            self.source,
-            indices,
-            image_size=self.image_size,
-            num_channels=self.num_channels,
-            resample=self.resample,
-        )
-        for error in broken.values():
-            raise error
-        return pixels
-
-    def _decode_all(self) -> Tensor:
-        total = len(self.source)
-        pixels = torch.empty((total, self.num_channels, *self.image_size), dtype=torch.uint8)
-        starts = tqdm(  # silent where it is quick, and where nobody watches
-            range(0, total, CHUNK),
-            desc=f"decoding {self.source.name}",
-            unit_scale=CHUNK,
-            delay=2.0,
-            disable=None,
-            leave=False,
-        )
-        for start in starts:
-            rows = range(start, min(start + CHUNK, total))
-            pixels[rows.start : rows.stop] = torch.from_numpy(self._decode(rows))
-        return pixels
 
 
 def training_batches(
@@ -192,14 +45,22 @@ def training_batches(
 
     Epoch e is permuted by a generator seeded from (seed, e). A step takes the next batch_size * world_size images, of
     which rank r gets the r-th part; images that do not fill a whole step are left out of that epoch. The batch of a
-    step depends on nothing but the arguments, and earlier ones are skipped without being decoded.
+    step depends on nothing but the arguments and which images can be read: earlier ones are skipped without being
+    decoded, and processes do not talk to each other.
+
+    An image that cannot be read is replaced by the one that its slot of the batch has in the next step of the epoch,
+    else the step after, and so on round the epoch. The other images stay where they are. Since no two slots of any
+    rank have an image in common, no image comes twice in a step. Only where no image of a slot can be read, as in
+    epochs of a single step, does it take one of the images left out of the epoch or any other, and then two ranks may
+    take the same one. The replaced images are in the batch's `skipped` and in `images.unreadable`; how many are too
+    many is for the caller to say, see `ImageDataset.check_unreadable`.
 
     Args:
         batch_size: images per process.
         num_workers: processes that decode; not used where the images are in memory.
 
     Raises:
-        DataError: fewer images than one step takes.
+        DataError: fewer images than one step takes, no image that can be read, or a hundred in a row that cannot.
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
@@ -209,69 +70,171 @@ def training_batches(
             f"{images.source.name} has {len(images)} images for training, fewer than one batch of "
             f"{batch_size}{processes}; give more images or a smaller batch size"
         )
-    order = training_order(
-        len(images), batch_size=batch_size, seed=seed, start_step=start_step, rank=rank, world_size=world_size
-    )
-    return _batches(images, order, num_workers)
+    steps = _steps(len(images), batch_size, start_step, rank, world_size)
+    read = partial(_training_batch, images, seed, batch_size * world_size)
+    return _batches(images, steps, read, num_workers)
 
 
 def training_order(
     num_images: int, *, batch_size: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[list[int]]:
-    """The indices behind `training_batches`, without end."""
+    """The indices behind `training_batches`, without end, where every image can be read."""
+    for epoch, positions in _steps(num_images, batch_size, start_step, rank, world_size):
+        yield _permutation(num_images, seed, epoch)[positions.start : positions.stop].tolist()
+
+
+def ordered_batches(
+    images: ImageDataset,
+    batch_size: int,
+    num_workers: int = 0,
+    *,
+    num_images: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """The first images once and in order, those that cannot be read left out.
+
+    Batches are cut from all images, readable or not, and process `rank` of `world_size` gets every `world_size`-th of
+    them and decodes no others. A batch may be short, and one of which nothing can be read does not come. A batch's
+    `index` says which images it holds; `images.unreadable` names those left out so far.
+
+    Args:
+        num_images: only the first so many; None takes all.
+
+    Raises:
+        DataError: this process has a share, but none of its images can be read.
+    """
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    total = min(len(images), len(images) if num_images is None else num_images)
+    starts = range(rank * batch_size, total, batch_size * world_size)
+    requests = (list(range(start, min(start + batch_size, total))) for start in starts)
+    found, example = False, None
+    for batch in _batches(images, requests, partial(_ordered_batch, images), num_workers):
+        example = batch["skipped"][0] if batch["skipped"] else example
+        if len(batch["pixels"]):
+            found = True
+            yield batch
+    if example is not None and not found:
+        raise images.none_readable(example)
+
+
+def _steps(
+    num_images: int, batch_size: int, start_step: int, rank: int, world_size: int
+) -> Iterator[tuple[int, range]]:
+    """The epoch of every step and the positions of its order that a rank takes, without end."""
     per_step = batch_size * world_size
     epoch, step = divmod(start_step, num_images // per_step)
     while True:
-        order = _permutation(num_images, seed, epoch)
         for start in range(step * per_step, num_images - per_step + 1, per_step):
             first = start + rank * batch_size
-            yield order[first : first + batch_size].tolist()
+            yield epoch, range(first, first + batch_size)
         epoch, step = epoch + 1, 0
 
 
-def ordered_batches(images: ImageDataset, batch_size: int, num_workers: int = 0) -> Iterator[Batch]:
-    """Every image once and in order; the last batch may be short."""
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-    total = len(images)
-    order = (list(range(start, min(start + batch_size, total))) for start in range(0, total, batch_size))
-    return _batches(images, order, num_workers)
-
-
+@lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def _batches(images: ImageDataset, order: Iterable[list[int]], num_workers: int) -> Iterator[Batch]:
+def _training_batch(images: ImageDataset, seed: int, per_step: int, request: tuple[int, range]) -> Batch:
+    epoch, positions = request
+    order = _permutation(len(images), seed, epoch)
+    indices = order[positions.start : positions.stop].tolist()
+    pixels, good, broken = images.read(indices)
+    if not broken:
+        return images.batch(indices, pixels)
+    rows = dict(zip(good, pixels, strict=True))
+    for slot, position in enumerate(positions):
+        if indices[slot] in broken:
+            candidates = (int(order[other]) for other in _replacements(position, per_step, len(images)))
+            indices[slot] = _replace(images, candidates, rows, broken)
+    return images.batch(indices, torch.stack([rows[index] for index in indices]), broken.values())
+
+
+def _replace(
+    images: ImageDataset, candidates: Iterable[int], rows: dict[int, Tensor], broken: dict[int, UnreadableImage]
+) -> int:
+    """The first candidate that is not in the batch yet and can be read, else one that is; what is read is noted."""
+    tries = 0
+    again = None
+    for index in candidates:
+        if index in rows:
+            again = index if again is None else again
+        elif index not in broken:
+            pixels, _, unreadable = images.read([index])
+            if not unreadable:
+                rows[index] = pixels[0]
+                return index
+            broken |= unreadable
+            tries += 1
+            if tries == TRIES:
+                reason = unreadable[index].reason
+                raise DataError(f"{TRIES} images of {images.source.name} in a row cannot be read, such as: {reason}")
+    if again is None:
+        raise images.none_readable(next(iter(broken.values())))
+    return again
+
+
+def _replacements(position: int, per_step: int, total: int) -> Iterator[int]:
+    """Positions of an epoch's order to take instead of one: its slot in other steps, those left out, then any."""
+    column = position % per_step
+    left_out = list(range(total - total % per_step, total))
+    begin = column % max(1, len(left_out))
+    return chain(
+        range(position + per_step, total, per_step),
+        range(column, position, per_step),
+        left_out[begin:],
+        left_out[:begin],
+        range(position + 1, total),
+        range(position),
+    )
+
+
+def _ordered_batch(images: ImageDataset, indices: list[int]) -> Batch:
+    pixels, good, broken = images.read(indices)
+    return images.batch(good, pixels, broken.values())
+
+
+def _batches(
+    images: ImageDataset, requests: Iterable[Request], read: Callable[[Request], Batch], num_workers: int
+) -> Iterator[Batch]:
+    """Answer requests in order, in this process or by workers, and note what cannot be read."""
+    for answer in _answers(images, requests, read, num_workers):
+        if isinstance(answer, DataError):
+            raise answer
+        images.unreadable |= {image.index: image for image in answer["skipped"]}
+        yield answer
+
+
+def _answers(
+    images: ImageDataset, requests: Iterable[Request], read: Callable[[Request], Batch], num_workers: int
+) -> Iterable[Batch | DataError]:
     if images.in_memory or num_workers == 0:
-        for indices in order:
-            yield images.__getitems__(indices)
-        return
+        return map(read, requests)
+    sampler: Any = requests  # any iterable will do, whatever the annotation of DataLoader says
     loader: DataLoader[Any] = DataLoader(
-        _Answers(images),
-        batch_sampler=order,  # any iterable of lists of indices will do
+        _Answers(read),
+        batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4,
         generator=torch.Generator(),  # otherwise the loader draws a seed from the global one
     )
-    for answer in loader:
-        if isinstance(answer, DataError):
-            raise answer
-        yield answer
+    return loader
 
 
 class _Answers(Dataset[Any]):
     """Gives a DataError back instead of raising it: a worker process would wrap its message in a traceback."""
 
-    def __init__(self, images: ImageDataset) -> None:
-        self.images = images
+    def __init__(self, read: Callable[[Any], Batch]) -> None:
+        self.read = read
 
-    def __getitems__(self, indices: list[int]) -> Batch | DataError:
+    def __getitems__(self, request: Any) -> Batch | DataError:
         try:
-            return self.images.__getitems__(indices)
+            return self.read(request)
         except DataError as error:
             return error
 

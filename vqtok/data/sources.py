@@ -1,4 +1,4 @@
-"""Anything with images in it as one thing: rows with an undecoded image, perhaps a label, and what else there is.
+"""Anything with images in it as one thing: rows of an encoded image, perhaps a label, and what else there is.
 
 readers.py says what a name means and columns.py where the images and labels are. Here the splits are settled: a data
 set without held-out images gets some, by a seeded share of its training split, and says so.
@@ -6,27 +6,25 @@ set without held-out images gets some, by a seeded share of its training split, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import ClassLabel, Dataset, Image
+from datasets import Dataset, Image
 
-from vqtok.data.columns import find_image_column, find_label_column
+from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
-from vqtok.data.images import load_image
+from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
-__all__ = ["ImageSource", "native_format", "open_all", "open_images", "open_splits"]
+__all__ = ["ImageSource", "find_held_out", "open_all", "open_images", "open_splits"]
 
 HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
-PROBES = 32  # rows that native_format looks at
-LARGEST_DEFAULT = 256  # pixels: where images differ in size, nobody gets more than this without asking
-GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,43 +32,65 @@ class ImageSource:
     """One split of a dataset with images.
 
     Attributes:
-        dataset: all its columns, the images undecoded: {"bytes": ..., "path": ...}.
+        dataset: all its columns, the images as they are stored: {"bytes": ..., "path": ...}.
         image_column: where the images are.
-        label_column: where the classes are, if anywhere.
-        label_names: what the classes are called, where the dataset says it.
+        classes: where the labels are and what they mean, if anywhere and for every row; see `columns.py`.
         name: the dataset as the user gave it.
         resolved: the Hub id or absolute path behind it.
         split: as the dataset calls it.
         revision: the commit on the Hub, where there is one.
+        root: where paths in the dataset may lead.
         notes: what the user should be told, such as images held out for testing.
     """
 
     dataset: Dataset
     image_column: str
-    label_column: str | None = None
-    label_names: tuple[str, ...] | None = None
+    classes: Labels | None = None
     name: str
     resolved: str
     split: str
     revision: str | None = None
+    root: DatasetRoot = DatasetRoot()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def labels(self) -> npt.NDArray[np.int64] | None:
-        """The class of every row, int64 (N,), or None where there are no labels."""
-        if self.label_column is None:
-            return None
-        columns = self.dataset.select_columns([self.label_column]).with_format("arrow")
-        values: npt.NDArray[np.int64] = columns[:][self.label_column].to_numpy().astype(np.int64)
-        return values
+    @property
+    def label_column(self) -> str | None:
+        """Where the labels are, if anywhere."""
+        return self.classes.column if self.classes else None
 
-    def undecoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each."""
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, if there are any."""
+        return self.classes.names if self.classes else None
+
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """The class of every row, int64 (N,) in [0, len(label_names)), or None where there are no labels."""
+        return self.classes.of(self.dataset, self.name) if self.classes else None
+
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each.
+
+        A path is what the dataset says; `image_data` gives what may be opened.
+        """
         rows = self._images[indices if isinstance(indices, range) else list(indices)]
         cells: list[dict[str, Any] | None] = rows[self.image_column].to_pylist()
         return [cell or {"bytes": None, "path": None} for cell in cells]
+
+    def image_data(self, cell: dict[str, Any], name: str) -> bytes | Path:
+        """What to decode of a row of `encoded`: its bytes, else the file that its path leads to.
+
+        Raises:
+            DataError: there is neither, or the path leads out of the dataset's own folder.
+        """
+        if cell["bytes"] is not None:
+            data: bytes = cell["bytes"]
+            return data
+        if cell["path"] is None:
+            raise DataError(f"{name} holds no image")
+        return self.root.find(cell["path"], name)
 
     def row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
@@ -91,6 +111,7 @@ def open_images(
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    config: str | None = None,
     test_share: float = 0.1,
     seed: int = 0,
 ) -> ImageSource:
@@ -102,10 +123,11 @@ def open_images(
 
     Args:
         dataset: `mnist-mini`, `mnist`, `cifar10`, a Hub id (`org/name` or `org/name@revision`), a folder of images,
-            or a folder or file of parquet, arrow or `save_to_disk`.
+            what `save_to_disk` wrote, or a folder or file of a kind that `readers.py` lists.
         split: "train", "test", or any split that the dataset has; `valid`, `val` and `dev` also find `validation`.
-        image_column, label_column: found by their feature type where not given.
+        image_column, label_column: found as `columns.py` says where not given.
         revision: branch, tag or commit of a dataset on the Hub.
+        config: which configuration of a dataset that has several, on the Hub or in a folder.
         test_share: part of the training split that is held out where there is no other; 0 holds nothing out.
         seed: decides which images are held out.
 
@@ -114,7 +136,7 @@ def open_images(
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     _check_share(test_share)
-    named = read_splits(dataset, revision)
+    named = read_splits(dataset, revision, config)
     if split in named.splits or split_group(split) not in ("train", "test"):
         chosen = _find_split(named, dataset, split)
         if split_group(split) != "train":
@@ -133,6 +155,7 @@ def open_splits(
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    config: str | None = None,
     test_share: float = 0.1,
     seed: int = 0,
 ) -> tuple[ImageSource, ImageSource]:
@@ -143,42 +166,24 @@ def open_splits(
     _check_share(test_share)
     if test_share == 0:
         raise ConfigurationError("test_share must be above 0 to have images to test on, got 0")
-    train, test = _split_up(read_splits(dataset, revision), dataset, image_column, label_column, test_share, seed)
+    train, test = _split_up(
+        read_splits(dataset, revision, config), dataset, image_column, label_column, test_share, seed
+    )
     assert test is not None
     return train, test
 
 
 def open_all(
-    dataset: str, *, image_column: str | None = None, label_column: str | None = None, revision: str | None = None
+    dataset: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    config: str | None = None,
 ) -> dict[str, ImageSource]:
     """Every split that a dataset has, by its name there; nothing is held out. Arguments as in `open_images`."""
-    named = read_splits(dataset, revision)
+    named = read_splits(dataset, revision, config)
     return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
-
-
-def native_format(source: ImageSource) -> tuple[tuple[int, int], int]:
-    """The size (H, W) and the channels that the images of a source have, from the headers of up to 32 rows.
-
-    Where they differ in size, it is a square: the largest power of two within the smallest of them, at most 256. One
-    channel only where all of them are grey.
-    """
-    rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
-    sizes, grey, errors = set(), True, []
-    for index, cell in zip(rows, source.undecoded(rows), strict=True):
-        try:
-            image = load_image(cell["bytes"] or cell["path"] or b"", name=source.row_name(index, cell))
-        except DataError as error:  # the first one is raised below if there is nothing else
-            errors.append(error)
-            continue
-        sizes.add((image.height, image.width))
-        grey = grey and image.mode in GREY_MODES
-    if not sizes:
-        raise errors[0]
-    if len(sizes) == 1:
-        return sizes.pop(), 1 if grey else 3
-    shortest = min(min(size) for size in sizes)
-    side = min(LARGEST_DEFAULT, 2 ** (shortest.bit_length() - 1))
-    return (side, side), 1 if grey else 3
 
 
 def _check_share(test_share: float) -> None:
@@ -186,19 +191,37 @@ def _check_share(test_share: float) -> None:
         raise ConfigurationError(f"test_share must be at least 0 and below 1, got {test_share}")
 
 
+def find_held_out(
+    splits: Mapping[str, Dataset], train: str, labels: Labels | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """The split to test on, by name, and what to tell the user: test, else validation, else None.
+
+    Where the training images have labels, a test split without is passed over for a validation split that has them.
+    """
+    found = [split for group in HELD_OUT for split in splits if split_group(split) == group and split != train]
+    if not found:
+        return None, ()
+    labelled = [split for split in found if labels and labels.are_in(splits[split])]
+    wants_labels = labels is not None and labels.are_in(splits[train])
+    split = labelled[0] if labelled and wants_labels else found[0]
+    if split_group(split) == "test":
+        return split, ()
+    why = "there is no test split" if split == found[0] else f"the split {found[0]} has no labels"
+    return split, (f"{why}: {split} ({len(splits[split]):,} images) is used to test on",)
+
+
 def _split_up(
     named: NamedSplits, name: str, image_column: str | None, label_column: str | None, test_share: float, seed: int
 ) -> tuple[ImageSource, ImageSource | None]:
-    train = _source(named, name, _find_training_split(named, name), image_column, label_column)
-    for group in HELD_OUT:
-        for split in named.splits:
-            if split_group(split) == group and split != train.split:
-                test = _source(named, name, split, image_column, label_column)
-                if group == "test":
-                    return train, test
-                note = f"there is no test split: {split} ({len(test):,} images) is used to test on"
-                return replace(train, notes=(*train.notes, note)), replace(test, notes=(*test.notes, note))
-    return _hold_out(train, test_share, seed) if test_share else (train, None)
+    chosen = _find_training_split(named, name)
+    train = _source(named, name, chosen, image_column, label_column)
+    if label_column and not train.classes:
+        raise DataError(f"the column {label_column} of {name} has rows without a label; choose another or none")
+    split, notes = find_held_out(named.splits, chosen, train.classes)
+    if split is None:
+        return _hold_out(train, test_share, seed) if test_share else (train, None)
+    test = _source(named, name, split, image_column, label_column)
+    return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
 
 
 def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
@@ -241,17 +264,19 @@ def _source(
     if len(dataset) == 0:
         raise DataError(f"{name} has no rows in its split {split}")
     image_column = find_image_column(dataset, name, image_column)
-    label_column, notes = find_label_column(dataset, name, label_column)
-    feature = dataset.features[label_column] if label_column else None
+    labels, notes = find_labels(named.splits, name, label_column)
+    if labels and not labels.are_in(dataset):
+        notes = (f"the split {split} has no labels in the column {labels.column} for all of its rows",)
+        labels = None
     return ImageSource(
         dataset=dataset.with_format(None).cast_column(image_column, Image(decode=False)),
         image_column=image_column,
-        label_column=label_column,
-        label_names=tuple(feature.names) if isinstance(feature, ClassLabel) else None,
+        classes=labels,
         name=name,
         resolved=named.resolved,
         split=split,
         revision=named.revision,
+        root=named.root,
         notes=(*named.notes, *notes),
     )
 

@@ -54,12 +54,12 @@ class BestPositions:
         self.images = np.empty(0, dtype=np.int64)
         self.positions = np.empty(0, dtype=np.int64)
 
-    def add(self, codes: Array, distortion: Array, *, first: int) -> None:
-        """Look at a batch of codes (B, h, w) and distortions (B, h, w), whose images are numbered from `first`."""
+    def add(self, codes: Array, distortion: Array, *, images: Array) -> None:
+        """Look at a batch of codes (B, h, w) and distortions (B, h, w); `images` (B,) are the rows of its images."""
         batch, positions = len(codes), codes[0].size
         self.codes = np.concatenate([self.codes, codes.ravel()])
         self.distortion = np.concatenate([self.distortion, distortion.ravel()])
-        self.images = np.concatenate([self.images, np.repeat(np.arange(first, first + batch), positions)])
+        self.images = np.concatenate([self.images, np.repeat(images, positions)])
         self.positions = np.concatenate([self.positions, np.tile(np.arange(positions), batch)])
         self.keep(np.flatnonzero(self.codes >= 0))
         self.keep(np.lexsort((self.distortion, self.images, self.codes)))

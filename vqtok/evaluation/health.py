@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from vqtok.data import ImageSource, to_pixels
+from vqtok.data import Batch, ImageSource, to_pixels
 from vqtok.evaluation.codebook import CodeSample, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
 from vqtok.evaluation.positions import PositionCounts
-from vqtok.evaluation.reconstruction import first_pixels, images_for, portable
+from vqtok.evaluation.reconstruction import first_batches, images_for, portable
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 
@@ -101,7 +100,7 @@ def measure_health(
 
     Raises:
         ConfigurationError: num_images or batch_size below 1.
-        DataError: an image that cannot be read.
+        DataError: none of the images can be read.
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
@@ -110,12 +109,14 @@ def measure_health(
     best = [BestPositions(PATCHES) for _ in shown]
     samples: list[CodeSample] = []
     tokenizer.eval()
-    for first, codes, distortion in encoded(tokenizer, first_pixels(images, total, batch_size)):
+    measured = 0
+    for rows, codes, distortion in encoded(tokenizer, first_batches(images, total, batch_size)):
+        measured += len(rows)
         by_place.add(counting.split(torch.from_numpy(codes)).view(*codes.shape[:3], -1).numpy())
         samples = samples or [CodeSample(counting, codes[..., codebook]) for codebook in shown]
         for codebook in shown:
-            best[codebook].add(samples[codebook].add(codes[..., codebook]), distortion, first=first)
-    positions = total * math.prod(tokenizer.grid)
+            best[codebook].add(samples[codebook].add(codes[..., codebook]), distortion, images=rows)
+    positions = measured * math.prod(tokenizer.grid)
     maps = [by_place.by_place(codebook) for codebook in shown]
     examples = [
         CodeExamples(
@@ -129,7 +130,7 @@ def measure_health(
         for index in spread_codes(sample.counts, max(3, SHOWN_CODES // len(shown)))
     ]
     return CodebookHealth(
-        about=describe_source(tokenizer, source, total),
+        about=describe_source(tokenizer, source, measured),
         counting=counting,
         counts=by_place.totals(),
         maps={name: np.stack([each[name] for each in maps]) for name in maps[0]},
@@ -149,15 +150,17 @@ def sample_distances(tokenizer: VQTokenizer, codebook: int, sample: CodeSample) 
 
 
 @torch.no_grad()
-def encoded(tokenizer: VQTokenizer, batches: Iterator[Tensor]) -> Iterator[tuple[int, Array, Array]]:
-    """Of each batch of pixels, uint8: the number of its first image, codes (B, h, w, Q) and distortion (B, h, w)."""
-    first = 0
-    for pixels in batches:
-        latents = tokenizer.encoder(tokenizer.checked(to_pixels(pixels.to(tokenizer.device))))
+def encoded(tokenizer: VQTokenizer, batches: Iterator[Batch]) -> Iterator[tuple[Array, Array, Array]]:
+    """Of each batch: the rows of its images (B,), codes (B, h, w, Q) and distortion (B, h, w)."""
+    for batch in batches:
+        latents = tokenizer.encoder(tokenizer.checked(to_pixels(batch["pixels"].to(tokenizer.device))))
         codes = tokenizer.quantizer.encode(latents)
         distortion = tokenizer.quantizer.distortion(latents)
-        yield first, codes.reshape(*distortion.shape, -1).cpu().numpy(), distortion.float().cpu().numpy()
-        first += len(pixels)
+        yield (
+            batch["index"].numpy(),
+            codes.reshape(*distortion.shape, -1).cpu().numpy(),
+            distortion.float().cpu().numpy(),
+        )
 
 
 def describe_source(tokenizer: VQTokenizer, source: ImageSource, num_images: int) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import json
 import math
 from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vqtok.data import ImageDataset, ImageSource, ordered_batches, to_pixels
+from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import ConfigurationError
 from vqtok.files import write_text
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
@@ -49,27 +48,31 @@ def evaluate_tokenizer(
         batch_size: images at once; no number depends on it beyond the rounding of float32.
 
     Returns:
-        What metrics.json holds: the measures above and `variance`, `perplexity` and `codes_in_use` (or, of codes that
-        are counted by dimension, `bits_in_use`, `bit_usage` and `constant_dimensions`), `codebook_size`,
-        `bits_per_image`, and what decided them: data, preprocessing, tokenizer, versions and device. A measure that is
-        not defined (of images without variance, without error, or too small for SSIM) is None.
+        What metrics.json holds: the measures above over the images that can be read (`num_unreadable` cannot),
+        `variance`, `perplexity` and `codes_in_use` (or, of codes that are counted by dimension, `bits_in_use`,
+        `bit_usage` and `constant_dimensions`), `codebook_size`, `bits_per_image`, and what decided them: data,
+        preprocessing, tokenizer, versions and device. A measure that is not defined (of images without variance,
+        without error, or too small for SSIM) is None.
 
     Raises:
         ConfigurationError: num_images or batch_size below 1.
-        DataError: an image that cannot be read.
+        DataError: none of the images can be read.
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     config = tokenizer.config
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()
-    for pixels in first_pixels(images, total, batch_size):
-        sums.add(pixels)
+    measured = 0
+    for batch in first_batches(images, total, batch_size):
+        sums.add(batch["pixels"])
+        measured += len(batch["pixels"])
     return {
         "dataset": source.name,
         "dataset_resolved": portable(source.resolved),
         "dataset_revision": source.revision,
         "split": source.split,
-        "num_images": total,
+        "num_images": measured,
+        "num_unreadable": total - measured,
         "num_images_in_split": len(images),
         "pixels_sha256": sums.digest.hexdigest(),
         **sums.measures(),
@@ -162,16 +165,12 @@ def images_for(
     return images, min(len(images), num_images or len(images))
 
 
-def first_pixels(images: ImageDataset, total: int, batch_size: int) -> Iterator[Tensor]:
-    """The first `total` images in order, uint8 (B, C, H, W), with a progress bar."""
-    batches = islice(ordered_batches(images, batch_size), -(-total // batch_size))
+def first_batches(images: ImageDataset, total: int, batch_size: int) -> Iterator[Batch]:
+    """The first `total` images in order but for those that cannot be read, with a progress bar."""
     with tqdm(total=total, desc="evaluating", unit="images", disable=None, leave=False) as progress:
-        done = 0
-        for batch in batches:
-            pixels = batch["pixels"][: total - done]
-            yield pixels
-            done += len(pixels)
-            progress.update(len(pixels))
+        for batch in ordered_batches(images, batch_size, num_images=total):
+            yield batch
+            progress.update(len(batch["pixels"]) + len(batch["skipped"]))
 
 
 def write_metrics(metrics: dict[str, Any], path: str | Path) -> Path:

@@ -196,7 +196,7 @@ def metrics_section(run_metadata: RunMetadata) -> str:
         data = (
             f"what was held out of {code(recipe.get('dataset') or recipe.get('codes'))}" if recipe else "held-out data"
         )
-        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{metric_table(run_metadata.held_out)}"
+        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{training_table(run_metadata)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 
@@ -210,6 +210,19 @@ def images_of(measured: Mapping[str, Any]) -> str:
     if not isinstance(whole, int) or whole == count:
         return f"On {count:,} images of {split}"
     return f"On the first {count:,} of {whole:,} images of {split}"
+
+
+def training_table(run_metadata: RunMetadata) -> str:
+    """What training measured last; the use of the codes on its own images apart from that on held-out ones."""
+    rows = [
+        ("held-out usage" if name == "usage" else name, f"{value:.5g}", MEANINGS[name])
+        for name, value in shown(run_metadata.held_out or {}).items()
+    ]
+    usage = run_metadata.training_usage
+    if usage is not None:
+        meaning = "share of the codes that occurred on the last images of training"
+        rows.append(("training usage", f"{usage:.5g}", meaning))
+    return table(("metric", "value", "meaning"), rows)
 
 
 def metric_table(values: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,9 +58,12 @@ class Binding(BaseModel):
 
     @property
     def tokenizer_text(self) -> str:
-        """Fingerprint, repository and commit, as far as they are known."""
-        commit = f" at {self.revision}" if self.revision else ""
-        return f"{self.fingerprint[:12]}{f' ({self.tokenizer}{commit})' if self.tokenizer else ''}"
+        """Fingerprint, repository and commit, as far as they are known; of a path of this machine its last parts."""
+        if not self.tokenizer:
+            return self.fingerprint[:12]
+        path = Path(self.tokenizer)
+        name = str(Path(*path.parts[-2:])) if path.is_absolute() else self.tokenizer
+        return f"{self.fingerprint[:12]} ({name}{f' at {self.revision}' if self.revision else ''})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import read_object
 
-__all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "step_of"]
+__all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "read_metric_rows", "step_of", "training_usage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class RunMetadata:
     Attributes:
         metrics: what an evaluation wrote: the dataset, the split, and numbers.
         held_out: the last line about held-out data that training wrote.
+        training_usage: the share of codes in use over the last images of training.
         recipe: the run's resolved configuration, without what is true of one machine only.
         image: reconstructions of a tokenizer, samples of a prior.
         step: the step the image was drawn at, where training drew it.
@@ -31,6 +32,7 @@ class RunMetadata:
 
     metrics: Mapping[str, Any] | None = None
     held_out: Mapping[str, Any] | None = None
+    training_usage: float | None = None
     recipe: Mapping[str, Any] | None = None
     image: Path | None = None
     step: int | None = None
@@ -61,13 +63,16 @@ def find_run_metadata(
     if metrics is None and (folder / METRICS).is_file():
         metrics = read_object(folder / METRICS)
     drawn, step = newest_sample(run) if run else (None, None)
+    rows = []
     if run:
         check_links(run, [run / "config.yaml", run / "metrics.jsonl", *([drawn] if drawn else [])])
+        rows = read_metric_rows(run)
     if (folder / image).is_file():
         drawn, step = folder / image, None
     return RunMetadata(
         metrics=metrics,
-        held_out=last_held_out(run) if run else None,
+        held_out=last_held_out(rows),
+        training_usage=training_usage(rows),
         recipe=read_recipe(run) if run else None,
         image=drawn,
         step=step,
@@ -86,17 +91,32 @@ def step_of(path: Path) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def last_held_out(run: Path) -> Mapping[str, Any] | None:
-    """The last line of metrics.jsonl about the test split."""
+def read_metric_rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, none where there is no such file; a last line that was cut off is left out.
+
+    Raises:
+        CheckpointError: a line that is no row.
+    """
     path = run / "metrics.jsonl"
     if not path.is_file():
-        return None
+        return []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as lines of JSON: {error}") from error
-    tested = [row for row in rows if row.get("split") == "test"]
-    return tested[-1] if tested else None
+        text = path.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [row for row in rows if isinstance(row["step"], int) and isinstance(row["split"], str)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: every line must be an object with step and split") from error
+
+
+def last_held_out(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last row of metrics.jsonl about the test split."""
+    return next((row for row in reversed(rows) if row["split"] == "test"), None)
+
+
+def training_usage(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of codes in use over the last images of training, where it is on record."""
+    found = [row["usage"] for row in rows if row["split"] == "train" and isinstance(row.get("usage"), int | float)]
+    return float(found[-1]) if found else None
 
 
 def read_recipe(run: Path) -> Mapping[str, Any] | None:

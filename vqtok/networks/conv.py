@@ -38,7 +38,7 @@ class ConvOptions(NetworkOptions):
 
     type: Literal["conv"] = "conv"
     hidden_size: int = Field(
-        128, ge=2, le=2**16, description="channels at the resolution of the code grid, half of it before"
+        128, ge=2, le=2**16, description="channels at the resolution of the code grid; half as many at higher ones"
     )
     residual_size: int = Field(32, ge=1, le=2**16, description="channels inside a residual block")
     num_residual_blocks: int = Field(
@@ -46,7 +46,7 @@ class ConvOptions(NetworkOptions):
     )
     downsample_factor: Annotated[
         int, AfterValidator(is_power_of_two), Allowed(f"a power of two up to {MOST_PIXELS}")
-    ] = Field(4, description="pixels a side for one code")
+    ] = Field(4, description="pixels per side that one code stands for")
 
 
 def stage_widths(hidden_size: int, downsample_factor: int) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from vqtok.errors import CheckpointError
+from vqtok.errors import CheckpointError, HubError
 from vqtok.hub import DTYPES, ModelFolder, check_fit, fetch, is_hub_id, loading, open_folder, push_model
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
@@ -58,14 +58,16 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         revision: branch, tag or commit of the repository.
 
     Raises:
-        CheckpointError: nothing is there, it is no prior, its settings make no sense or could fetch or run code, or
-            weights are missing, misshapen or unreadable.
-        HubError: a repository or revision that cannot be read, or one of another model.
+        CheckpointError: nothing is there or on the Hub, it is no prior, its settings make no sense or could fetch or
+            run code, or weights are missing, misshapen or unreadable.
     """
     source = str(path_or_hub_id)
     if not Path(source).is_dir() and not is_hub_id(source):
         raise CheckpointError(f"there is no folder {source} to load a prior from")
-    local = Path(source) if Path(source).is_dir() else fetch(source, kind="prior", revision=revision)
+    try:
+        local = Path(source) if Path(source).is_dir() else fetch(source, kind="prior", revision=revision)
+    except HubError as error:  # a folder that is misspelt can look like a repository
+        raise CheckpointError(f"{source} is neither a prior folder nor a prior on the Hub: {error}") from error
     with loading(f"a prior from {source}"):
         folder = open_folder(local, kind="prior")
         kind, config = configuration(folder)

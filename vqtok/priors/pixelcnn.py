@@ -44,7 +44,7 @@ class PixelCNNOptions(PriorOptions):
 
     type: Literal["pixelcnn"] = "pixelcnn"
     hidden_size: int = Field(128, ge=1, le=2**16, description="channels of each stack")
-    num_layers: int = Field(8, ge=1, le=2**10, description="gated layers")
+    num_layers: int = Field(8, ge=1, le=2**10, description="number of gated layers")
     kernel_size: Annotated[int, AfterValidator(is_odd), Allowed("odd and at least 3")] = Field(
         5, description="side of the receptive field of one layer"
     )

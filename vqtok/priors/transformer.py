@@ -38,8 +38,8 @@ class TransformerOptions(PriorOptions):
 
     type: Literal["transformer"] = "transformer"
     hidden_size: int = Field(256, ge=1, le=2**16, description="width, a multiple of 2 * num_heads")
-    num_layers: int = Field(6, ge=1, le=2**10, description="transformer blocks")
-    num_heads: int = Field(4, ge=1, le=2**10, description="attention heads of each block")
+    num_layers: int = Field(6, ge=1, le=2**10, description="number of layers")
+    num_heads: int = Field(4, ge=1, le=2**10, description="attention heads of each layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of attention weights dropped in training")
 
     @model_validator(mode="after")

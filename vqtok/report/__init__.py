@@ -12,10 +12,18 @@ if TYPE_CHECKING:
     from vqtok.report.folders import Summary, describe
     from vqtok.report.health import draw_health
     from vqtok.report.page import write_report
+    from vqtok.report.verdict import Verdict, judge
 
-__all__ = ["Summary", "describe", "draw_health", "write_report"]
+__all__ = ["Summary", "Verdict", "describe", "draw_health", "judge", "write_report"]
 
-_HOMES = {"Summary": "folders", "describe": "folders", "draw_health": "health", "write_report": "page"}
+_HOMES = {
+    "Summary": "folders",
+    "Verdict": "verdict",
+    "describe": "folders",
+    "draw_health": "health",
+    "judge": "verdict",
+    "write_report": "page",
+}
 
 
 def __getattr__(name: str) -> Any:

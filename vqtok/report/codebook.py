@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import MismatchError
+from vqtok.hub import read_metric_rows
 from vqtok.report.charts import Line, line_chart
-from vqtok.report.files import read_metric_rows
 from vqtok.report.health import HEALTH
 from vqtok.report.markup import image, number, section
 from vqtok.report.sections import curve

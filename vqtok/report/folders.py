@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, step_of
-from vqtok.report.files import read_metric_rows, read_yaml
+from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, read_metric_rows, step_of
+from vqtok.report.files import read_yaml
 from vqtok.schema import read_object
 
 __all__ = ["Summary", "describe"]
@@ -131,10 +131,11 @@ def run_rows(folder: Path) -> Rows:
     else:
         state = f"not finished: step {step} of {steps}, no checkpoint to go on from"
     lines = [("trains", f"a {kind} on {config.get('codes', config.get('dataset'))}"), ("state", state)]
-    for split in ("train", "test"):
-        last = next((row for row in reversed(rows) if row.get("split") == split), None)
+    for split, name in (("train", "training"), ("test", "held out")):
+        last = next((row for row in reversed(rows) if row["split"] == split), None)
         if last:
-            lines.append((f"{split}, step {last['step']}", numbers_text(last)))
+            use = {f"{name.replace(' ', '-')} usage" if key == "usage" else key: value for key, value in last.items()}
+            lines.append((f"{name}, step {last['step']}", numbers_text(use)))
     lines += [("warning", str(row["note"])) for row in rows if row["split"] == "note" and "note" in row]
     lines.append(("checkpoints", ", ".join(checkpoints) or "none"))
     lines.append(("files", ", ".join(sorted(e.name + ("/" if e.is_dir() else "") for e in folder.iterdir()))))

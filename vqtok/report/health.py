@@ -154,7 +154,7 @@ def draw_distances(health: CodebookHealth) -> Figure:
             label=["in use", "never used"],
         )
         if dead.any():
-            left.legend(frameon=False)
+            left.legend(frameon=False, loc="upper right")  # to look for the best place can take seconds
         left.set_xlim(0, top * 1.04)
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         left.yaxis.set_major_locator(MaxNLocator(integer=True))

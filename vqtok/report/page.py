@@ -19,8 +19,9 @@ from datasets import Dataset, DatasetDict
 
 from vqtok.codes import codes_array, load_codes
 from vqtok.files import write_text
+from vqtok.hub import read_metric_rows
 from vqtok.report.codebook import codebook_health
-from vqtok.report.files import read_metric_rows, read_yaml
+from vqtok.report.files import read_yaml
 from vqtok.report.markup import number, section
 from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
 from vqtok.schema import read_object

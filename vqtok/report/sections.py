@@ -14,11 +14,10 @@ import torch
 
 from vqtok import evaluation
 from vqtok.evaluation import count_codes
-from vqtok.hub import newest_sample
+from vqtok.hub import newest_sample, read_metric_rows
 from vqtok.quantizers import CodeCounting, CodeUse
 from vqtok.quantizers.counting import COUNTABLE
 from vqtok.report.charts import Line, bar_chart, line_chart
-from vqtok.report.files import read_metric_rows
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
 from vqtok.schema import read_object

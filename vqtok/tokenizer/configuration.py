@@ -55,7 +55,7 @@ class TokenizerOptions(Options):
     )
     network: Annotated[NetworkOptions, NETWORK_TYPES] = Field(ConvOptions(), description="encoder and decoder")
     quantizer: Annotated[QuantizerOptions, QUANTIZER_TYPES] = Field(
-        EMAOptions(), description="how latents become codes"
+        EMAOptions(), description="method that turns latents into codes"
     )
 
 

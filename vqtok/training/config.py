@@ -14,6 +14,10 @@ from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig"]
 
+# mnist-mini, hidden_size 32, mse over variance after 100, 300 (means of two seeds) and 1,000 steps (one seed):
+# a twentieth 0.452, 0.132, 0.0615; a tenth 0.461, 0.134, 0.0588; a fifth 0.448, 0.127, 0.0581.
+WARMUP_SHARE = 5
+
 
 def no_as_text(value: Any) -> Any:
     """YAML reads no as false."""
@@ -30,29 +34,31 @@ def grey_or_colour(channels: int | None) -> int | None:
 class LoopConfig(Options):
     """What the training of anything has."""
 
-    out: str = Field(description="run folder")
-    steps: int = Field(10_000, ge=1, description="optimizer steps")
-    batch_size: int = Field(32, ge=1, description="examples a step, over all processes and accumulated parts")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is computed in, to fit memory")
+    out: str = Field(description="run folder to write")
+    steps: int = Field(10_000, ge=1, description="number of optimizer steps")
+    batch_size: int = Field(32, ge=1, description="images per optimizer step, over all processes and accumulated parts")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is split into, to save memory")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,
         validate_default=True,
-        description="steps of the warm-up; null takes a twentieth of the steps, at most 500 for a tokenizer and 100 "
+        description="steps of the warm-up; by default a fifth of the steps, at most 500 for a tokenizer and 100 "
         "for a prior",
     )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
     precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(no_as_text)] = Field(
-        "no", description="autocast; no computes in float32"
+        "no", description="numeric precision: no is float32, bf16 and fp16 are mixed"
     )
     compile: bool = Field(False, description="run the model through torch.compile")
-    seed: int = Field(0, ge=0, le=2**31, description="seed of weights, order and noise")
-    num_workers: int = Field(0, ge=0, description="processes that decode images, where they are not held in memory")
+    seed: int = Field(
+        0, ge=0, le=2**31, description="random seed of the weights, the order of the images and all noise"
+    )
+    num_workers: int = Field(0, ge=0, description="processes that read images, if they do not fit into memory")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    keep_checkpoints: int = Field(2, ge=1, description="number of checkpoints to keep, the newest")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
 
     longest_warmup: ClassVar[int] = 500
@@ -60,7 +66,7 @@ class LoopConfig(Options):
     @field_validator("warmup_steps")
     @classmethod
     def _warmup_of_the_run(cls, given: int | None, info: ValidationInfo) -> int:
-        return min(cls.longest_warmup, info.data.get("steps", 0) // 20) if given is None else given
+        return min(cls.longest_warmup, info.data.get("steps", 0) // WARMUP_SHARE) if given is None else given
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -77,24 +83,36 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
 
     dataset: str = Field(
         "mnist-mini",
-        description="mnist-mini, mnist, cifar10, a Hub id, a folder of images, or files that datasets reads",
+        description="images to train on: mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or "
+        "data files such as parquet",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
-    image_column: str | None = Field(None, description="column of the images, where the feature types do not decide")
-    label_column: str | None = Field(None, description="column of the labels, where the feature types do not decide")
+    dataset_config: str | None = Field(None, description="configuration of the dataset, if it has several")
+    image_column: str | None = Field(None, description="column of the images, if the dataset has several")
+    label_column: str | None = Field(None, description="column of the labels, if the dataset has several")
     test_share: float = Field(
-        0.1, gt=0, lt=1, description="share of the training images held out where there is no test split"
+        0.1, gt=0, lt=1, description="share of the training images to hold out if the dataset has no test split"
     )
     image_size: ImageSize | None = Field(  # type: ignore[assignment]  # the images decide where it is left out
-        None, description="height and width that images are brought to; null takes their own where they all agree"
+        None,
+        description="size that images are resized and cropped to, [height, width] or one number; by default their own, "
+        "up to 256 pixels",
     )
     num_channels: Annotated[int | None, AfterValidator(grey_or_colour), Allowed("1 (grey), 3 (RGB) or null")] = Field(  # type: ignore[assignment]
-        None, description="1 for grey, 3 for RGB; null takes the images' own"
+        None, description="1 for grey, 3 for RGB; by default taken from the images"
     )
-    eval_images: int = Field(2000, ge=0, description="held-out images looked at during training; 0 looks at all")
-    usage_window: int = Field(8192, ge=1, description="training images that the use of the codes is counted over")
+    max_unreadable: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of the images that may be unreadable: they are named and skipped, and a run with more stops",
+    )
+    eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
+    usage_window: int = Field(
+        8192, ge=1, description="number of training images over which the use of codes is counted"
+    )
     usage_warning: float = Field(
-        0.5, ge=0, le=1, description="the log warns when the share of codes in use falls under this; 0 never warns"
+        0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
 

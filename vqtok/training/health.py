@@ -19,50 +19,24 @@ from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, too_few_in_use
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 
-__all__ = ["CodeUseWindow", "UsageAlarm", "usage_warning", "verdict"]
+__all__ = ["CodeUseWindow", "UsageAlarm", "usage_warning"]
 
 # The window's end is known to one part in so many, and to one in fewer where so many counts would be more than 128 MiB.
 BUCKETS, FEWEST_BUCKETS = 16, 4
 COUNTERS = 2**24
 
-DEFAULT_SHARE: float = TokenizerTrainingConfig.model_fields["usage_warning"].default
 
-
-def usage_warning(
-    config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, where: str, *, trained_so: bool = True
-) -> str | None:
+def usage_warning(config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, where: str) -> str | None:
     """A line on too few codes in use: how many, where, and what to try. None where enough are in use.
 
     Too few are less than `usage_warning` times what even use of all codes would show in as many places.
     """
     if not too_few_in_use(use, config.usage_warning):
         return None
-    advice = [line for line in remedies(config) if trained_so or line.startswith("quantizer.")]
+    even = f", where even use would show {use.attainable:.0%}" if use.attainable < 0.95 else ""
+    advice = remedies(config)
     tried = f". Try {', '.join(advice)}" if advice else ""
-    return f"{use} {where}{even_use(use)}, under usage_warning {config.usage_warning:g}{tried}"
-
-
-def verdict(config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, where: str, *, trained_so: bool) -> str:
-    """Whether a codebook is healthy, in the words and by the measure of the warning of training.
-
-    Args:
-        config: of the run, or with the quantizer of a tokenizer whose run is not at hand.
-        use: of the codes on some images.
-        where: which images.
-        trained_so: False leaves out advice on the length of the warm-up and the like, which are not known.
-    """
-    judged = config.model_copy(update={"usage_warning": config.usage_warning or DEFAULT_SHARE})
-    warning = usage_warning(judged, use, where, trained_so=trained_so)
-    return f"not healthy: {warning}" if warning else f"healthy: {use} {where}{even_use(use)}"
-
-
-def even_use(use: CodeUse | DimensionUse) -> str:
-    """What even use would show in as many places, where that is not all."""
-    return (
-        f", where even use would show {use.attainable:.{0 if use.attainable > 0.1 else 1}%}"
-        if use.attainable < 0.95
-        else ""
-    )
+    return f"{use} {where}{even}, under usage_warning {config.usage_warning:g}{tried}"
 
 
 class CodeUseWindow:

@@ -126,7 +126,8 @@ def train(
                 with watch.paused():
                     evaluated = task.evaluate(step, last=last)
                     log(step, "test", evaluated)
-                    progress.write(f"step {step}, held-out: {evaluated.summary}")
+                    for line in (f"step {step}, held-out: {evaluated.summary}", *evaluated.notes):
+                        progress.write(line)
                     if accelerator.is_main_process:
                         save_samples(task, run / "samples" / f"step-{step:06d}.png")
                     train_mode()

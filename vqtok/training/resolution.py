@@ -27,6 +27,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "learning_rate",
     "log_every",
+    "max_unreadable",
     "num_workers",
     "out",
     "steps",

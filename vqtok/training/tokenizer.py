@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.data import (
+    Batch,
     ImageDataset,
     ImageSource,
     image_grid,
     native_format,
     open_splits,
+    ordered_batches,
     to_pixels,
     training_batches,
 )
@@ -27,6 +31,7 @@ from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.task import Report, Task, sum_over_processes
+from vqtok.training.unreadable import UnreadableImages
 
 __all__ = ["TokenizerTask", "open_training_images", "train_tokenizer"]
 
@@ -38,22 +43,36 @@ SHOWN_A_ROW = 16
 def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
     """The training and test images, and the configuration with the size and channels that the images decide.
 
-    A size that the images decide is cut to a multiple of the downsample factor.
+    A size that the images decide is cut to a multiple of the downsample factor; what is cropped or resized for it is
+    among the notes of the training images.
+
+    Raises:
+        ConfigurationError: the images are larger than 256 pixels and `image_size` is not set.
     """
     train, test = open_splits(
         config.dataset,
         image_column=config.image_column,
         label_column=config.label_column,
         revision=config.revision,
+        config=config.dataset_config,
         test_share=config.test_share,
         seed=config.seed,
     )
     if config.image_size is None or config.num_channels is None:
-        size, channels = native_format(train)
-        factor = config.network.downsample_factor
-        fitting = [max(factor, side // factor * factor) for side in size]
-        found = {"image_size": fitting, "num_channels": channels}
-        config = config.model_copy(update={name: v for name, v in found.items() if getattr(config, name) is None})
+        native = native_format(train)
+        if config.num_channels is None:
+            config = config.model_copy(update={"num_channels": native.num_channels})
+        if config.image_size is None:
+            size, note = native.training_size(config.dataset)
+            factor = config.network.downsample_factor
+            fitting = [max(factor, side // factor * factor) for side in size]
+            if note is None and fitting != list(size):
+                note = (
+                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are cropped to {fitting[0]} x "
+                    f"{fitting[1]}, a multiple of the downsample factor {factor}"
+                )
+            config = config.model_copy(update={"image_size": fitting})
+            train = replace(train, notes=(*train.notes, *([note] if note else [])))
     return config, train, test
 
 
@@ -127,9 +146,13 @@ class TokenizerTask(Task):
             accelerator=accelerator,
         )
         self.alarm = UsageAlarm(config)
-        accelerator.register_for_checkpointing(self.window, self.alarm)
+        self.unreadable, self.unreadable_test = (
+            UnreadableImages(images, config.max_unreadable, accelerator)
+            for images in (self.train_images, self.test_images)
+        )
+        accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable, self.unreadable_test)
 
-    def batches(self, start: int) -> Iterator[dict[str, Tensor]]:
+    def batches(self, start: int) -> Iterator[Batch]:
         parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
         return training_batches(
             self.train_images,
@@ -141,7 +164,7 @@ class TokenizerTask(Task):
             num_workers=self.config.num_workers,
         )
 
-    def step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
         self.tokenizer.model.quantizer.set_part(len(self.codes), self.config.gradient_accumulation_steps)
         output = self.tokenizer.prepared(pixels)
@@ -157,7 +180,8 @@ class TokenizerTask(Task):
         use = self.counting.use(self.window.totals())
         warnings, notes = self.alarm.look(self.window, use, step, last=last)
         summary = f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, {use.summary('training')}"
-        return Report(metrics=use.metrics(), summary=summary, warnings=warnings, notes=notes)
+        count, named = self.unreadable.look(step, "cannot be read, and others take their place")
+        return Report(metrics=use.metrics() | count, summary=summary, warnings=warnings + named, notes=notes)
 
     @torch.no_grad()
     def evaluate(self, step: int, *, last: bool) -> Report:
@@ -166,14 +190,18 @@ class TokenizerTask(Task):
         `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
         """
         accelerator, model, images = self.accelerator, self.tokenizer.model.eval(), self.test_images
-        sums = torch.zeros(
-            4, dtype=torch.float64
-        )  # squared error, x, x^2, elements; on the host, for MPS has no float64
+        # Squared error, x, x^2 and elements, added up on the host, for MPS has no float64.
+        sums = torch.zeros(4, dtype=torch.float64)
         counts = torch.zeros(self.counting.shape, dtype=torch.int64, device=accelerator.device)
         limit = min(len(images), self.config.eval_images or len(images))
-        start, stride = (EVALUATED_AT_ONCE * n for n in (accelerator.process_index, accelerator.num_processes))
-        for first in range(start, limit, stride):
-            batch = images.__getitems__(range(first, min(first + EVALUATED_AT_ONCE, limit)))
+        for batch in ordered_batches(
+            images,
+            EVALUATED_AT_ONCE,
+            self.config.num_workers,
+            num_images=limit,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        ):
             pixels = to_pixels(batch["pixels"].to(accelerator.device))
             with accelerator.autocast():
                 codes = model.encode(pixels)
@@ -190,8 +218,12 @@ class TokenizerTask(Task):
         use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        report = Report(metrics=numbers | use.metrics(), summary=f"{summary}, {use.summary('held-out')}")
-        warning = usage_warning(self.config, use, f"on {limit:,} held-out image{'s' if limit > 1 else ''}")
+        count, named = self.unreadable_test.look(step, "held out cannot be read, and are left out")
+        report = Report(
+            metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
+        )
+        seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
+        warning = usage_warning(self.config, use, f"on {seen:,} held-out image{'s' if seen > 1 else ''}")
         if last and warning:
             report.warnings.append(f"step {step}: {warning}")
         return report
@@ -200,10 +232,10 @@ class TokenizerTask(Task):
     def sample_grid(self) -> Image.Image:
         """Rows of held-out originals, each over the row of their reconstructions."""
         model = self.tokenizer.model.eval()
-        shown = min(SHOWN, len(self.test_images))
-        columns = min(SHOWN_A_ROW, shown)
-        chosen = list(range(shown // columns * columns))  # whole rows
-        pixels = to_pixels(self.test_images.__getitems__(chosen)["pixels"].to(self.accelerator.device))
+        readable, _, _ = self.test_images.read(range(min(SHOWN, len(self.test_images))))
+        columns = min(SHOWN_A_ROW, len(readable))
+        shown = readable[: len(readable) // columns * columns]  # whole rows
+        pixels = to_pixels(shown.to(self.accelerator.device))
         with self.accelerator.autocast():
             decoded = model.decode(model.encode(pixels))
         rows = zip(pixels.split(columns), decoded.split(columns), strict=True)

@@ -1,0 +1,114 @@
+"""Labels by one rule: which column, what its classes are called, and when a split has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
+from vqtok.data import open_all, open_splits
+from vqtok.data.columns import find_labels
+from vqtok.errors import DataError
+
+NAMED = ClassLabel(names=["cat", "dog"])
+
+
+def rows(feature: Any = None, **columns: list[Any]) -> Dataset:
+    types = {name: feature or Value("int64") for name in columns}
+    return Dataset.from_dict(columns, features=Features(types))
+
+
+def saved(folder: Path, feature: Any = None, **splits: list[Any]) -> str:
+    """A dataset of images that are missing, whose splits have these labels."""
+    made = {
+        split: Dataset.from_dict(
+            {"image": [None] * len(labels), "label": labels},
+            features=Features({"image": Image(), "label": feature or Value("int64")}),
+        )
+        for split, labels in splits.items()
+    }
+    DatasetDict(made).save_to_disk(folder / "set")
+    return str(folder / "set")
+
+
+def test_integers_are_the_distinct_values_in_ascending_order() -> None:
+    labels, notes = find_labels({"train": rows(label=[3, 7, 3_000_000, 5])}, "x", None)
+    assert labels is not None and labels.names == ("3", "5", "7", "3000000") and notes == ()
+    classes = labels.of(rows(label=[3_000_000, 3, 3, 5]), "x")
+    assert classes.tolist() == [3, 0, 0, 1] and classes.dtype == np.int64
+    with pytest.raises(DataError, match="the column label of x holds 4, which is none of its 4 classes"):
+        labels.of(rows(label=[3, 4]), "x")
+
+
+def test_classes_are_those_of_all_splits() -> None:
+    labels, _ = find_labels(
+        {"train": rows(label=[9, 2]), "test": rows(label=[4]), "other": rows(label=[-1])}, "x", None
+    )
+    assert labels is not None and labels.names == ("2", "4", "9")
+
+
+def test_a_class_label_keeps_its_names_and_numbers() -> None:
+    labels, _ = find_labels({"train": rows(NAMED, label=[1, 1])}, "x", None)
+    assert labels is not None and labels.names == ("cat", "dog")
+    assert labels.of(rows(NAMED, label=[1, 0]), "x").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_split_with_a_row_without_a_label_has_none(tmp_path: Path, missing: int | None) -> None:
+    name = saved(tmp_path, NAMED, train=[0, 1, 1], test=[0, missing])
+    splits = open_all(name)
+    assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
+    assert splits["test"].labels() is None and splits["test"].label_names is None
+    assert splits["test"].notes == ("the split test has no labels in the column label for all of its rows",)
+
+
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_test_split_without_labels_is_passed_over_for_a_validation_split_with(
+    tmp_path: Path, missing: int | None
+) -> None:
+    name = saved(tmp_path, NAMED, train=[0, 1, 1], test=[missing] * 4, validation=[1, 0])
+    train, test = open_splits(name)
+    assert test.split == "validation" and test.labels().tolist() == [1, 0]  # type: ignore[union-attr]
+    note = "the split test has no labels: validation (2 images) is used to test on"
+    assert note in train.notes and note in test.notes
+
+
+def test_without_labels_anywhere_the_test_split_is_taken(tmp_path: Path) -> None:
+    train, test = open_splits(saved(tmp_path, train=[-1, -1], test=[-1], validation=[-1]))
+    assert test.split == "test" and train.labels() is None
+    assert "the column label has rows without a label, so it is not used" in train.notes
+
+
+def test_a_named_column_must_hold_labels_for_the_training_images(tmp_path: Path) -> None:
+    name = saved(tmp_path, train=[-1, 0], test=[0])
+    with pytest.raises(DataError, match="the column label of .* has rows without a label; choose another or none"):
+        open_splits(name, label_column="label")
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "dtype"),
+    [("string", ["a", "b"], "string"), ("float32", [0.5, 1.0], "float32"), ("bool", [True, False], "bool")],
+)
+def test_other_columns_are_no_labels_and_say_so(tmp_path: Path, feature: str, values: list[Any], dtype: str) -> None:
+    name = saved(tmp_path, Value(feature), train=values)
+    assert open_all(name)["train"].labels() is None
+    with pytest.raises(DataError, match=rf"column label .* holds no labels; labels are .* label \({dtype}\)"):
+        open_all(name, label_column="label")
+
+
+def test_several_columns_of_labels_are_left_out_or_refused() -> None:
+    both = {"train": rows(NAMED, fine=[0, 1], coarse=[0, 0])}
+    labels, (note,) = find_labels(both, "x", None)
+    assert labels is None and "several columns of labels, so none is used: fine, coarse" in note
+    with pytest.raises(DataError, match="several columns of x hold labels: name one of fine, coarse with --label-col"):
+        find_labels(both, "x", None, must_choose=True)
+    named, _ = find_labels(both, "x", "coarse")
+    assert named is not None and named.column == "coarse"
+
+
+def test_integers_called_cls_are_labels() -> None:
+    labels, _ = find_labels({"train": rows(cls=[4, 2], size=[1, 2])}, "x", None)
+    assert labels is not None and (labels.column, labels.names) == ("cls", ("2", "4"))

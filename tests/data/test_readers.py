@@ -1,0 +1,162 @@
+"""Every kind of file that is said to be read is read, alone and in a folder; and datasets of several configurations."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import datasets
+import pytest
+from datasets import Dataset, Features
+from PIL import Image
+
+from vqtok.data import ImageSource, open_all, open_images, read_images
+from vqtok.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def png(level: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (4, 4), level).save(data, "PNG")
+    return data.getvalue()
+
+
+def levels(source: ImageSource) -> list[int]:
+    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
+    assert not broken
+    return [int(level) for level in pixels.ravel()]
+
+
+def write_rows(folder: Path, kind: str) -> Path:
+    """Images of the levels 10, 20 and 30 with the labels 5, 9 and 5; where there are paths, images/ beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"train.{kind}"
+    paths = [f"images/{level}.png" for level in (10, 20, 30)]
+    if kind in ("csv", "tsv", "json", "jsonl"):
+        (folder / "images").mkdir()
+        for level in (10, 20, 30):
+            (folder / "images" / f"{level}.png").write_bytes(png(level))
+    rows = [{"image": path, "label": label} for path, label in zip(paths, (5, 9, 5), strict=True)]
+    if kind in ("csv", "tsv"):
+        sep = "," if kind == "csv" else "\t"
+        file.write_text(
+            "".join(f"{a}{sep}{b}\n" for a, b in [("image", "label"), *((r["image"], r["label"]) for r in rows)])
+        )
+    elif kind == "json":
+        file.write_text(json.dumps(rows))
+    elif kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "tar":
+        with tarfile.open(file, "w") as archive:
+            for number, (level, label) in enumerate(((10, 5), (20, 9), (30, 5))):
+                for suffix, content in (("cls", str(label).encode()), ("png", png(level))):
+                    info = tarfile.TarInfo(f"{number:03d}.{suffix}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    else:
+        dataset = Dataset.from_dict(
+            {"image": [{"bytes": png(level), "path": None} for level in (10, 20, 30)], "label": [5, 9, 5]},
+            features=Features({"image": datasets.Image(), "label": datasets.Value("int64")}),
+        )
+        if kind == "parquet":
+            dataset.to_parquet(file)
+        else:
+            dataset.save_to_disk(folder / "saved")
+            (folder / "saved" / "data-00000-of-00001.arrow").rename(file)
+            for left in (folder / "saved").iterdir():
+                left.unlink()
+            (folder / "saved").rmdir()
+    return file
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "tsv", "json", "jsonl", "tar"])
+def test_every_kind_of_file_is_read_alone(tmp_path: Path, kind: str) -> None:
+    file = write_rows(tmp_path / "set", kind)
+    (source,) = open_all(str(file)).values()
+    assert levels(source) == [10, 20, 30]
+    assert source.labels().tolist() == [0, 1, 0] and source.label_names == ("5", "9")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "tsv", "json", "jsonl", "tar"])
+def test_every_kind_of_file_is_read_from_a_folder(tmp_path: Path, kind: str) -> None:
+    file = write_rows(tmp_path / "set", kind)
+    if (tmp_path / "set" / "images").exists():  # a folder with images in it is a folder of images
+        (source,) = open_all(str(tmp_path / "set")).values()
+        assert levels(source) == [10, 20, 30] and f"left out as no images by their names: {file.name}" in source.notes
+        for image in (tmp_path / "set" / "images").iterdir():
+            image.rename(image.with_suffix(""))
+        text = file.read_text().replace(".png", "")
+        file.write_text(text)
+    (source,) = open_all(str(tmp_path / "set")).values()
+    assert levels(source) == [10, 20, 30] and source.labels().tolist() == [0, 1, 0]  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_folder_of_images_with_metadata_has_the_rows_and_columns_of_it(tmp_path: Path, kind: str) -> None:
+    for level in (10, 20, 30):
+        (tmp_path / f"{level}.png").write_bytes(png(level))
+    rows = {"file_name": ["30.png", "10.png"], "label": [4, 2], "caption": ["a", "b"]}
+    dataset = Dataset.from_dict(rows)
+    metadata = tmp_path / f"metadata.{kind}"
+    {"csv": dataset.to_csv, "jsonl": dataset.to_json, "parquet": dataset.to_parquet}[kind](metadata)
+    (source,) = open_all(str(tmp_path)).values()
+    gc.collect()  # so that the file which pandas leaves open is closed within this test
+    assert levels(source) == [30, 10] and source.labels().tolist() == [1, 0]  # type: ignore[union-attr]
+    assert source.dataset["caption"][:] == ["a", "b"] and source.label_names == ("2", "4")
+
+
+def test_metadata_without_file_names_is_an_ordinary_file(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "metadata.csv").write_text("a,b\n1,2\n")
+    (source,) = open_all(str(tmp_path)).values()
+    assert levels(source) == [1] and source.notes == ("left out as no images by their names: metadata.csv",)
+
+
+def test_metadata_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "private.png").write_bytes(png(1))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "2.png").write_bytes(png(2))
+    (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "../private.png"}\n')
+    with pytest.raises(DataError, match="cannot be loaded: [^\n]*$"):
+        open_all(str(tmp_path / "set"))
+
+
+@pytest.fixture
+def two_configurations(tmp_path: Path) -> Path:
+    for name, level in (("small", 1), ("large", 2)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        images = {"image": [{"bytes": png(level), "path": None}] * 3}
+        Dataset.from_dict(images, features=Features({"image": datasets.Image()})).to_parquet(
+            tmp_path / "set" / name / "train.parquet"
+        )
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("small", "large"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    return tmp_path / "set"
+
+
+def test_several_configurations_are_listed_and_one_is_chosen(two_configurations: Path) -> None:
+    name = str(two_configurations)
+    with pytest.raises(
+        DataError, match=f"^{name} has several configurations: small, large; choose one with --dataset-c"
+    ):
+        open_all(name)
+    assert levels(open_all(name, config="large")["train"]) == [2, 2, 2]
+    assert levels(open_images(name, config="small", test_share=0)) == [1, 1, 1]
+    with pytest.raises(DataError, match="has no configuration larg, only small, large. Did you mean 'large'"):
+        open_all(name, config="larg")
+
+
+def test_a_configuration_of_what_has_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(png(1))
+    for name in ("mnist-mini", str(tmp_path / "images"), str(write_rows(tmp_path / "rows", "parquet"))):
+        with pytest.raises(DataError, match="has no configurations, got 'a': leave --dataset-config out"):
+            open_all(name, config="a")

@@ -1,0 +1,64 @@
+"""What a run knows of images that cannot be read: all processes of all of them, and the user of each of them once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from vqtok.data import ImageDataset, UnreadableImage
+
+__all__ = ["UnreadableImages"]
+
+NAMED = 3  # images in a line
+
+
+class UnreadableImages:
+    """The unreadable images of a dataset, over all processes and over the parts of a run that was resumed.
+
+    Args:
+        images: batches of it were or will be read.
+        max_share: of its images that may be unreadable.
+        accelerator: says which processes read it.
+
+    Raises:
+        DataError: more are known already.
+    """
+
+    def __init__(self, images: ImageDataset, max_share: float, accelerator: Accelerator) -> None:
+        self.images, self.max_share, self.accelerator = images, max_share, accelerator
+        self.told: set[int] = set()
+        images.check_unreadable(max_share)
+
+    def look(self, step: int, what: str) -> tuple[dict[str, float], list[str]]:
+        """How many there are so far, if any, and a line that names those that are new; every process must ask.
+
+        Raises:
+            DataError: there are too many.
+        """
+        known = self.images.unreadable
+        if self.accelerator.num_processes > 1:
+            known |= {image.index: image for image in gather_object(list(known.values()))}
+        self.images.check_unreadable(self.max_share)
+        new = [known[index] for index in sorted(known.keys() - self.told)]
+        self.told |= known.keys()
+        if not known:
+            return {}, []
+        return {"unreadable_images": len(known)}, [f"step {step}: {line(new, what)}"] if new else []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"told": [asdict(self.images.unreadable[index]) for index in sorted(self.told)]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        before = [UnreadableImage(**image) for image in state["told"]]
+        self.images.unreadable |= {image.index: image for image in before}
+        self.told = {image.index for image in before}
+
+
+def line(new: list[UnreadableImage], what: str) -> str:
+    """What is wrong with the first of some images, and how many there are."""
+    count = "1 image" if len(new) == 1 else f"{len(new):,} images"
+    reasons = "; ".join(image.reason for image in new[:NAMED])
+    return f"{count} {what}: {reasons}{'; ...' if len(new) > NAMED else ''}"
