@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, build_quantizer, perplexity, too_few_in_use
+from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, build_quantizer, even_use, perplexity, too_few_in_use
 
 
 def counting_of(**options: Any) -> CodeCounting:
@@ -57,6 +57,9 @@ def test_few_draws_cannot_show_many_codes() -> None:
     """As many even draws as there are codes leave 1/e of them out."""
     draws = np.random.default_rng(0).integers(0, 1000, (200, 1000))
     found = np.mean([len(np.unique(each)) / 1000 for each in draws])
+    assert even_use(use_of([1] * 1000)) == ", where even use would show 63%"
+    assert even_use(CodeUse.from_counts([torch.ones(5)], 1000)) == ", where even use would show 0.5%"
+    assert even_use(use_of([9] * 8)) == ""
     assert use_of([1] * 1000).attainable == pytest.approx(1 - math.exp(-1)) == pytest.approx(found, abs=2e-3)
 
 

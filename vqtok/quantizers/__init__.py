@@ -11,7 +11,7 @@ from typing import Any
 from vqtok.options import Types
 from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput, perplexity
 from vqtok.quantizers.bsq import BinarySphericalQuantizer
-from vqtok.quantizers.counting import CodeCounting, CodeUse, DimensionUse, too_few_in_use
+from vqtok.quantizers.counting import CodeCounting, CodeUse, DimensionUse, even_use, too_few_in_use
 from vqtok.quantizers.ema import EMAQuantizer
 from vqtok.quantizers.fsq import FiniteScalarQuantizer
 from vqtok.quantizers.gumbel import GumbelQuantizer
@@ -44,6 +44,7 @@ __all__ = [
     "SimVQuantizer",
     "VectorQuantizer",
     "build_quantizer",
+    "even_use",
     "nearest_codes",
     "perplexity",
     "too_few_in_use",

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vqtok.quantizers.base import Quantizer, entropy, perplexity
 
-__all__ = ["COUNTABLE", "CodeCounting", "CodeUse", "DimensionUse", "too_few_in_use"]
+__all__ = ["COUNTABLE", "CodeCounting", "CodeUse", "DimensionUse", "even_use", "too_few_in_use"]
 
 # A window over training holds sixteen times as many counters of 8 bytes: 32 MiB. A dataset of 60,000 images of 64
 # positions holds fifteen times as many codes, so that codes which are never used show.
@@ -140,6 +140,12 @@ class DimensionUse:
 def too_few_in_use(use: CodeUse | DimensionUse, share: float) -> bool:
     """Whether less than a share of the codes or bits is in use that even use would have shown."""
     return use.usage < share * use.attainable
+
+
+def even_use(use: CodeUse | DimensionUse) -> str:
+    """The end of a sentence on the use of codes where even use of as few could not show nearly all of them."""
+    digits = 0 if use.attainable > 0.1 else 1
+    return f", where even use would show {use.attainable:.{digits}%}" if use.attainable < 0.95 else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vqtok.evaluation import CodebookHealth
-from vqtok.quantizers import CodeUse, too_few_in_use
+from vqtok.quantizers import CodeUse, even_use, too_few_in_use
 from vqtok.training import TokenizerTrainingConfig
 from vqtok.training.advice import remedies
 
@@ -52,8 +52,7 @@ def too_few(health: CodebookHealth, share: float) -> list[str]:
     use = health.use
     if not too_few_in_use(use, share or DEFAULT_SHARE):
         return []
-    even = f", where even use would show {use.attainable:.0%}" if use.attainable < 0.95 else ""
-    return [f"{use}{even}"]
+    return [f"{use}{even_use(use)}"]
 
 
 def crowded(health: CodebookHealth) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, too_few_in_use
+from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, even_use, too_few_in_use
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 
@@ -33,10 +33,9 @@ def usage_warning(config: TokenizerTrainingConfig, use: CodeUse | DimensionUse, 
     """
     if not too_few_in_use(use, config.usage_warning):
         return None
-    even = f", where even use would show {use.attainable:.0%}" if use.attainable < 0.95 else ""
     advice = remedies(config)
     tried = f". Try {', '.join(advice)}" if advice else ""
-    return f"{use} {where}{even}, under usage_warning {config.usage_warning:g}{tried}"
+    return f"{use} {where}{even_use(use)}, under usage_warning {config.usage_warning:g}{tried}"
 
 
 class CodeUseWindow:
