@@ -114,7 +114,8 @@ def test_completion_of_commands_loads_no_framework_and_of_options_their_choices(
     code = f"import sys; sys.argv = ['vqtok']; from vqtok_cli.main import main\ntry: main()\nfinally: {LOADED}"
     done = subprocess.run([sys.executable, "-c", code], env=completing("vqtok t", 1), capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    shown = subprocess.run([VQTOK, "--show-completion", "bash"], capture_output=True, text=True)
+    in_bash = ["bash", "-c", f"{VQTOK} --show-completion; exit $?"]  # the shell is told by the parent process
+    shown = subprocess.run(in_bash, capture_output=True, text=True)
     assert shown.returncode == 0 and "_VQTOK_COMPLETE=complete_bash" in shown.stdout
 
 

@@ -121,7 +121,7 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--prior", "runs/other"], CheckpointError, "runs/other"),
+        (["--prior", "runs/no/other"], CheckpointError, "runs/no/other"),
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
         (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
         (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),
