@@ -34,7 +34,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vq": {"type": "vq"},
     "simvq": {"type": "simvq"},
     "ibq": {"type": "ibq"},
-    "gumbel": {"type": "gumbel", "temperature_steps": 2000},
+    "gumbel": {"type": "gumbel"},
     "fsq": {"type": "fsq", "levels": [8, 8, 8]},
     "bsq": {"type": "bsq", "codebook_size": 512},
     "lfq": {"type": "lfq", "codebook_size": 512},

@@ -396,3 +396,12 @@ def test_only_a_run_is_resumed(tmp_path: Path) -> None:
 
 def test_what_can_change_on_resuming_exists() -> None:
     assert set(CHANGEABLE) < set(TokenizerTrainingConfig.model_fields)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(300, 150), (10_000, 5000), (1, 1)])
+def test_the_temperature_of_gumbel_falls_within_the_run(steps: int, expected: int) -> None:
+    alone = resolve(assignments=["quantizer=gumbel", f"steps={steps}"]).quantizer
+    inner = resolve(assignments=["quantizer={type: product, each: gumbel}", f"steps={steps}"]).quantizer
+    assert alone.model_dump()["temperature_steps"] == inner.model_dump()["each"]["temperature_steps"] == expected
+    given = resolve(assignments=["quantizer={type: gumbel, temperature_steps: 7}", f"steps={steps}"]).quantizer
+    assert given.model_dump()["temperature_steps"] == 7

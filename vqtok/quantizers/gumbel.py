@@ -12,7 +12,7 @@ the argmax of the logits.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,6 +24,9 @@ from vqtok.quantizers.lookup import gather_codes
 from vqtok.quantizers.restart import RestartOptions
 
 __all__ = ["GumbelOptions", "GumbelQuantizer"]
+
+
+WITHOUT_A_RUN = 5000  # training batches until the last temperature, where nobody said how long training will take
 
 
 class GumbelOptions(RestartOptions, CodebookOptions):
@@ -43,7 +46,9 @@ class GumbelOptions(RestartOptions, CodebookOptions):
     kl_weight: float = Field(5e-4, ge=0, description="weight of the KL to the uniform prior, in nats per position")
     temperature: float = Field(1.0, gt=0, description="temperature at the start")
     temperature_end: float = Field(0.0625, gt=0, description="temperature that it falls to exponentially")
-    temperature_steps: int = Field(5000, ge=1, description="training batches until then")
+    temperature_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="training batches until then; null takes half of a run's steps"
+    )
     restart_threshold: float = Field(
         0.2, ge=0, lt=1, description=RestartOptions.model_fields["restart_threshold"].description
     )
@@ -138,5 +143,6 @@ class GumbelQuantizer(CodebookQuantizer):
     def current_temperature(self) -> Tensor:
         """tau after the batches seen so far, a scalar on the device."""
         first, last = self.options.temperature, self.options.temperature_end
-        progress = (self.noise.batches_seen / self.options.temperature_steps).clamp(max=1.0)
+        steps = self.options.temperature_steps or WITHOUT_A_RUN
+        progress = (self.noise.batches_seen / steps).clamp(max=1.0)
         return first * (last / first) ** progress

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from vqtok.networks import build_networks
 from vqtok.options import Allowed, Options
-from vqtok.quantizers import build_quantizer
+from vqtok.quantizers import QuantizerOptions, build_quantizer
 from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig"]
@@ -115,6 +115,17 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+
+    @field_validator("quantizer")
+    @classmethod
+    def _temperature_of_the_run(cls, quantizer: QuantizerOptions, info: ValidationInfo) -> QuantizerOptions:
+        """A temperature that falls in training has fallen by the middle of the run."""
+        if each := getattr(quantizer, "each", None):
+            quantizer = quantizer.model_copy(update={"each": cls._temperature_of_the_run(each, info)})
+        if getattr(quantizer, "temperature_steps", 1) is None:
+            steps = max(1, info.data.get("steps", 0) // 2)
+            quantizer = quantizer.model_copy(update={"temperature_steps": steps})
+        return quantizer
 
     @model_validator(mode="after")
     def _networks_can_be_built(self) -> Self:
