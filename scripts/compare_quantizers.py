@@ -1,8 +1,10 @@
-"""All quantizers on one dataset, at equal steps, grid and, as near as each allows, bits an image.
+"""Quantizers on one dataset, at equal steps, grid and, as near as each allows, bits an image.
 
-    python scripts/compare_quantizers.py [--dataset cifar10] [--steps 2000] [--out runs/compare] [--only ema fsq]
+    python scripts/compare_quantizers.py [GROUP] [--dataset cifar10] [--steps 2000] [--out runs/compare] [--only ema vq]
 
-Every row is a run of `vqtok train` with its defaults but for the quantizer and the number of steps, measured like
+A group is a table: all methods (quantizers), the options of ema and vq that the defaults rest on (options), methods
+with many codes (large), and what makes lfq better or worse (lfq). Every row is a run of `vqtok train` with its defaults
+but for the quantizer, the batch size and the number of steps, measured like
 `vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes on where it was stopped. The
 table is printed as Markdown and written to OUT/table.md. Images a second are of training steps on one batch, all rows
 in turn so that the noise of the machine falls on all alike, medians over the rounds.
@@ -28,8 +30,8 @@ from vqtok.training.optimization import build_optimizer
 
 BATCH = 32
 
-# The 9 bits of K = 512 at every place; then more bits, where a method is made for more.
-RECIPES: dict[str, dict[str, Any]] = {
+# The 9 bits of K = 512 at every position; then more bits, where a method is made for more.
+QUANTIZERS: dict[str, dict[str, Any]] = {
     "ema": {"type": "ema"},
     "vq": {"type": "vq"},
     "simvq": {"type": "simvq"},
@@ -41,7 +43,42 @@ RECIPES: dict[str, dict[str, Any]] = {
     "product 3x8": {"type": "product", "num_codebooks": 3, "each": {"codebook_size": 8, "code_dim": 21}},
     "residual 3x8": {"type": "residual", "num_codebooks": 3, "each": {"codebook_size": 8}},
     "product 2x512": {"type": "product", "num_codebooks": 2, "each": {"codebook_size": 512, "code_dim": 32}},
+    "residual 2x512": {"type": "residual", "num_codebooks": 2, "each": {"codebook_size": 512}},
     "simvq 16384": {"type": "simvq", "codebook_size": 16384},
+}
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "kmeans": {"init": "kmeans"},
+    "normal": {"init": "normal"},
+    "projection 8": {"projection_dim": 8},
+    "cosine": {"metric": "cosine"},
+    "rotation": {"gradient": "rotation"},
+    "no restart": {"restart_threshold": 0.0},
+    "restart 0.1": {"restart_threshold": 0.1},
+    "restart 0.2": {"restart_threshold": 0.2},
+    "restart 0.4": {"restart_threshold": 0.4},
+    "entropy 0.1": {"entropy_weight": 0.1},
+}
+
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+    "quantizers": QUANTIZERS,
+    "options": {
+        f"{method} {name}": {"type": method, **change} for method in ("ema", "vq") for name, change in CHANGES.items()
+    },
+    "large": {
+        f"{method} {size}": {"type": method, "codebook_size": size}
+        for method in ("ema", "vq", "simvq", "ibq")
+        for size in (1024, 16384)
+    },
+    "lfq": {
+        "lfq": {"type": "lfq"},
+        "lfq without entropy": {"type": "lfq", "entropy_weight": 0.0},
+        "lfq temperature 4": {"type": "lfq", "temperature": 4.0},
+        "lfq entropy 0.01": {"type": "lfq", "entropy_weight": 0.01},
+        "bsq": {"type": "bsq"},
+        "bsq without entropy": {"type": "bsq", "entropy_weight": 0.0},
+    },
 }
 
 COLUMNS = (
@@ -68,6 +105,7 @@ def measure(name: str, quantizer: dict[str, Any], args: argparse.Namespace) -> d
         dataset=args.dataset,
         quantizer=quantizer,
         steps=args.steps,
+        batch_size=args.batch_size,
         eval_every=args.steps,
         checkpoint_every=500,
     )
@@ -126,15 +164,21 @@ def line(row: dict[str, Any], speed: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("group", nargs="?", choices=GROUPS, default="quantizers")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--rounds", type=int, default=15, help="training steps of each that are timed")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
     args = parser.parse_args()
+    recipes = GROUPS[args.group]
+    names = args.only or list(recipes)
+    if unknown := sorted(set(names) - set(recipes)):
+        parser.error(f"no row {', '.join(unknown)} in {args.group}, which has {', '.join(recipes)}")
     open_splits(args.dataset)  # a name that does not exist is refused before anything is trained
-    rows = [measure(name, RECIPES[name], args) for name in args.only]
-    found = speeds([args.out / folder_of(name) for name in args.only], args.rounds)
+    rows = [measure(name, recipes[name], args) for name in names]
+    found = speeds([args.out / folder_of(name) for name in names], args.rounds)
     lines = [HEADER, *(line(row, speed) for row, speed in zip(rows, found, strict=True))]
     (args.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

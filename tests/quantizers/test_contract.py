@@ -233,7 +233,10 @@ def test_the_type_is_that_of_the_class() -> None:
             "quantizer: temperature must be at least temperature_end, got 1 and 2",
         ),
         ({"type": "gumbel", "temperature_end": 0.0}, "temperature_end must be a number above 0, got 0.0"),
-        ({"type": "gumbel", "temperature_steps": 0}, "temperature_steps must be a whole number of at least 1 or null, got 0"),
+        (
+            {"type": "gumbel", "temperature_steps": 0},
+            "temperature_steps must be a whole number of at least 1 or null, got 0",
+        ),
         (
             {"type": "product", "num_codebooks": 1},
             "quantizer.num_codebooks must be a whole number from 2 to 1024, got 1",
