@@ -29,8 +29,9 @@ def quiet(wanted: bool) -> Iterator[None]:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print a line that may hold names and values from files of others."""
-    typer.echo(printable(line), err=err)
+    """Print a line that may hold names and values from files of others; of several processes the first one prints."""
+    if os.environ.get("RANK", "0") == "0":  # as torchrun and accelerate launch number them
+        typer.echo(printable(line), err=err)
 
 
 def mention(line: str, *, err: bool = False) -> None:

@@ -212,3 +212,14 @@ def test_json_is_one_object_and_nothing_else(
     assert (health["codes_in_use"], health["training_usage"], health["split"]) == (1, 0.95, "test")
     assert health["verdict"]["healthy"] is False and "learning_rate=" in " ".join(health["verdict"]["remedies"])
     assert json.loads(Path("run/health/health.json").read_text())["codes_in_use"] == 1
+
+
+def test_of_several_processes_the_first_one_prints(
+    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_tokenizer.save_pretrained("model")
+    monkeypatch.setenv("RANK", "1")
+    assert vqtok("inspect", "model") == (0, "", "")
+    assert vqtok("inspect", "nothing")[0] == 2
+    monkeypatch.setenv("RANK", "0")
+    assert "tokenizer" in vqtok("inspect", "model")[1]
