@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vqtok_cli.output import say
+from vqtok_cli.output import printable
 from vqtok_cli.parameters import with_quiet
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -110,7 +110,7 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
-        say(f"vqtok: error: {message}", err=True)
+        typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
         sys.exit(2)
 
 

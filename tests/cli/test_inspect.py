@@ -220,6 +220,6 @@ def test_of_several_processes_the_first_one_prints(
     tiny_tokenizer.save_pretrained("model")
     monkeypatch.setenv("RANK", "1")
     assert vqtok("inspect", "model") == (0, "", "")
-    assert vqtok("inspect", "nothing")[0] == 2
+    assert "nothing" in vqtok("inspect", "nothing")[2]  # but every error is told
     monkeypatch.setenv("RANK", "0")
     assert "tokenizer" in vqtok("inspect", "model")[1]
