@@ -105,7 +105,7 @@ def main() -> None:
     app.rich_markup_mode = "rich" if has_colours() else None
     try:
         with exit_on_sigterm():
-            app()
+            app(prog_name="vqtok")  # also under `python -m`
     except Exception as error:
         message = user_message(error)
         if message is None:
