@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.config import TokenizerTrainingConfig
-from vqtok.training.optimization import build_optimizer
+from vqtok.training.optimization import build_optimizers
 
 Size = tuple[int, int, int]
 
@@ -68,14 +68,15 @@ def products(sizes: list[Size]) -> Callable[[], None]:
 
 def training_step(model: VQTokenizer, pixels: Tensor) -> Callable[[], None]:
     config = TokenizerTrainingConfig(out="unused")
-    optimizer = build_optimizer(model, config)
+    optimizers = build_optimizers(model, config)
 
     def run() -> None:
         loss = model(pixels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return run
 

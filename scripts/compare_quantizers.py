@@ -26,7 +26,7 @@ from vqtok.data import ImageSource, open_splits
 from vqtok.evaluation import evaluate_tokenizer, write_metrics
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
-from vqtok.training.optimization import build_optimizer
+from vqtok.training.optimization import build_optimizers
 
 BATCH = 32
 
@@ -136,14 +136,15 @@ def speeds(runs: list[Path], rounds: int) -> list[float]:
 
 def training_step(model: VQTokenizer) -> Callable[[], None]:
     model.train().to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9))
+    optimizers = build_optimizers(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9))
     pixels = torch.rand(BATCH, model.config.num_channels, *model.config.size) * 2 - 1
 
     def step() -> None:
         loss = model(pixels).loss
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return step
 

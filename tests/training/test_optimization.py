@@ -8,7 +8,7 @@ import torch
 
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training.config import LoopConfig
-from vqtok.training.optimization import build_optimizer, learning_rate_at
+from vqtok.training.optimization import build_optimizers, learning_rate_at
 from vqtok.training.prior_config import PriorTrainingConfig
 
 
@@ -38,7 +38,8 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     codebook = torch.nn.Parameter(tiny_tokenizer.quantizer.codebook.clone())
     del tiny_tokenizer.quantizer.codebook
     tiny_tokenizer.quantizer.codebook = codebook
-    decayed, plain = build_optimizer(tiny_tokenizer, make(weight_decay=0.1, learning_rate=0.5)).param_groups
+    (adamw,) = build_optimizers(tiny_tokenizer, make(weight_decay=0.1, learning_rate=0.5))
+    decayed, plain = adamw.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"], decayed["lr"], plain["lr"]) == (0.1, 0.0, 0.5, 0.5)
     assert {parameter.ndim for parameter in decayed["params"]} == {4}
     assert {parameter.ndim for parameter in plain["params"]} == {1, 2}

@@ -85,13 +85,13 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Any) -> None:
 
 
 def differences(one: Path, other: Path, step: int = 8) -> list[str]:
-    """What is not the same to the last bit in two runs: weights, buffers, optimizer, random numbers."""
+    """What is not the same to the last bit in two runs: weights, buffers, optimizers, random numbers."""
     found = []
     for name in ("model/model.safetensors", f"checkpoints/step-{step:06d}/model.safetensors"):
         first, second = load_file(one / name), load_file(other / name)
         assert list(first) == list(second)
         found += [key for key in first if not torch.equal(first[key], second[key])]
-    for name in ("optimizer.bin", "random_states_0.pkl"):
+    for name in ("optimizer.bin", "optimizer_1.bin", "random_states_0.pkl"):
         states = [(run / "checkpoints" / f"step-{step:06d}" / name).read_bytes() for run in (one, other)]
         found += [name] if states[0] != states[1] else []
     return found

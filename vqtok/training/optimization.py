@@ -11,23 +11,33 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtok.training.config import LoopConfig
+from vqtok.training.muon import Muon
 
-__all__ = ["OptimizedModel", "build_optimizer", "learning_rate_at"]
+__all__ = ["OptimizedModel", "build_optimizers", "learning_rate_at"]
 
 # CIFAR-10, 2,500 steps of 2e-3: test MSE over variance 0.0576 with 0.99 for the second moment, 0.0593 with 0.999.
 BETAS = (0.9, 0.99)
 
 
-def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), without decay for biases, norms and codebooks."""
+def build_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019), and after it Muon for the kernels where the configuration asks for it.
+
+    Biases, norms and codebooks do not decay.
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("codebook")]
-    plain = [p for name, p in named if p.ndim < 2 or name.endswith("codebook")]
+    kernels = [parameter for _, parameter in named if parameter.ndim == 4] if config.optimizer == "muon" else []
+    taken = set(map(id, kernels))
+    rest = [(decays(name, parameter), parameter) for name, parameter in named if id(parameter) not in taken]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [parameter for decayed, parameter in rest if decayed], "weight_decay": config.weight_decay},
+        {"params": [parameter for decayed, parameter in rest if not decayed], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+    return [adamw, Muon(kernels, lr=config.learning_rate, weight_decay=config.weight_decay)] if kernels else [adamw]
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2 and not name.endswith("codebook")
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -40,22 +50,23 @@ def learning_rate_at(step: int, config: LoopConfig) -> float:
 
 
 class OptimizedModel:
-    """A model and its optimizer, prepared for the processes of a run; a task may hold several.
+    """A model and its optimizers, prepared for the processes of a run; a task may hold several.
 
     Args:
         model: the module whose forward computes the loss, or what the loss is computed from.
-        config: says the weight decay, the norm that gradients are clipped to and whether to compile.
-        accelerator: of the run; its checkpoints hold the model and the optimizer from now on.
+        config: says the optimizer, the weight decay, the norm that gradients are clipped to and whether to compile.
+        accelerator: of the run; its checkpoints hold the model and the optimizers from now on.
     """
 
     def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.max_grad_norm = config.max_grad_norm
-        optimizer = build_optimizer(model, config)
+        optimizers = build_optimizers(model, config)
+        self.adamw = optimizers[0]
         if config.compile:
             model.compile()  # in place, so that checkpoints hold the same names with and without
         self.prepared: Any
-        self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
+        self.prepared, *self.optimizers = accelerator.prepare(model, *optimizers)
         if isinstance(self.prepared, DistributedDataParallel):  # codebooks in buffers move alike on every process
             self.prepared.broadcast_buffers = False  # an argument of this name warns from torch 2.13 on
 
@@ -65,13 +76,23 @@ class OptimizedModel:
         return self.accelerator.unwrap_model(self.prepared)
 
     def set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def step(self, loss: Tensor) -> None:
         """Follow the gradient of a loss; of an accumulated batch, weights move with its last part."""
         self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients and self.max_grad_norm > 0:
+        if not self.accelerator.sync_gradients:
+            return
+        if self.max_grad_norm > 0:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        scaler = self.accelerator.scaler  # accelerate's own step would move its scale after each optimizer
+        for optimizer in self.optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer.optimizer)
+            optimizer.zero_grad()
+        if scaler is not None:
+            scaler.update()

@@ -32,4 +32,4 @@ class PriorTrainingConfig(LoopConfig):
     batch_size: int = Field(64, ge=1, description="images per optimizer step, over all processes and accumulated parts")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
     longest_warmup: ClassVar[int] = 100
-    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW, on weights of two and more dimensions")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of weights of two and more dimensions")

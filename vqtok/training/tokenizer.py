@@ -134,7 +134,7 @@ class TokenizerTask(Task):
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self.tokenizer = OptimizedModel(model, config, accelerator)
-        model.quantizer.watch(self.tokenizer.optimizer.optimizer)
+        model.quantizer.watch(self.tokenizer.adamw)
         self.models = [self.tokenizer]
         self.units_per_step = config.batch_size
         self.codes: list[Tensor] = []  # of the parts of this step

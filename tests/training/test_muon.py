@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.muon import Muon, orthogonalized
+from vqtok.training.optimization import OptimizedModel, build_optimizers
+
+
+def by_singular_values(matrix: Tensor) -> Tensor:
+    """The iteration on each singular value of the scaled matrix, in float64: x <- a x + b x^3 + c x^5, five times."""
+    left, values, right = torch.linalg.svd(matrix.double() / matrix.double().norm(), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left @ torch.diag(values) @ right
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (7, 5), (6, 6), (3, 200), (64, 48)])
+def test_each_singular_value_goes_through_the_iteration(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) * 1e-3
+    (found,) = orthogonalized([matrix])
+    torch.testing.assert_close(found.double(), by_singular_values(matrix), atol=2e-4, rtol=0)
+
+
+def test_matrices_of_all_sizes_at_once_are_those_one_by_one() -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((4, 9), (9, 4), (4, 4), (2, 5), (4, 30), (6, 6))]
+    for alone, together in zip((orthogonalized([each])[0] for each in matrices), orthogonalized(matrices), strict=True):
+        torch.testing.assert_close(together, alone)
+
+
+def test_no_gradient_is_no_update() -> None:
+    (found,) = orthogonalized([torch.zeros(3, 5)])
+    assert (found == 0).all()
+
+
+def test_a_matrix_of_low_rank_stays_one() -> None:
+    torch.manual_seed(0)
+    matrix = torch.outer(torch.randn(8), torch.randn(20))
+    values = torch.linalg.svdvals(orthogonalized([matrix])[0])
+    assert 0.6 < values[0] < 1.3
+    assert values[1] < 1e-2
+
+
+@pytest.mark.parametrize(("shape", "size"), [((4, 3, 2, 2), 10.0), ((16, 4, 1, 1), 20.0), ((16, 4), 20.0)])
+def test_steps_are_those_of_the_equations(shape: tuple[int, ...], size: float) -> None:
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(shape))
+    expected, momentum = kernel.detach().clone(), torch.zeros(kernel.flatten(1).shape)
+    optimizer = Muon([kernel], lr=0.1, momentum=0.9, weight_decay=0.5)
+    for _ in range(3):
+        kernel.grad = torch.randn(shape)
+        gradient = kernel.grad.clone().flatten(1)
+        momentum = 0.9 * momentum + gradient
+        update = by_singular_values(gradient + 0.9 * momentum).float() * size
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * update.view(shape)
+        optimizer.step()
+    torch.testing.assert_close(kernel.detach(), expected, atol=1e-3, rtol=0)
+
+
+def test_the_memory_format_of_kernels_changes_nothing() -> None:
+    torch.manual_seed(0)
+    start, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    moved = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        kernel = nn.Parameter(start.clone().to(memory_format=memory_format))
+        kernel.grad = gradient.clone().to(memory_format=memory_format)
+        Muon([kernel], lr=0.1).step()
+        moved.append(kernel.detach())
+    torch.testing.assert_close(*moved)
+
+
+def test_every_weight_is_moved_by_one_optimizer(tiny_tokenizer: Any) -> None:
+    adamw, muon = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x", optimizer="muon"))
+    moved = [parameter for each in (adamw, muon) for group in each.param_groups for parameter in group["params"]]
+    assert {id(each) for each in moved} == {id(each) for each in tiny_tokenizer.parameters()}
+    assert len(moved) == len(list(tiny_tokenizer.parameters()))
+    assert {parameter.ndim for parameter in muon.param_groups[0]["params"]} == {4}
+    (only,) = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x", optimizer="adamw"))
+    assert isinstance(only, torch.optim.AdamW)
+
+
+class ScalingAccelerator:
+    """What a training step asks of an accelerator, with the loss scaling of fp16, which is for GPUs alone there."""
+
+    sync_gradients = True
+
+    def __init__(self, scale: float) -> None:
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1)
+        self.optimizers: list[torch.optim.Optimizer] = []
+
+    def prepare(self, model: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
+        self.optimizers = list(optimizers)
+        wrapped = [SimpleNamespace(optimizer=each, zero_grad=each.zero_grad) for each in optimizers]
+        return model, *wrapped
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def clip_grad_norm_(self, parameters: Any, norm: float) -> None:
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, norm)
+
+
+def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
+    config = TokenizerTrainingConfig(out="runs/x", optimizer="muon", max_grad_norm=1.0)
+    pixels, moved = torch.randn(2, 3, 5, 5), []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3)
+        accelerator: Any = ScalingAccelerator(scale)
+        optimized = OptimizedModel(model, config, accelerator)
+        for _ in range(3):
+            optimized.step(model(pixels).square().mean())
+        moved.append([each.detach().clone() for each in model.parameters()])
+        assert accelerator.scaler.get_scale() == scale * 2**3  # once a step, not once an optimizer
+    for plain, scaled in zip(*moved, strict=True):
+        torch.testing.assert_close(scaled, plain)
