@@ -3,11 +3,11 @@
     python scripts/compare_quantizers.py [GROUP] [--dataset cifar10] [--steps 2000] [--out runs/compare] [--only ema vq]
 
 A group is a table: all methods (quantizers), the options of ema and vq that the defaults rest on (options), methods
-with many codes (large), and what makes lfq better or worse (lfq). Every row is a run of `vqtok train` with its defaults
-but for the quantizer, the batch size and the number of steps, measured like
-`vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes on where it was stopped. The
-table is printed as Markdown and written to OUT/table.md. Images a second are of training steps on one batch, all rows
-in turn so that the noise of the machine falls on all alike, medians over the rounds.
+with many codes (large), what makes lfq better or worse (lfq), and why ibq and gumbel have the defaults that they have
+(ibq, gumbel). Every row is a run of `vqtok train` with its defaults but for the quantizer, the batch size and the
+number of steps, measured like `vqtok evaluate` on the whole test split. Finished rows are kept, so that the script goes
+on where it was stopped. The table is printed as Markdown and written to OUT/table.md. Images a second are of training
+steps on one batch, all rows in turn so that the noise of the machine falls on all alike, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -78,6 +78,20 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "lfq entropy 0.01": {"type": "lfq", "entropy_weight": 0.01},
         "bsq": {"type": "bsq"},
         "bsq without entropy": {"type": "bsq", "entropy_weight": 0.0},
+        "fsq of two levels": {"type": "fsq", "levels": [2] * 9},
+    },
+    "ibq": {
+        "ibq": {"type": "ibq"},
+        "ibq as in the paper": {"type": "ibq", "metric": "dot", "temperature": 1.0, "restart_threshold": 0.0},
+        "ibq no restart": {"type": "ibq", "restart_threshold": 0.0},
+        "ibq temperature 0.1": {"type": "ibq", "temperature": 0.1},
+        "ibq temperature 0.01": {"type": "ibq", "temperature": 0.01},
+    },
+    "gumbel": {
+        "gumbel": {"type": "gumbel"},
+        "gumbel restart 0.05": {"type": "gumbel", "restart_threshold": 0.05},
+        "gumbel no restart": {"type": "gumbel", "restart_threshold": 0.0},
+        "gumbel soft": {"type": "gumbel", "hard": False},
     },
 }
 
