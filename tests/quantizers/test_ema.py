@@ -13,17 +13,18 @@ from vqtok.quantizers.base import to_rows
 BATCH, DIM, HEIGHT, WIDTH, SIZE = 4, 3, 3, 2, 6
 
 
+MANY = 1000  # batches after which the decay is what was asked for
 EVEN = BATCH * HEIGHT * WIDTH / SIZE  # rows of each code of a batch if all are used alike, where the averages start
 
 
 class Reference:
     """Appendix A.1 of van den Oord et al. 2017 in float64 numpy, one code and one row at a time."""
 
-    def __init__(self, codebook: torch.Tensor, *, decay: float, epsilon: float) -> None:
+    def __init__(self, codebook: torch.Tensor, *, decay: float, epsilon: float, batches: int) -> None:
         self.e = codebook.double().numpy().copy()
         self.counts = np.full(len(self.e), EVEN)
         self.sums = EVEN * self.e
-        self.decay, self.epsilon = decay, epsilon
+        self.decay, self.epsilon, self.batches = decay, epsilon, batches
 
     def nearest(self, rows: np.ndarray) -> np.ndarray:
         return np.array([int(((self.e - row) ** 2).sum(axis=1).argmin()) for row in rows])
@@ -31,27 +32,34 @@ class Reference:
     def step(self, latents: torch.Tensor) -> np.ndarray:
         rows = latents.double().permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).numpy()
         codes = self.nearest(rows)
+        decay = min(self.decay, (1 + self.batches) / (10 + self.batches))
+        self.batches += 1
         for k in range(len(self.e)):
             mine = rows[codes == k]
-            self.counts[k] = self.decay * self.counts[k] + (1 - self.decay) * len(mine)
-            self.sums[k] = self.decay * self.sums[k] + (1 - self.decay) * mine.sum(axis=0)
+            self.counts[k] = decay * self.counts[k] + (1 - decay) * len(mine)
+            self.sums[k] = decay * self.sums[k] + (1 - decay) * mine.sum(axis=0)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + len(self.e) * self.epsilon) * total
         self.e = self.sums / smoothed[:, None]
         return codes
 
 
-def make(**options: Any) -> EMAQuantizer:
+def make(*, batches: int = MANY, **options: Any) -> EMAQuantizer:
+    """A quantizer that has seen so many batches."""
     torch.manual_seed(0)
     plain = {"codebook_size": SIZE, "code_dim": DIM, "init": "normal", "restart_threshold": 0.0}
-    return EMAQuantizer(**(plain | options))
+    quantizer = EMAQuantizer(**(plain | options))
+    quantizer.noise.batches_seen.fill_(batches)
+    return quantizer
 
 
+@pytest.mark.parametrize("batches", [0, 7, MANY])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("epsilon", [1e-5, 0.5])
-def test_counts_sums_and_codes_follow_equations_6_to_8(decay: float, epsilon: float) -> None:
-    quantizer = make(decay=decay, epsilon=epsilon)
-    reference = Reference(quantizer.codebook, decay=decay, epsilon=epsilon)
+def test_counts_sums_and_codes_follow_equations_6_to_8(decay: float, epsilon: float, batches: int) -> None:
+    """With a decay that is less in the first batches."""
+    quantizer = make(decay=decay, epsilon=epsilon, batches=batches)
+    reference = Reference(quantizer.codebook, decay=decay, epsilon=epsilon, batches=batches)
     for step in range(6):
         latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH) + 0.2 * step  # latents that drift
         codes = reference.step(latents)

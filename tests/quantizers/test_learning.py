@@ -45,6 +45,7 @@ def test_when_an_unused_code_restarts_depends_on_neither_the_codes_nor_the_batch
 ) -> None:
     torch.manual_seed(0)
     quantizer = VectorQuantizer(codebook_size=codebook_size, code_dim=2, decay=0.9, restart_threshold=0.05)
+    quantizer.noise.batches_seen.fill_(1000)  # in the first batches the decay is less
     latents = torch.randn(batch, 2, 16, 16)
     quantizer(latents)
     assert quantizer.usage is not None

@@ -15,7 +15,9 @@ METHODS = [EMAQuantizer, GumbelQuantizer, IndexBackpropagationQuantizer, VectorQ
 
 def make(method: type[CodebookQuantizer], **options: Any) -> CodebookQuantizer:
     torch.manual_seed(0)
-    return method(**({"codebook_size": 8, "code_dim": 3, "decay": 0.5} | options))
+    quantizer = method(**({"codebook_size": 8, "code_dim": 3, "decay": 0.5} | options))
+    quantizer.noise.batches_seen.fill_(1000)  # in the first batches the decay is less
+    return quantizer
 
 
 def usage_of(quantizer: CodebookQuantizer) -> CodeUsage:
@@ -58,6 +60,18 @@ def test_restart_leaves_no_code_unused(method: type[CodebookQuantizer]) -> None:
             each(latents)
     assert len(alone.encode(latents).unique()) < 8
     assert len(quantizer.encode(latents).unique()) >= 30
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_codes_that_latents_leave_behind_at_the_start_of_training_are_soon_back(
+    method: type[CodebookQuantizer],
+) -> None:
+    """By the decay of later batches an unused code would be dead after 298."""
+    torch.manual_seed(0)
+    quantizer = method(codebook_size=32, code_dim=3)
+    for step in range(60):
+        quantizer(torch.randn(16, 3, 4, 4) + min(step, 30))
+    assert len(quantizer.encode(torch.randn(64, 3, 4, 4) + 30).unique()) >= 30
 
 
 def test_a_threshold_of_zero_never_restarts_and_draws_nothing() -> None:

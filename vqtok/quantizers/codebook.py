@@ -186,7 +186,7 @@ class CodebookQuantizer(Quantizer):
 
     def learn(self) -> None:
         if self.usage is not None:
-            self.learn_from(self.usage.end_batch())
+            self.learn_from(self.usage.end_batch(self.noise.batches_seen))
         self.noise.batches_seen += 1
 
     def learn_from(self, batch: BatchUsage) -> None:

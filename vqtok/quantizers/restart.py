@@ -29,7 +29,13 @@ class RestartOptions(QuantizerOptions):
         description="a code whose moving-average use falls under this share of uniform use restarts on a latent of the "
         "batch; 0 never restarts",
     )
-    decay: float = Field(0.99, ge=0, lt=1, description="decay of the moving averages over training batches")
+    decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="decay of the moving averages over training batches; less in the first ones, (1 + t) / (10 + t) "
+        "after t of them",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,10 @@ class CodeUsage(nn.Module):
     after log(restart_threshold) / log(decay) batches, 298 by default, whatever K and the batch size are. In the next
     batch it restarts on a row picked at random, and counts as used at twice the threshold, which is long enough to find
     its latents before it counts as dead again.
+
+    While an encoder has hardly learned anything its latents move far from one batch to the next and leave codes behind.
+    So the first batches count for more: after t of them the decay is at most (1 + t) / (10 + t), as moving averages of
+    weights begin in TensorFlow.
 
     What a batch adds is collected, over its parts where it is computed in several, and summed over all processes by
     whoever owns this, in one collective. A dead code needs no sum of its rows, so the row that it restarts on travels
@@ -124,17 +134,24 @@ class CodeUsage(nn.Module):
             torch.where(dead[:, None], picked * here[:, None], sums),
         )
 
-    def end_batch(self) -> BatchUsage:
-        """Move the average, restart what is dead, and begin the next batch; what was collected is summed already."""
+    def end_batch(self, batches_seen: Tensor) -> BatchUsage:
+        """Move the average, restart what is dead, and begin the next batch; what was collected is summed already.
+
+        `batches_seen` is how many training batches there were before this one, a scalar on the device.
+        """
         counts, sums, rows = self.collected
         self.collected = []
         dead = self.dead()
         restarted = dead & (counts > 0)
-        step = (1 - self.decay) * (rows[0] > 0)
+        step = (1 - self.decay_after(batches_seen)) * (rows[0] > 0)
         even = self.cluster_size.mean()
         moved = self.cluster_size.lerp(counts.masked_fill(dead, 0), step)
         self.cluster_size.copy_(torch.where(restarted, 2 * self.threshold * even, moved))
         return BatchUsage(sums=sums, restarted=restarted, step=step)
+
+    def decay_after(self, batches: Tensor) -> Tensor:
+        """The decay after so many batches, a scalar on the device."""
+        return ((1 + batches) / (10 + batches)).clamp(max=self.decay)
 
 
 @torch.no_grad()
