@@ -204,8 +204,8 @@ def test_these_steps_restart_codes_and_leave_stages_out(monkeypatch: pytest.Monk
     restarts: list[int] = []
     end_batch = CodeUsage.end_batch
 
-    def counted(usage: CodeUsage) -> BatchUsage:
-        batch = end_batch(usage)
+    def counted(usage: CodeUsage, batches_seen: Tensor) -> BatchUsage:
+        batch = end_batch(usage, batches_seen)
         restarts.append(int(batch.restarted.sum()))
         return batch
 
