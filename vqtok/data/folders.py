@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from vqtok.data.formats import SUFFIXES
 from vqtok.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "FolderFiles", "image_folder_splits", "list_files", "split_group"]
+__all__ = [
+    "SPLIT_NAMES",
+    "FolderFiles",
+    "group_by_split",
+    "image_folder_splits",
+    "left_out",
+    "list_files",
+    "split_group",
+]
 
 # What splits are called; the first name is ours.
 SPLIT_NAMES = {
@@ -42,16 +50,17 @@ class FolderFiles:
 
     def notes(self) -> tuple[str, ...]:
         """What was left out, for the user."""
-        left_out = {
+        reasons = {
             "no images by their names": self.others,
             "links to a folder that they lie in": self.cycles,
             "no regular files": self.special,
         }
-        return tuple(
-            f"left out as {what}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
-            for what, paths in left_out.items()
-            if paths
-        )
+        return tuple(left_out(reason, paths) for reason, paths in reasons.items() if paths)
+
+
+def left_out(reason: str, paths: Sequence[str]) -> str:
+    """The note on files that are not read."""
+    return f"left out as {reason}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
 
 
 def list_files(root: Path) -> FolderFiles:
@@ -81,7 +90,7 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
     Raises:
         DataError: sub-folders that are splits and others beside them, or two for one split.
     """
-    groups = _group_by_split(name, images)
+    groups = group_by_split(name, images)
     classes, notes = _class_names(groups)
     features = Features({"image": Image(decode=False), "file_name": Value("string")})
     if classes:
@@ -137,8 +146,12 @@ def _first_folder(file: str, prefix: str = "") -> str | None:
     return first if separator else None
 
 
-def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """By split: the prefix of its files, and the files."""
+def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """The splits that the top folders of some files are: by split the prefix of its files, and the files.
+
+    Raises:
+        DataError: folders that are splits and others beside them, or two for one split.
+    """
     tops = {_first_folder(file) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
