@@ -130,7 +130,9 @@ def test_every_split_of_a_parquet_folder_with_all_its_columns(tmp_path: Path, ti
     assert isinstance(one, datasets.Dataset)
     assert one["index"][:] == [0, 2]
     assert np.array_equal(codes_array(one), codes_array(codes["test"]))
-    with pytest.raises(DataError, match="no split tset; found: train, test. Did you mean 'test'"):
+    with pytest.raises(
+        DataError, match="no split tset with rows; found: train .5 rows., test .3 rows.. Did you mean 'test'"
+    ):
         tokenize_dataset(source, tiny_tokenizer, tmp_path / "none", split="tset", progress=False)
 
 

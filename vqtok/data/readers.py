@@ -23,7 +23,7 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
-from vqtok.data.folders import image_folder_splits, list_files
+from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
@@ -58,7 +58,7 @@ class NamedSplits:
 
 
 def read_splits(dataset: str, revision: str | None = None, config: str | None = None) -> NamedSplits:
-    """Find a dataset by name and read its splits.
+    """Find a dataset by name and read its splits, save those without rows.
 
     Args:
         revision: branch, tag or commit of a dataset on the Hub.
@@ -69,6 +69,17 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
             configurations and none of them is chosen; the message lists them.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
+    found = _read(dataset, revision, config)
+    empty = [split for split, rows in found.splits.items() if len(rows) == 0]
+    if not empty:
+        return found
+    if len(empty) == len(found.splits):
+        raise DataError(f"{dataset} has no rows")
+    splits = {split: rows for split, rows in found.splits.items() if split not in empty}
+    return replace(found, splits=splits, notes=(*found.notes, left_out("splits without rows", empty)))
+
+
+def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits:
     path = Path(dataset).expanduser()
     if dataset in KNOWN:
         if dataset == "mnist-mini":

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, DatasetInfo, Features
 
 from vqtok.data.paths import DatasetRoot
 from vqtok.errors import CheckpointError, DataError
@@ -46,7 +46,11 @@ def load_saved(folder: Path) -> Dataset | DatasetDict:
 
 
 def _load_split(folder: Path, root: DatasetRoot) -> Dataset:
-    for file in _entries(folder / STATE, "_data_files") if (folder / STATE).is_file() else []:
+    files = _entries(folder / STATE, "_data_files") if (folder / STATE).is_file() else None
+    if files == []:  # no rows, which `datasets` saves and does not load
+        features = DatasetInfo.from_directory(str(folder)).features or Features()
+        return Dataset.from_dict({column: [] for column in features}, features=features)
+    for file in files or []:
         if not isinstance(file, dict) or not isinstance(file.get("filename"), str):
             raise DataError(f"{folder / STATE} is damaged: an entry of _data_files has no filename")
         _own(folder, file["filename"], root)

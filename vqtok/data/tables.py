@@ -158,8 +158,8 @@ def loading(name: str, config: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         _refuse_choice(name, config, error)
-        if isinstance(error, IndexError) or "corresponds to no data" in str(error):  # what `datasets` makes of no rows
-            raise DataError(f"{name} has no rows") from error
+        if empty := re.search('Instruction "(.*)" corresponds to no data', str(error)):
+            raise DataError(f"{name} has no rows in its split {empty[1]}") from error
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise DataError(f"{name} cannot be loaded: {one_line(cause)}") from error
 
