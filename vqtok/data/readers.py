@@ -12,6 +12,7 @@ a folder or file of rows    parquet, arrow, csv, tsv, json, jsonl, or tar in the
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +143,8 @@ def _refuse_config(name: str, config: str | None) -> None:
 
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
     resolved = str(path.absolute())
+    if resolved != os.fsencode(resolved).decode(errors="replace"):
+        raise DataError(f"the path of {os.fsencode(name).decode(errors='replace')} is not UTF-8; rename it")
     if path.is_dir():
         if is_saved(path):
             _refuse_config(name, config)
