@@ -195,6 +195,18 @@ def test_broken_images_are_logged(
     ]
 
 
+def test_broken_images_are_named_by_a_column_of_paths(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (images_folder / "bad.png").write_text("no image")
+    (images_folder / "rows.csv").write_text("file_name\ncat/00.png\nbad.png\n")
+    tokenize_dataset(
+        images_folder / "rows.csv", tiny_tokenizer, tmp_path / "codes", image_column="file_name", progress=False
+    )
+    assert read_broken(tmp_path / "codes") == ["bad.png"]
+
+
 def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:
     with pytest.raises(ConfigurationError, match="batch_size must be at least 1, got 0"):
         tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", batch_size=0)

@@ -203,6 +203,6 @@ def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
 
 def _name(source: ImageSource, index: int) -> str:
     """The file of an image, relative to its folder where the source says so; else its row."""
-    if "file_name" in source.dataset.column_names:
+    if "file_name" in source.dataset.column_names and source.image_column != "file_name":
         return str(source.dataset[index]["file_name"])
     return source.row_name(index, source.encoded([index])[0])
