@@ -150,6 +150,16 @@ def test_metadata_that_is_no_object_is_an_ordinary_file(tmp_path: Path, line: st
     assert levels(source) == [7] and source.notes == ("left out as no images by their names: metadata.jsonl",)
 
 
+def test_columns_of_views_hold_images(tmp_path: Path) -> None:
+    save(tmp_path / "x.png", 6)
+    columns = {"image": pa.array([png(5)]).cast(pa.binary_view()), "path": pa.array(["x.png"]).cast(pa.string_view())}
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    name = str(tmp_path / "a.arrow")
+    assert opened(name) == {"train": [5]}
+    assert levels(open_all(name, image_column="path")["train"]) == [6]
+
+
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="empty.csv cannot be loaded: .*No columns to parse"):

@@ -188,7 +188,7 @@ def _holds_labels(feature: FeatureType) -> bool:
 
 
 def _may_hold_images(feature: FeatureType) -> bool:
-    dtypes = ("binary", "large_binary", "string", "large_string")
+    dtypes = ("binary", "large_binary", "binary_view", "string", "large_string", "string_view")
     return _holds_images(feature) or (isinstance(feature, Value) and feature.dtype in dtypes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, Image
+from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
@@ -270,6 +270,11 @@ def _source(
     dataset = named.splits[split]
     where = name if len(named.splits) == 1 else f"the split {split} of {name}"
     image_column = find_image_column(dataset, where, image_column)
+    stored = dataset.features[image_column]
+    if isinstance(stored, Value) and stored.dtype.endswith(
+        "_view"
+    ):  # as polars writes it; images cannot be cast from it
+        dataset = dataset.cast_column(image_column, Value(stored.dtype.removesuffix("_view")))
     labels, notes = find_labels(named.splits, name, label_column)
     if labels and not labels.are_in(dataset):
         notes = (f"the split {split} has no labels in the column {labels.column} for all of its rows",)
