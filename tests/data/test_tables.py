@@ -137,6 +137,17 @@ def test_a_folder_of_images_may_be_called_like_an_address(tmp_path: Path) -> Non
         assert opened(str(tmp_path / name)) == {"train": [5]}
 
 
+def test_folders_may_be_reached_by_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_metadata(tmp_path / "photos", ["train/1.png", "test/2.png"])
+    tables(tmp_path / "tables", "train.parquet", "test.parquet")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(".")
+    monkeypatch.chdir(tmp_path / "here")
+    for way in ("..", "../link", "../here/..", "../link/here/.."):
+        assert opened(f"{way}/photos") == opened(f"{way}/tables") == {"train": [0], "test": [1]}
+        assert opened(f"{way}/tables/test.parquet") == {"train": [1]}
+
+
 def test_a_file_with_brackets_is_not_taken_for_another(tmp_path: Path) -> None:
     tables(tmp_path, "a1.parquet", "a[1].parquet")
     assert opened(str(tmp_path / "a[1].parquet")) == {"train": [1]}

@@ -54,7 +54,8 @@ def _load_split(folder: Path, root: DatasetRoot) -> Dataset:
         if not isinstance(file, dict) or not isinstance(file.get("filename"), str):
             raise DataError(f"{folder / STATE} is damaged: an entry of _data_files has no filename")
         _own(folder, file["filename"], root)
-    return Dataset.load_from_disk(str(folder))  # which alone would go on to splits that this one names
+    # Not the function of this name: it would follow a dataset_dict.json in here, whose splits nobody has looked at.
+    return Dataset.load_from_disk(str(folder))
 
 
 def _own(folder: Path, name: str, root: DatasetRoot) -> Path:

@@ -71,7 +71,7 @@ def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
     Raises:
         DataError: it cannot be read, or has no rows.
     """
-    own = str(file.absolute())
+    own = os.path.join(os.path.realpath(file.parent), file.name)
     with loading(name):
         return build(_builder(kind, {"train": [own]}), own)
 
@@ -90,7 +90,7 @@ def read_tables(
     Raises:
         DataError: files that cannot be read or are of several kinds, no rows, or splits and other files beside them.
     """
-    own = os.path.join(folder.absolute(), "")
+    own = os.path.join(os.path.realpath(folder), "")
     with loading(name, config):
         if config is not None or _has_configurations(folder):
             return build(load_dataset_builder(own, config), own), ()
@@ -117,7 +117,7 @@ def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Da
     Raises:
         DataError: files that cannot be read or name no images below them, no rows, or splits and others beside them.
     """
-    own = os.path.join(folder.absolute(), "")
+    own = os.path.join(os.path.realpath(folder), "")
     with loading(name):
         rows = build(_builder("imagefolder", {"train": [own + file for file in files]}), own)["train"]
     images = rows.select_columns(["image"]).with_format("arrow")[:]["image"]
@@ -135,11 +135,10 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
     """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
 
     Args:
-        own: what their paths begin with; a folder ends with a separator.
+        own: what their paths begin with; a folder ends with a separator and is no link.
     """
-    prefixes = (own,) if own.startswith("hf://") else (own, os.path.realpath(own) + own[len(own.rstrip(os.sep)) :])
     for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
-        if ".." in Path(file).parts or not str(file).startswith(prefixes):
+        if ".." in Path(file).parts or not str(file).startswith(own):
             raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
     builder.download_and_prepare()
     return dict(builder.as_dataset())
