@@ -41,7 +41,8 @@ def tokenize(
     The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the columns of the source,
     such as labels.
     """
-    from vqtok.codes import SIDECAR, file_columns, open_sources, read_broken, tokenize_sources
+    from vqtok.codes import SIDECAR, file_columns, read_broken, tokenize_sources
+    from vqtok.data import open_all
     from vqtok.files import check_free
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, note, resolved
@@ -49,7 +50,7 @@ def tokenize(
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
-    sources = open_sources(dataset, split=split, dataset_config=dataset_config, image_column=image_column)
+    sources = open_all(dataset, split=split, image_column=image_column, config=dataset_config)
     height, width = model.grid
     resolved(
         "tokenize",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from pydantic import PositiveInt
 
 from vqtok.errors import CheckpointError, DataError
-from vqtok.schema import checked
+from vqtok.schema import checked, read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +38,14 @@ def test_the_first_wrong_entry_is_named(values: dict[str, object], line: str) ->
         with pytest.raises(error) as caught:
             checked(Grid, values, name="it", error=error)
         assert str(caught.value) == line
+
+
+def test_integers_are_those_that_a_tensor_holds(tmp_path: Path) -> None:
+    file = tmp_path / "values.json"
+    for value in (2**63 - 1, -(2**63), 10**18):
+        file.write_text(f'{{"a": {value}}}')
+        assert read_object(file) == {"a": value}
+    for value, complaint in ((2**63, "more than 64 bits"), (-(2**63) - 1, "more than 64"), (10**19, "20 digits")):
+        file.write_text(f'{{"a": {value}}}')
+        with pytest.raises(CheckpointError, match=complaint):
+            read_object(file)

@@ -15,7 +15,7 @@ __all__ = ["checked", "read_object"]
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value in an error
-DIGITS = 18  # of an integer; one of 64 bits, as tensors have them, may have 19
+DIGITS = 19  # of an integer of 64 bits, as tensors hold them; longer ones would take long to read
 
 
 def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[VqtokError] = CheckpointError) -> T:
@@ -63,7 +63,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def integer(digits: str) -> int:
     if len(digits.lstrip("-")) > DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits")
-    return int(digits)
+    if not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError(f"an integer of more than 64 bits, {digits}")
+    return value
 
 
 def no_number(name: str) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqtok.codes import codes_array, load_codes
+from vqtok.codes import codes_array, load_codes, tokenize_dataset
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 GIB = 2**30
@@ -100,3 +100,18 @@ def test_codes_past_32_bits_come_back_whole(tmp_path: Path) -> None:
     assert expected.max() >= 2**32
     np.testing.assert_array_equal(np.sort(codes, axis=None), np.sort(expected.numpy(), axis=None))
     assert f"{len(np.unique(expected))} of 68719476736 codes in use" in said
+
+
+@pytest.mark.parametrize(
+    "quantizer", [{"type": "bsq", "codebook_size": 2**62}, {"type": "fsq", "levels": [1000] * 6}], ids=["bsq", "fsq"]
+)
+def test_the_largest_codebooks_come_back_from_disk(
+    tmp_path: Path, images_folder: Path, quantizer: dict[str, object]
+) -> None:
+    network = {"type": "conv", "hidden_size": 8}
+    made = VQTokenizer(VQTokenizerConfig(image_size=16, num_channels=1, network=network, quantizer=quantizer)).eval()
+    made.save_pretrained(tmp_path / "model")
+    loaded = VQTokenizer.from_pretrained(tmp_path / "model")
+    assert loaded.fingerprint == made.fingerprint
+    codes = tokenize_dataset(images_folder, made, tmp_path / "codes", progress=False)
+    assert len(load_codes(tmp_path / "codes", tokenizer=loaded)) == len(codes) == 12

@@ -60,6 +60,10 @@ def test_another_tokenizer_and_a_full_folder_are_refused(
         ([None, "", "a.jpg"], ["000000.png", "000001.png", "a.png"]),
         (["cat/1.jpeg", "dog/1.jpeg"], ["cat/1.png", "dog/1.png"]),
         (["a.jpg", "a.png", "A.gif", "b.png"], ["a-000000.png", "a-000001.png", "A-000002.png", "b.png"]),
+        (
+            ["x" * 252 + ".png", "é" * 101 + "/1.png", "é" * 98 + ".png"],
+            ["000000.png", "000001.png", "é" * 98 + ".png"],
+        ),
         (["../../etc/x.png", "/etc/x.png", "C:\\x.png"], ["000000.png", "000001.png", "000002.png"]),
         (["000001.png", None, "a.b.c.png"], ["000001.png", "000001_.png", "a.b.c.png"]),
         (["dir\\1.png", "."], ["dir/1.png", "000001.png"]),
@@ -77,6 +81,7 @@ def test_names_stay_below_the_folder_and_are_each_their_own(files: list[object],
     ("names", "files"),
     [
         (["a.jpg", "a.png/b.jpg"], ["a.png/b.png", "a_.png"]),
+        (["x" * 300, "y/" * 20 + "z"], ["000000.png", "y/" * 20 + "z.png"]),
         ([3, 1], ["1.png", "3.png"]),
         ([0.5, 1.5], ["000000.png", "000001.png"]),
     ],

@@ -130,7 +130,9 @@ def test_every_split_of_a_parquet_folder_with_all_its_columns(tmp_path: Path, ti
     assert isinstance(one, datasets.Dataset)
     assert one["index"][:] == [0, 2]
     assert np.array_equal(codes_array(one), codes_array(codes["test"]))
-    with pytest.raises(DataError, match="no split tset; found: train, test. Did you mean 'test'"):
+    with pytest.raises(
+        DataError, match="no split tset with rows; found: train .5 rows., test .3 rows.. Did you mean 'test'"
+    ):
         tokenize_dataset(source, tiny_tokenizer, tmp_path / "none", split="tset", progress=False)
 
 
@@ -191,6 +193,18 @@ def test_broken_images_are_logged(
     assert [record.message for record in caplog.records] == [
         "1 of 12 images could not be read and are left out: dog/01.png"
     ]
+
+
+def test_broken_images_are_named_by_a_column_of_paths(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (images_folder / "bad.png").write_text("no image")
+    (images_folder / "rows.csv").write_text("file_name\ncat/00.png\nbad.png\n")
+    tokenize_dataset(
+        images_folder / "rows.csv", tiny_tokenizer, tmp_path / "codes", image_column="file_name", progress=False
+    )
+    assert read_broken(tmp_path / "codes") == ["bad.png"]
 
 
 def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:

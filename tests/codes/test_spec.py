@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
-from vqtok.codes import CodesSpec, load_codes, read_broken, read_spec
-from vqtok.errors import DataError, MismatchError, VqtokError
+from vqtok.codes import CodesSpec, detokenize_dataset, load_codes, read_broken, read_spec, tokenize_dataset
+from vqtok.errors import ConfigurationError, DataError, MismatchError, VqtokError
 from vqtok.tokenizer import VQTokenizer
 
 
@@ -115,3 +116,15 @@ def test_a_sidecar_that_is_no_object_is_refused(text: str, write_codes: WriteCod
     with pytest.raises(DataError, match=r"codes\.json") as caught:
         load_codes(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_a_tokenizer_is_not_one(tmp_path: Path, write_codes: WriteCodes, images_folder: Path) -> None:
+    folder = write_codes(make_grids(3, make_spec()), make_spec())
+    name: Any = "runs/model"
+    for use in (
+        lambda: load_codes(folder, tokenizer=name),
+        lambda: tokenize_dataset(images_folder, name, tmp_path / "out"),
+        lambda: detokenize_dataset(load_codes(folder), name, tmp_path / "out"),
+    ):
+        with pytest.raises(ConfigurationError, match="must be a VQTokenizer, got 'runs/model'; load it with VQTok"):
+            use()

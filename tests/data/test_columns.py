@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
@@ -14,6 +17,11 @@ from vqtok.data.columns import find_labels
 from vqtok.errors import DataError
 
 NAMED = ClassLabel(names=["cat", "dog"])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 def rows(feature: Any = None, **columns: list[Any]) -> Dataset:
@@ -97,6 +105,58 @@ def test_other_columns_are_no_labels_and_say_so(tmp_path: Path, feature: str, va
     assert open_all(name)["train"].labels() is None
     with pytest.raises(DataError, match=rf"column label .* holds no labels; labels are .* label \({dtype}\)"):
         open_all(name, label_column="label")
+
+
+def of_splits(folder: Path, **splits: tuple[Any, list[Any]]) -> str:
+    """Splits that each have a feature of their own for their labels, or None for no such column."""
+    made = {}
+    for split, (feature, labels) in splits.items():
+        columns = {"image": [None] * len(labels)} | ({"label": labels} if feature else {})
+        features = Features({"image": Image()} | ({"label": feature} if feature else {}))
+        made[split] = Dataset.from_dict(columns, features=features)
+    DatasetDict(made).save_to_disk(folder / "set")
+    return str(folder / "set")
+
+
+@pytest.mark.parametrize("feature", [NAMED, Value("int64")])
+@pytest.mark.parametrize("order", [("train", "test"), ("test", "train")])
+def test_a_split_without_the_column_has_no_labels_and_the_others_keep_theirs(
+    tmp_path: Path, feature: Any, order: tuple[str, str]
+) -> None:
+    given = {"train": (feature, [0, 1, 1]), "test": (None, [0, 0])}
+    name = of_splits(tmp_path, **{split: given[split] for split in order})
+    for options in ({}, {"label_column": "label"}):
+        splits = open_all(name, **options)
+        assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
+        assert splits["test"].labels() is None
+        assert splits["test"].notes == ("the split test has no labels in the column label for all of its rows",)
+
+
+def test_classes_are_found_by_name_where_splits_number_them_differently(tmp_path: Path) -> None:
+    swapped = ClassLabel(names=["dog", "wolf", "cat"])
+    splits = open_all(of_splits(tmp_path, train=(NAMED, [0, 1, 1]), test=(swapped, [0, 2, 1])))
+    assert {source.label_names for source in splits.values()} == {("cat", "dog", "wolf")}
+    assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
+    assert splits["test"].labels().tolist() == [1, 0, 2]  # type: ignore[union-attr]
+
+
+def test_a_label_column_of_another_type_is_said(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image,label\na.png,3\na.png,\n")
+    (source,) = open_all(str(tmp_path / "rows.csv")).values()
+    assert source.labels() is None
+    assert source.notes == (
+        "the column label (float64) is not used: labels are a ClassLabel or integers without empty cells",
+    )
+
+
+def test_integers_that_no_tensor_holds_are_no_labels(tmp_path: Path) -> None:
+    for split, labels in (("train", [0, 2**63]), ("test", [2**63 - 1, 5])):
+        table = pa.table({"image": ["a.png", "b.png"], "label": pa.array(labels, pa.uint64())})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    splits = open_all(str(tmp_path))
+    assert splits["train"].labels() is None
+    assert splits["test"].label_names == ("0", "5", str(2**63 - 1))
+    assert splits["test"].labels().tolist() == [2, 1]  # type: ignore[union-attr]
 
 
 def test_several_columns_of_labels_are_left_out_or_refused() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vqtok.codes import tokenize_dataset
 from vqtok.data import ImageSource, image_array, open_all, open_images, open_splits
 from vqtok.errors import DataError
+from vqtok.tokenizer import VQTokenizer
 
 
 def save(path: Path, level: int = 0) -> Path:
@@ -60,6 +62,47 @@ def test_links_of_files_lead_anywhere_and_a_dangling_one_is_named_when_it_is_rea
     source = open_images(str(tmp_path / "images"), test_share=0)
     assert files(source) == ["1.png", "2.png"]
     assert image_array(tmp_path / "images" / "1.png", num_channels=1, size=(1, 1)).item() == 77
+
+
+def test_a_link_to_itself_is_left_out_and_said(tmp_path: Path) -> None:
+    save(tmp_path / "1.png")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there.png").symlink_to("back.png")
+    (tmp_path / "back.png").symlink_to("there.png")
+    source = open_all(str(tmp_path))["train"]
+    assert files(source) == ["1.png"]
+    assert source.notes == ("left out as no regular files: back.png and 2 more",)
+
+
+def test_names_that_are_not_utf_8_are_left_out_and_said(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    folder = tmp_path / "images"
+    save(folder / "1.png")
+    for name in (b"caf\xe9.png", b"caf\xe9"):
+        os.rename(save(folder / "x.png"), os.path.join(os.fsencode(folder), name))
+    source = open_all(str(folder))["train"]
+    assert files(source) == ["1.png"]
+    assert source.notes == ("left out as names that are not UTF-8: caf\\xe9 and 1 more",)
+    assert len(tokenize_dataset(folder, tiny_tokenizer, tmp_path / "codes", progress=False)) == 1
+    os.rename(folder, os.path.join(os.fsencode(tmp_path), b"\xff"))
+    with pytest.raises(DataError, match="the path of .* is not UTF-8; rename it"):
+        open_all(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xff")))
+
+
+def test_a_flat_test_folder_has_no_labels_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        save(tmp_path / "train" / kind / "1.png")
+    save(tmp_path / "test" / "1.png")
+    splits = open_all(str(tmp_path))
+    assert splits["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert splits["train"].notes == () and splits["test"].labels() is None
+    for kind in ("cat", "dog"):
+        save(tmp_path / "val" / kind / "1.png")
+    train, test = open_splits(str(tmp_path))
+    assert test.split == "validation" and test.labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    save(tmp_path / "train" / "beside.png")
+    splits = open_all(str(tmp_path))
+    assert splits["train"].labels() is None and splits["validation"].label_names == ("cat", "dog")
+    assert "images of the split train lie beside the sub-folders cat, dog, so" in splits["train"].notes[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder")

@@ -142,6 +142,14 @@ def test_shrinking_is_antialiased() -> None:
     assert abs(pixels.astype(int) - 127).max() <= 5  # nearest would give 0 or 255
 
 
+def test_the_transparent_level_of_16_bits_is_white(tmp_path: Path) -> None:
+    levels = np.array([[0, 257 * 100, 257 * 100 + 1]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=257 * 100)
+    for channels in (1, 3):
+        pixels = image_array(tmp_path / "a.png", num_channels=channels, size=(1, 3))
+        assert pixels.tolist() == [[[0, 255, 100]]] * channels
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 2), (1000, 7)])
 @pytest.mark.parametrize("size", [(8, 8), (5, 16), (1, 1)])
 def test_any_proportions_fit_any_size(shape: tuple[int, int], size: tuple[int, int]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,12 @@ def test_a_class_is_found_by_name_or_number() -> None:
     assert [BINDING.label_number(label) for label in ("dog", "2")] == [1, 2]
     with pytest.raises(ConfigurationError, match="choose one of cat, dog, owl"):
         BINDING.label_number("3")
+
+
+@pytest.mark.parametrize("labels", [1.5, [0.0, 1.0], True, torch.tensor([1.0])])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: Any) -> None:
+    with pytest.raises(ConfigurationError, match="labels must be names or numbers of classes, got (1.5|0.0|True|1.0)$"):
+        BINDING.classes(labels, 2)
 
 
 def test_a_name_wins_over_a_number() -> None:

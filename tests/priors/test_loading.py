@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ def test_a_saved_prior_comes_back_bitwise(
     assert PriorBinding.from_config(loaded.config) == binding
     assert torch.equal(negative_log_likelihood(loaded, every_grid, 1), negative_log_likelihood(prior, every_grid, 1))
     assert sorted(file.name for file in saved.glob("*.safetensors")) == ["model.safetensors"]
+
+
+def test_a_loaded_prior_can_be_pickled_and_copied(saved: Path, every_grid: torch.Tensor) -> None:
+    loaded = load_prior(saved)
+    for other in (pickle.loads(pickle.dumps(loaded)), copy.deepcopy(loaded)):
+        assert other.push_to_hub.args == (other,)
+        likelihoods = [negative_log_likelihood(each, every_grid, 1) for each in (loaded, other)]
+        assert torch.equal(*likelihoods)
 
 
 def test_a_run_folder_leads_to_its_model(prior: Prior, tmp_path: Path) -> None:

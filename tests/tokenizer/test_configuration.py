@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from transformers import AutoConfig
 
 from tests.quantizers.methods import VARIANTS, defaults
-from vqtok.errors import ConfigurationError
-from vqtok.tokenizer import VQTokenizerConfig
+from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.tokenizer.configuration import check_divisible
 
 
@@ -96,6 +97,34 @@ def test_every_method_is_saved_and_loaded_the_same(options: dict[str, Any], tmp_
     config.save_pretrained(tmp_path)
     assert VQTokenizerConfig.from_pretrained(tmp_path).quantizer == config.quantizer
     assert VQTokenizerConfig(quantizer=config.quantizer).quantizer == config.quantizer
+
+
+def test_what_is_given_when_loading_is_checked_and_merged(tmp_path: Path) -> None:
+    VQTokenizerConfig(image_size=16, quantizer={"type": "vq", "beta": 0.5}).save_pretrained(tmp_path)
+    for load in (VQTokenizerConfig.from_pretrained, AutoConfig.from_pretrained):
+        config = load(tmp_path, image_size=32, quantizer={"codebook_size": 8}, dtype="float16")
+        assert config.size == (32, 32)
+        assert (config.quantizer["type"], config.quantizer["beta"], config.quantizer["codebook_size"]) == ("vq", 0.5, 8)
+        for given, message in (
+            ({"image_size": "x"}, "image_size must be .* got 'x'"),
+            ({"num_channels": -3}, "num_channels must be a whole number of at least 1, got -3"),
+            ({"resample": "foo"}, "resample must be one of .* got 'foo'"),
+            ({"imge_size": 3}, "'imge_size' is not a key .* Did you mean 'image_size'"),
+        ):
+            with pytest.raises(ConfigurationError, match=message):
+                load(tmp_path, **given)
+    config, unused = VQTokenizerConfig.from_pretrained(tmp_path, resample="nearest", more=1, return_unused_kwargs=True)
+    assert config.resample == "nearest" and unused == {"more": 1}
+
+
+def test_a_tokenizer_takes_other_settings_when_it_is_loaded(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path)
+    loaded = VQTokenizer.from_pretrained(tmp_path, image_size=32)
+    assert loaded.tokenize(Image.new("L", (9, 9))).shape == (1, 8, 8)
+    with pytest.raises(ConfigurationError, match="resample must be one of"):
+        VQTokenizer.from_pretrained(tmp_path, resample="foo")
+    with pytest.raises(CheckpointError, match="imge_size"):
+        VQTokenizer.from_pretrained(tmp_path, imge_size=32)
 
 
 def each(**options: Any) -> dict[str, Any]:

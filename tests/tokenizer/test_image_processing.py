@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -121,6 +122,12 @@ def test_auto_image_processor_finds_it(tiny_tokenizer: VQTokenizer, tmp_path: Pa
     assert torch.equal(loaded(IMAGE).pixel_values, tiny_tokenizer.image_processor(IMAGE).pixel_values)
 
 
+def test_a_column_of_a_dataset_is_a_list_of_images(processor: VQImageProcessor) -> None:
+    features = datasets.Features({"image": datasets.Image()})
+    dataset = datasets.Dataset.from_dict({"image": [IMAGE, IMAGE.rotate(90)]}, features=features)
+    assert torch.equal(processor(dataset["image"]).pixel_values, processor(dataset[:]["image"]).pixel_values)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -153,6 +160,7 @@ def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], com
         (torch.zeros(3), "must be .H, W."),
         (torch.full((3, 4, 4), -1.0), r"already in \[-1, 1\] go to the model's encode"),
         (torch.full((3, 4, 4), 2.0), r"floats must lie in \[0, 1\]"),
+        (torch.full((3, 4, 4), 1.0000002), r"values from 1.00000024 to 1.00000024; floats must lie in \[0, 1\]"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "is int64"),
         (np.zeros((3, 5, 5, 2), np.uint8), "is no image"),
     ],

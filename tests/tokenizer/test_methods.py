@@ -58,6 +58,15 @@ def test_bfloat16_leaves_the_quantizer_in_float32(options: dict[str, Any], tmp_p
 
 
 @every_variant
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_cast_model_keeps_its_fingerprint(options: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
+    model = make(options).to(dtype)
+    model.save_pretrained(tmp_path)
+    loaded = VQTokenizer.from_pretrained(tmp_path, dtype="auto")
+    assert loaded.fingerprint == model.fingerprint and torch.equal(loaded.encode(pixels()), model.encode(pixels()))
+
+
+@every_variant
 def test_the_fingerprint_is_of_all_but_what_training_keeps(options: dict[str, Any]) -> None:
     model = make(options)
     kept = 0

@@ -8,7 +8,7 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 from __future__ import annotations
 
 from vqtok.codes.detokenize import detokenize_dataset
-from vqtok.codes.local import file_columns, open_sources, tokenize_dataset, tokenize_sources
+from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
@@ -23,7 +23,6 @@ __all__ = [
     "detokenize_dataset",
     "file_columns",
     "load_codes",
-    "open_sources",
     "read_broken",
     "read_spec",
     "tokenize_dataset",

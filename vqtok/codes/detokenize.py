@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
+LONGEST = 200  # bytes of the name of a file or folder; file systems allow 255, of which some are for number and suffix
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
@@ -82,9 +84,9 @@ def _write_images(
 def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    Names are texts or whole numbers. A row without a usable name (none, absolute, or one that leaves the folder) is
-    named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg and a.png
-    give a-000000.png and a-000001.png.
+    Names are texts or whole numbers. A row without a usable name (none, absolute, too long, or one that leaves the
+    folder) is named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg
+    and a.png give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]
@@ -110,6 +112,8 @@ def _stem(file: object) -> str | None:
     if not isinstance(file, str) or not file:
         return None
     path = PurePosixPath(file.replace("\\", "/"))
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        return None
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
         return None
     return str(path.with_suffix(""))

@@ -21,13 +21,13 @@ from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
-from vqtok.errors import ConfigurationError, DataError, did_you_mean
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.files import check_free, new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["file_columns", "open_sources", "tokenize_dataset", "tokenize_sources"]
+__all__ = ["file_columns", "tokenize_dataset", "tokenize_sources"]
 
 # Images. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
 # so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 images differed from
@@ -77,9 +77,7 @@ def tokenize_dataset(
         DataError: no images, none that can be read, or a full disk.
     """
     check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
-    sources = open_sources(
-        dataset, split=split, dataset_config=dataset_config, image_column=image_column, revision=revision
-    )
+    sources = open_all(str(dataset), split=split, image_column=image_column, revision=revision, config=dataset_config)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if columns := file_columns(sources):
         logger.warning("columns that hold files are left out of the codes folder: %s", ", ".join(columns))
@@ -87,27 +85,6 @@ def tokenize_dataset(
         total = sum(len(source) for source in sources.values())
         logger.warning("%d of %d images could not be read and are left out: %s", len(broken), total, ", ".join(broken))
     return codes
-
-
-def open_sources(
-    dataset: str | Path,
-    *,
-    split: str | None = None,
-    dataset_config: str | None = None,
-    image_column: str | None = None,
-    revision: str | None = None,
-) -> dict[str, ImageSource]:
-    """The splits to tokenize, by name: the one asked for, else all that the dataset has. Nothing is held out.
-
-    Raises:
-        DataError: no such dataset, split or column; the message says what was found.
-    """
-    sources = open_all(str(dataset), image_column=image_column, revision=revision, config=dataset_config)
-    if split is None:
-        return sources
-    if split not in sources:
-        raise DataError(f"{dataset} has no split {split}; found: {', '.join(sources)}.{did_you_mean(split, sources)}")
-    return {split: sources[split]}
 
 
 def file_columns(sources: Mapping[str, ImageSource]) -> list[str]:
@@ -226,6 +203,6 @@ def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
 
 def _name(source: ImageSource, index: int) -> str:
     """The file of an image, relative to its folder where the source says so; else its row."""
-    if "file_name" in source.dataset.column_names:
+    if "file_name" in source.dataset.column_names and source.image_column != "file_name":
         return str(source.dataset[index]["file_name"])
     return source.row_name(index, source.encoded([index])[0])

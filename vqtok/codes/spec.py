@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from pydantic import PositiveInt
 
-from vqtok.errors import DataError, MismatchError
+from vqtok.errors import ConfigurationError, DataError, MismatchError
 from vqtok.schema import checked
 
 if TYPE_CHECKING:
@@ -56,7 +56,12 @@ class CodesSpec:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: VQTokenizer) -> CodesSpec:
-        """Describe the codes that `tokenizer` makes."""
+        """Describe the codes that `tokenizer` makes.
+
+        Raises:
+            ConfigurationError: it is no tokenizer, but perhaps the name of one.
+        """
+        _check_loaded(tokenizer)
         height, width = tokenizer.grid
         return cls(
             grid=(int(height), int(width)),
@@ -122,8 +127,10 @@ class CodesSpec:
         """Refuse a tokenizer that did not make these codes.
 
         Raises:
+            ConfigurationError: it is no tokenizer, but perhaps the name of one.
             MismatchError: the fingerprints differ.
         """
+        _check_loaded(tokenizer)
         fingerprint = tokenizer.fingerprint
         if fingerprint != self.fingerprint:
             raise MismatchError(
@@ -131,6 +138,13 @@ class CodesSpec:
                 f"not by {_short(fingerprint, tokenizer.repository)}: "
                 "give the tokenizer that made them, or tokenize the images again with this one"
             )
+
+
+def _check_loaded(tokenizer: object) -> None:
+    if not hasattr(tokenizer, "fingerprint"):
+        raise ConfigurationError(
+            f"the tokenizer must be a VQTokenizer, got {tokenizer!r:.60}; load it with VQTokenizer.from_pretrained"
+        )
 
 
 def _short(fingerprint: str, repository: str | None) -> str:

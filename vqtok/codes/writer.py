@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class SplitWriter:
             "_format_kwargs": {},
             "_format_type": None,
             "_output_all_columns": False,
-            "_split": self.split,
+            "_split": self.split if re.fullmatch(r"\w+(\.\w+)*", self.split or "") else None,  # else unreadable
         }
         (self.folder / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
 

@@ -1,15 +1,16 @@
 """Which columns of a dataset hold the images and the labels, and what the labels mean: one rule for images and codes.
 
 The column of labels is the one that the user names; else the one called label, if it is a ClassLabel or integers; else
-the only ClassLabel; else integers called cls, as webdataset archives have them. A ClassLabel brings the names of its
-classes. Of integers the distinct values of all splits, in ascending order, are the classes, and their digits the
-names: 3, 5, 7 and 3000000 are four classes. A row without a label holds null or a negative number, as test splits on
-the Hub do with -1. A split in which any row has no label counts as a split without labels.
+the only ClassLabel; else integers called cls, as webdataset archives have them. Splits need not have the same columns.
+A ClassLabel brings the names of its classes, which every split may number in its own way. Of integers the distinct
+values of all splits, in ascending order, are the classes, and their digits the names: 3, 5, 7 and 3000000 are four
+classes. A row without a label holds null, a negative number, as test splits on the Hub do with -1, or one of 2^63 and
+more. A split in which any row has no label counts as a split without labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ class Labels:
     Attributes:
         column: where they are.
         names: what they are called; class i is names[i].
-        values: what the column holds for each class, ascending.
+        values: what the column holds for each class where it is not a ClassLabel, ascending.
     """
 
     column: str
@@ -40,7 +41,7 @@ class Labels:
 
     def are_in(self, dataset: Dataset) -> bool:
         """Whether every row of a split has a label."""
-        return self.column in dataset.column_names and _all_labelled(_stored(dataset, self.column))
+        return bool(_holding({"": dataset}, self.column)) and _all_labelled(_stored(dataset, self.column))
 
     def of(self, dataset: Dataset, name: str) -> npt.NDArray[np.int64]:
         """The class of every row of a split, int64 (N,) in [0, len(names)).
@@ -52,14 +53,19 @@ class Labels:
         if not _all_labelled(stored):
             raise DataError(f"the column {self.column} of {name} has rows without a label")
         found: npt.NDArray[np.int64] = stored.to_numpy().astype(np.int64)
-        values = np.array(self.values, dtype=np.int64)
-        classes = np.searchsorted(values, found).clip(max=len(values) - 1)
-        unknown = found[values[classes] != found]
+        feature = dataset.features[self.column]
+        named = isinstance(feature, ClassLabel)
+        values = np.array(range(feature.num_classes) if named else self.values, dtype=np.int64)
+        positions = np.searchsorted(values, found).clip(max=len(values) - 1)
+        unknown = found[values[positions] != found]
         if len(unknown):
             raise DataError(
                 f"the column {self.column} of {name} holds {unknown[0]}, which is none of its {len(values)} classes"
             )
-        return classes
+        classes: npt.NDArray[np.int64] = np.array(
+            [self.names.index(each) for each in feature.names] if named else range(len(values))
+        )
+        return classes.take(positions)
 
 
 def find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
@@ -95,7 +101,7 @@ def find_labels(
     """The classes of a dataset, by the rule at the top of this file, and what to tell the user.
 
     Args:
-        splits: all that it has; they share their columns.
+        splits: all that it has.
         name: what an error calls the dataset.
         given: the column that the user names.
         must_choose: refuse several columns that could hold the labels, rather than use none of them.
@@ -104,43 +110,63 @@ def find_labels(
         DataError: the named column does not exist, holds no labels, or in no split for every row; or several columns
             hold labels and none is named.
     """
-    features = next(iter(splits.values())).features
+    features = {column: each for split in reversed([*splits.values()]) for column, each in split.features.items()}
     if given is not None:
         _check_exists(features, name, given)
-        if not _holds_labels(features[given]):
+        holding = _holding(splits, given)
+        if not holding:
             raise DataError(
                 f"the column {given} of {name} holds no labels; labels are a ClassLabel or integers, and its columns "
                 f"are {_listed_columns(features)}"
             )
-        if not any(_all_labelled(_stored(split, given)) for split in splits.values()):
+        if not any(_all_labelled(_stored(split, given)) for split in holding.values()):
             raise DataError(f"the column {given} of {name} has rows without a label; choose another or none")
-        return _labels(splits, given), ()
-    found = _label_columns(features)
+        return _labels(holding, given), ()
+    found = _label_columns(splits, list(features))
     if len(found) > 1:
         columns = ", ".join(found)
         if must_choose:
             raise DataError(f"several columns of {name} hold labels: name one of {columns} with --label-column")
         return None, (f"there are several columns of labels, so none is used: {columns}; name one to use it",)
+    if not found and "label" in features:
+        found_type = _listed_columns({"label": features["label"]})
+        return None, (f"the column {found_type} is not used: labels are a ClassLabel or integers without empty cells",)
     if not found:
         return None, ()
-    if not any(_all_labelled(_stored(split, found[0])) for split in splits.values()):
+    holding = _holding(splits, found[0])
+    if not any(_all_labelled(_stored(split, found[0])) for split in holding.values()):
         return None, (f"the column {found[0]} has rows without a label, so it is not used",)
-    return _labels(splits, found[0]), ()
+    return _labels(holding, found[0]), ()
 
 
-def _label_columns(features: Mapping[str, FeatureType]) -> list[str]:
-    if "label" in features and _holds_labels(features["label"]):
+def _holding(splits: Mapping[str, Dataset], column: str) -> dict[str, Dataset]:
+    """The splits that have labels in a column, if only for some of their rows."""
+    return {
+        name: split
+        for name, split in splits.items()
+        if column in split.features and _holds_labels(split.features[column])
+    }
+
+
+def _label_columns(splits: Mapping[str, Dataset], columns: Sequence[str]) -> list[str]:
+    if _holding(splits, "label"):
         return ["label"]
-    found = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    return found or [column for column in ("cls",) if column in features and _holds_labels(features[column])]
+    named = [
+        column
+        for column in columns
+        if any(isinstance(split.features.get(column), ClassLabel) for split in splits.values())
+    ]
+    return named or [column for column in ("cls",) if _holding(splits, column)]
 
 
-def _labels(splits: Mapping[str, Dataset], column: str) -> Labels:
-    feature = next(iter(splits.values())).features[column]
-    if isinstance(feature, ClassLabel):
-        return Labels(column=column, names=tuple(feature.names), values=tuple(range(len(feature.names))))
-    distinct = set().union(*(pc.unique(_stored(split, column)).to_pylist() for split in splits.values()))
-    values = tuple(sorted(value for value in distinct if value is not None and value >= 0))
+def _labels(holding: Mapping[str, Dataset], column: str) -> Labels:
+    features = [split.features[column] for split in holding.values()]
+    names = [name for feature in features if isinstance(feature, ClassLabel) for name in feature.names]
+    if names:
+        distinct_names = tuple(dict.fromkeys(names))
+        return Labels(column=column, names=distinct_names, values=tuple(range(len(distinct_names))))
+    distinct = set().union(*(pc.unique(_stored(split, column)).to_pylist() for split in holding.values()))
+    values = tuple(sorted(value for value in distinct if value is not None and 0 <= value < 2**63))
     return Labels(column=column, names=tuple(map(str, values)), values=values)
 
 
@@ -162,7 +188,7 @@ def _holds_labels(feature: FeatureType) -> bool:
 
 
 def _may_hold_images(feature: FeatureType) -> bool:
-    dtypes = ("binary", "large_binary", "string", "large_string")
+    dtypes = ("binary", "large_binary", "binary_view", "string", "large_string", "string_view")
     return _holds_images(feature) or (isinstance(feature, Value) and feature.dtype in dtypes)
 
 
@@ -171,7 +197,9 @@ def _stored(dataset: Dataset, column: str) -> pa.ChunkedArray:
 
 
 def _all_labelled(stored: pa.ChunkedArray) -> bool:
-    return stored.null_count == 0 and (len(stored) == 0 or pc.min(stored).as_py() >= 0)
+    return stored.null_count == 0 and (
+        len(stored) == 0 or (pc.min(stored).as_py() >= 0 and pc.max(stored).as_py() < 2**63)
+    )
 
 
 def _listed_columns(features: Mapping[str, FeatureType]) -> str:

@@ -107,6 +107,8 @@ def _threads_help(cells: list[dict[str, Any]]) -> bool:
 class ImageDataset(Dataset[dict[str, Tensor]]):
     """The images of a source, all brought to one size; a map-style dataset for `torch.utils.data.DataLoader`.
 
+    It gives whole batches, so a DataLoader needs `collate_fn=lambda batch: batch`.
+
     Images that cannot be read stay in the count, since the order of training is made of all rows: `training_batches`
     puts others in their place and `ordered_batches` leaves them out. Indexing such a row is an error.
 

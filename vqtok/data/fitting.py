@@ -122,7 +122,10 @@ def _conversion(image: Image.Image, mode: str, name: str) -> Convert | None:
 
 def _to_mode(image: Image.Image, mode: str, top: float | None) -> Image.Image:
     if top is not None:
-        image = Image.fromarray(np.rint(np.asarray(image).astype(np.float64) * (255.0 / top)).astype(np.uint8))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8))
+        if transparent is not None:  # one level, of the 16 bits that it was stored with
+            image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
         image = image.convert("RGBA")  # also RGBa, and a transparent colour of P, L and RGB

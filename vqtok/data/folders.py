@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from vqtok.data.formats import SUFFIXES
 from vqtok.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "FolderFiles", "image_folder_splits", "list_files", "split_group"]
+__all__ = [
+    "SPLIT_NAMES",
+    "FolderFiles",
+    "group_by_split",
+    "image_folder_splits",
+    "left_out",
+    "list_files",
+    "split_group",
+]
 
 # What splits are called; the first name is ours.
 SPLIT_NAMES = {
@@ -32,26 +40,31 @@ class FolderFiles:
         images: files with the suffix of an image.
         others: all other files.
         cycles: links to a folder that they lie in, which are not followed.
-        special: named pipes, devices and other entries that are no regular files, which are never opened.
+        special: named pipes, devices, links that lead only to themselves and other entries that are no regular files,
+            which are never opened.
+        unnamed: files whose names are not UTF-8, as Arrow and JSON need them; here with escapes.
     """
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     cycles: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
         """What was left out, for the user."""
-        left_out = {
+        reasons = {
             "no images by their names": self.others,
             "links to a folder that they lie in": self.cycles,
             "no regular files": self.special,
+            "names that are not UTF-8": self.unnamed,
         }
-        return tuple(
-            f"left out as {what}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
-            for what, paths in left_out.items()
-            if paths
-        )
+        return tuple(left_out(reason, paths) for reason, paths in reasons.items() if paths)
+
+
+def left_out(reason: str, paths: Sequence[str]) -> str:
+    """The note on files that are not read."""
+    return f"left out as {reason}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
 
 
 def list_files(root: Path) -> FolderFiles:
@@ -64,6 +77,9 @@ def list_files(root: Path) -> FolderFiles:
     for kind, path in _walk(root, "", (os.path.realpath(root),)):
         if kind == "file":
             kind = "images" if os.path.splitext(path)[1].lower() in SUFFIXES else "others"
+        readable = os.fsencode(path).decode(errors="backslashreplace")
+        if readable != path:
+            kind, path = "unnamed", readable
         getattr(found, kind).append(path)
     return found
 
@@ -72,8 +88,8 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
     """The splits of a folder of image files, as rows of image (only its path), label and file_name; and notes.
 
     Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
-    first level of sub-folders are the classes, whatever is nested in them; where there are fewer than two, or images
-    lie beside them, there are no labels.
+    first level of sub-folders are the classes, whatever is nested in them; a split in which images lie beside them or
+    without any has no labels, and none has where there are fewer than two classes.
 
     Args:
         images: paths below `root`, as `list_files` gives them.
@@ -81,19 +97,24 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
     Raises:
         DataError: sub-folders that are splits and others beside them, or two for one split.
     """
-    groups = _group_by_split(name, images)
-    classes, notes = _class_names(groups)
-    features = Features({"image": Image(decode=False), "file_name": Value("string")})
-    if classes:
-        features["label"] = ClassLabel(names=classes)
+    groups = group_by_split(name, images)
+    folders = {split: {_first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
+    classes = sorted({folder for found in folders.values() if None not in found for folder in found if folder})
     number = {label: index for index, label in enumerate(classes)}
     splits = {}
     for split, (prefix, files) in groups.items():
+        features = Features({"image": Image(decode=False), "file_name": Value("string")})
         columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
-        if classes:
+        if len(classes) > 1 and None not in folders[split]:
+            features["label"] = ClassLabel(names=classes)
             columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
         splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
-    return splits, notes
+    return splits, tuple(_no_classes(split, found) for split, found in folders.items() if {None} < found)
+
+
+def _no_classes(split: str, folders: Set[str | None]) -> str:
+    named = ", ".join(sorted(filter(None, folders))[:3])
+    return f"images of the split {split} lie beside the sub-folders {named}, so these are not taken as classes"
 
 
 def split_group(name: str) -> str:
@@ -105,15 +126,15 @@ def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str
     """Everything below a folder, each with its kind; `above` are the real paths of the folder and those it lies in."""
     try:
         with os.scandir(root / folder) as entries:
-            ordered = sorted(entries, key=lambda entry: (entry.is_dir(), entry.name))  # files before folders
+            kinds = [(_kind(entry), entry) for entry in entries]
     except OSError as error:
         raise DataError(f"the folder {root / folder} cannot be read: {error.strerror}") from error
-    for entry in ordered:
+    for kind, entry in sorted(kinds, key=lambda pair: (pair[0] == "folder", pair[1].name)):  # files before folders
         path = os.path.join(folder, entry.name)
         if entry.name.startswith((".", "__MACOSX")):
             continue
-        if not entry.is_dir():
-            yield ("file" if entry.is_file() or _dangling(entry) else "special"), path
+        if kind != "folder":
+            yield kind, path
             continue
         real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
         if entry.is_symlink() and any(os.path.join(other, "").startswith(os.path.join(real, "")) for other in above):
@@ -122,8 +143,14 @@ def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str
             yield from _walk(root, path, (*above, real))
 
 
-def _dangling(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        dangling = entry.is_symlink() and not os.path.exists(entry.path)
+        return "file" if entry.is_file() or dangling else "special"
+    except OSError:  # a link that leads to itself
+        return "special"
 
 
 def _paths(root: Path, files: list[str]) -> pa.StructArray:
@@ -137,8 +164,12 @@ def _first_folder(file: str, prefix: str = "") -> str | None:
     return first if separator else None
 
 
-def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """By split: the prefix of its files, and the files."""
+def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """The splits that the top folders of some files are: by split the prefix of its files, and the files.
+
+    Raises:
+        DataError: folders that are splits and others beside them, or two for one split.
+    """
     tops = {_first_folder(file) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
@@ -152,11 +183,3 @@ def _group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[s
         raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
     order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
     return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
-
-
-def _class_names(groups: dict[str, tuple[str, list[str]]]) -> tuple[list[str], tuple[str, ...]]:
-    folders = {_first_folder(file, prefix) for prefix, files in groups.values() for file in files}
-    named = sorted(folder for folder in folders if folder is not None)
-    if named and None in folders:
-        return [], (f"images lie beside the sub-folders {', '.join(named[:3])}, so these are not taken as classes",)
-    return (named, ()) if len(named) > 1 else ([], ())

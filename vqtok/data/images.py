@@ -166,7 +166,9 @@ def _array_image(array: npt.NDArray[Any], name: str) -> Image.Image:
         raise DataError(f"{name} is no image; allowed are (H, W), (H, W, C) and (C, H, W) with C 1, 3 or 4")
     if np.issubdtype(pixels.dtype, np.floating):
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also catches NaN
-            raise DataError(f"{name} has values from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1]")
+            raise DataError(
+                f"{name} has values from {pixels.min():.9g} to {pixels.max():.9g}; floats must lie in [0, 1]"
+            )
         pixels = _eight_bits(pixels)
     elif pixels.dtype != np.uint8:
         raise DataError(f"{name} is {pixels.dtype}; give uint8 in 0..255 or floats in [0, 1]")

@@ -12,27 +12,24 @@ a folder or file of rows    parquet, arrow, csv, tsv, json, jsonl, or tar in the
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetBuilder, Features, load_dataset_builder, load_from_disk
+from datasets import Dataset, Features, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
-from vqtok.data.folders import image_folder_splits, list_files
+from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
+from vqtok.data.saved import is_saved, load_saved
+from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -40,19 +37,6 @@ __all__ = ["KNOWN", "NamedSplits", "read_splits"]
 SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-# Files of rows, by the name of their builder in `datasets`.
-TABLES = {
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".tar": "webdataset",
-}
-KINDS = "parquet, arrow, csv, json, jsonl or tar (webdataset)"
-ALONE = {".parquet", ".arrow"}  # beside images the other kinds are taken for notes on them, and left out
-METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +59,7 @@ class NamedSplits:
 
 
 def read_splits(dataset: str, revision: str | None = None, config: str | None = None) -> NamedSplits:
-    """Find a dataset by name and read its splits.
+    """Find a dataset by name and read its splits, save those without rows.
 
     Args:
         revision: branch, tag or commit of a dataset on the Hub.
@@ -86,6 +70,17 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
             configurations and none of them is chosen; the message lists them.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
+    found = _read(dataset, revision, config)
+    empty = [split for split, rows in found.splits.items() if len(rows) == 0]
+    if not empty:
+        return found
+    if len(empty) == len(found.splits):
+        raise DataError(f"{dataset} has no rows")
+    splits = {split: rows for split, rows in found.splits.items() if split not in empty}
+    return replace(found, splits=splits, notes=(*found.notes, left_out("splits without rows", empty)))
+
+
+def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits:
     path = Path(dataset).expanduser()
     if dataset in KNOWN:
         if dataset == "mnist-mini":
@@ -115,24 +110,20 @@ def _read_sample() -> NamedSplits:
 
 
 def _read_hub(repository: str, revision: str | None, config: str | None) -> NamedSplits:
-    try:
-        builder = load_dataset_builder(repository, config, revision=revision)
-        splits = _build(builder, f"hf://datasets/{repository}@")
-    except DatasetNotFoundError as error:
-        message = one_line(error)
-        if repository not in KNOWN.values() and revision is None:
-            message = f"{message.rstrip('.')}; there is no folder of that name either."
-        raise HubError(message + did_you_mean(repository, set(KNOWN.values()) - {repository})) from error
-    except ConnectionError as error:  # OfflineModeIsEnabled is one
-        raise HubError(
-            f"the Hub cannot be reached for {repository} and it is not in the cache ({one_line(error)}); "
-            "mnist-mini and folders on this disk need no network"
-        ) from error
-    except DataError:
-        raise
-    except Exception as error:  # `datasets` parses what strangers uploaded: it may raise anything
-        _refuse_choice(repository, config, error)
-        raise DataError(f"{repository} on the Hub cannot be loaded: {one_line(error)}") from error
+    with loading(repository, config):
+        try:
+            builder = load_dataset_builder(repository, config, revision=revision)
+            splits = build(builder, f"hf://datasets/{repository}@")
+        except DatasetNotFoundError as error:
+            message = one_line(error)
+            if repository not in KNOWN.values() and revision is None:
+                message = f"{message.rstrip('.')}; there is no folder of that name either."
+            raise HubError(message + did_you_mean(repository, set(KNOWN.values()) - {repository})) from error
+        except ConnectionError as error:  # OfflineModeIsEnabled is one
+            raise HubError(
+                f"the Hub cannot be reached for {repository} and it is not in the cache ({one_line(error)}); "
+                "mnist-mini and folders on this disk need no network"
+            ) from error
     folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
     return NamedSplits(
         splits=splits, resolved=repository, revision=_commit(splits) or revision, root=DatasetRoot(str(folder))
@@ -145,39 +136,6 @@ def _commit(splits: dict[str, Dataset]) -> str | None:
     return next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
 
 
-def _build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
-    """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
-
-    Args:
-        own: what their paths begin with; a folder ends with a separator.
-    """
-    prefixes = (own,) if own.startswith("hf://") else (own, os.path.realpath(own) + own[len(own.rstrip(os.sep)) :])
-    for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
-        if ".." in Path(file).parts or not str(file).startswith(prefixes):
-            raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
-    builder.download_and_prepare()
-    return dict(builder.as_dataset())
-
-
-def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
-    """Say which configurations there are, where `datasets` complains of them.
-
-    Raises:
-        DataError: that is what the error is about.
-    """
-    found = re.search(r"(?:available configs|Available): \[(.*?)\]", str(error), re.DOTALL)
-    if found is None:
-        return
-    names = re.findall(r"'([^']*)'", found[1])
-    if config is None:
-        raise DataError(
-            f"{name} has several configurations: {', '.join(names)}; choose one with --dataset-config"
-        ) from error
-    raise DataError(
-        f"{name} has no configuration {config}, only {', '.join(names)}.{did_you_mean(config, names)}"
-    ) from error
-
-
 def _refuse_config(name: str, config: str | None) -> None:
     if config is not None:
         raise DataError(f"{name} has no configurations, got {config!r}: leave --dataset-config out")
@@ -185,22 +143,22 @@ def _refuse_config(name: str, config: str | None) -> None:
 
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
     resolved = str(path.absolute())
+    if resolved != os.fsencode(resolved).decode(errors="replace"):
+        raise DataError(f"the path of {os.fsencode(name).decode(errors='replace')} is not UTF-8; rename it")
     if path.is_dir():
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        if is_saved(path):
             _refuse_config(name, config)
-            return _named(_load(name, partial(load_from_disk, resolved)), resolved)
+            with loading(name):
+                saved = load_saved(path)
+            return _named(dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}, resolved)
         return _read_folder(path, name, config)
     _refuse_config(name, config)
     if path.is_file():
-        suffix = path.suffix.lower()
-        if suffix not in TABLES:
-            what = "one image; give the folder that it is in" if suffix in SUFFIXES else "none of these"
+        kind = table_kind(path.name)
+        if kind is None:
+            what = "one image; give the folder that it is in" if path.suffix.lower() in SUFFIXES else "none of these"
             raise DataError(f"a dataset in one file must be {KINDS}, but {name} is {what}")
-        options = {"sep": "\t"} if suffix == ".tsv" else {}
-        builder = partial(load_dataset_builder, TABLES[suffix], data_files=[resolved], **options)
-        return replace(
-            _named(_load(name, lambda: _build(builder(), resolved)), resolved), root=DatasetRoot(str(path.parent))
-        )
+        return replace(_named(read_table(path, name, kind), resolved), root=DatasetRoot(str(path.parent)))
     if path.exists():
         raise DataError(f"{name} is neither a folder nor a regular file")
     known = ", ".join(sorted(KNOWN))
@@ -213,21 +171,17 @@ def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
 def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     files = list_files(path)
     resolved = str(path.absolute())
-    tables = [file for file in files.others if os.path.splitext(file)[1].lower() in TABLES]
-    metadata = [file for file in tables if _is_metadata(path / file)]
-    alone = [file for file in tables if os.path.splitext(file)[1].lower() in ALONE and file not in metadata]
+    tables = {file: kind for file in files.others if (kind := table_kind(file))}
+    metadata = [file for file in tables if is_metadata(path / file)]
+    alone = [file for file, kind in tables.items() if kind in ("parquet", "arrow") and file not in metadata]
     if files.images and alone:
         raise DataError(
             f"{name} holds {len(files.images)} images and {len(alone)} parquet or arrow files ({alone[0]}, ...); "
             "name a folder with one kind, or one of the files"
         )
-    if files.images and metadata:
-        _refuse_config(name, config)
-        builder = partial(load_dataset_builder, "imagefolder", data_dir=resolved)
-        return _named(_load(name, lambda: _build(builder(), os.path.join(resolved, ""))), resolved)
     if tables and not files.images:
-        builder = partial(load_dataset_builder, resolved, config)
-        return _named(_load(name, lambda: _build(builder(), os.path.join(resolved, "")), config), resolved)
+        splits, notes = read_tables(path, name, list(tables), config)
+        return _named(splits, resolved, notes)
     _refuse_config(name, config)
     if not files.images:
         others = files.others
@@ -236,39 +190,12 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
             f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
             f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"
         )
+    if metadata:
+        return _named(read_metadata(path, name, metadata), resolved)
     splits, notes = image_folder_splits(path, name, files.images)
     root = DatasetRoot(resolved, follow_links=True)
     return NamedSplits(splits=splits, resolved=resolved, root=root, notes=(*notes, *files.notes()))
 
 
-def _is_metadata(path: Path) -> bool:
-    """Whether a file says which images there are: called metadata, with a column file_name."""
-    kind = METADATA.get(path.name)
-    if kind is None:
-        return False
-    try:
-        if kind == "parquet":
-            return "file_name" in pq.read_schema(path).names
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline(1 << 16)
-        names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
-    except (OSError, ValueError, pa.ArrowException):
-        return False
-    return "file_name" in names
-
-
-def _named(splits: dict[str, Dataset], folder: str) -> NamedSplits:
-    return NamedSplits(splits=splits, resolved=folder, root=DatasetRoot(folder))
-
-
-def _load(name: str, load: Callable[[], Any], config: str | None = None) -> dict[str, Dataset]:
-    try:
-        loaded = load()
-    except DataError:
-        raise
-    except Exception as error:  # files of any origin
-        _refuse_choice(name, config, error)
-        if isinstance(error, IndexError) or "corresponds to no data" in str(error):  # what `datasets` makes of no rows
-            raise DataError(f"{name} has no rows") from error
-        raise DataError(f"{name} cannot be loaded: {one_line(error)}") from error
-    return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+def _named(splits: dict[str, Dataset], folder: str, notes: tuple[str, ...] = ()) -> NamedSplits:
+    return NamedSplits(splits=splits, resolved=folder, root=DatasetRoot(folder), notes=notes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, Image
+from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
@@ -176,14 +176,19 @@ def open_splits(
 def open_all(
     dataset: str,
     *,
+    split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
     config: str | None = None,
 ) -> dict[str, ImageSource]:
-    """Every split that a dataset has, by its name there; nothing is held out. Arguments as in `open_images`."""
+    """Every split that a dataset has, or the one asked for, by its name there; nothing is held out.
+
+    Arguments and errors are those of `open_images`.
+    """
     named = read_splits(dataset, revision, config)
-    return {split: _source(named, dataset, split, image_column, label_column) for split in named.splits}
+    chosen = named.splits if split is None else [_find_split(named, dataset, split)]
+    return {split: _source(named, dataset, split, image_column, label_column) for split in chosen}
 
 
 def _check_share(test_share: float) -> None:
@@ -254,16 +259,22 @@ def _find_split(named: NamedSplits, name: str, split: str) -> str:
     for found in named.splits:
         if split_group(found) == split_group(split):
             return found
-    raise DataError(f"{name} has no split {split}; found: {_listed(named.splits)}.{did_you_mean(split, named.splits)}")
+    raise DataError(
+        f"{name} has no split {split} with rows; found: {_listed(named.splits)}.{did_you_mean(split, named.splits)}"
+    )
 
 
 def _source(
     named: NamedSplits, name: str, split: str, image_column: str | None, label_column: str | None
 ) -> ImageSource:
     dataset = named.splits[split]
-    if len(dataset) == 0:
-        raise DataError(f"{name} has no rows in its split {split}")
-    image_column = find_image_column(dataset, name, image_column)
+    where = name if len(named.splits) == 1 else f"the split {split} of {name}"
+    image_column = find_image_column(dataset, where, image_column)
+    stored = dataset.features[image_column]
+    if isinstance(stored, Value) and stored.dtype.endswith(
+        "_view"
+    ):  # as polars writes it; images cannot be cast from it
+        dataset = dataset.cast_column(image_column, Value(stored.dtype.removesuffix("_view")))
     labels, notes = find_labels(named.splits, name, label_column)
     if labels and not labels.are_in(dataset):
         notes = (f"the split {split} has no labels in the column {labels.column} for all of its rows",)

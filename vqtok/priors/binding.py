@@ -121,9 +121,12 @@ class PriorBinding:
             labels = [labels]
         if isinstance(labels, Sequence):
             labels = [self.label_number(label) if isinstance(label, str) else label for label in labels]
-        given = torch.as_tensor(labels).reshape(-1).long().cpu()
+        given = torch.as_tensor(labels).reshape(-1).cpu()
         if not given.numel():
             raise ConfigurationError("the list of labels is empty: name at least one, or leave the labels out")
+        if given.is_floating_point() or given.dtype == torch.bool:
+            raise ConfigurationError(f"labels must be names or numbers of classes, got {given[0].item()}")
+        given = given.long()
         wrong = given[(given < 0) | (given >= self.num_classes)]
         if wrong.numel():
             raise ConfigurationError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -76,8 +76,8 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         prior: Prior = kind.from_pretrained(folder.path, config=config, use_safetensors=True)
     prior.eval()
     prior.name_or_path = prior.config.name_or_path = str(folder.path) if Path(source).is_dir() else source
-    # A Llama's own method would send it with a generic card.
-    prior.push_to_hub = MethodType(push_model, prior)  # type: ignore[assignment]
+    # A Llama's own method would send it with a generic card. A bound method would be pickled by its name in the Llama.
+    prior.push_to_hub = partial(push_model, prior)  # type: ignore[assignment]
     return prior
 
 

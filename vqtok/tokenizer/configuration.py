@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from transformers import PreTrainedConfig
 
+from vqtok.assignments import merge
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.hub import check_settings
 from vqtok.networks import NETWORK_TYPES, NetworkOptions
@@ -30,6 +31,8 @@ INHERITED_KEYS = (
     "output_attentions",
     "torch_dtype",
 )
+
+SERVICE = {"return_unused_kwargs", "_from_auto", "_from_pipeline"}  # what it passes to `from_dict` alone
 
 
 def height_and_width(size: Any) -> Any:
@@ -103,13 +106,23 @@ class VQTokenizerConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """From what config.json says; keys that transformers would obey and this model has no use for are left out.
 
+        Args:
+            kwargs: instead of what config.json says, sections entry by entry. An unknown key is refused, or given back
+                with `return_unused_kwargs`.
+
         Raises:
             CheckpointError: a key that could fetch or run code.
+            ConfigurationError: an unknown key, a value of the wrong type or out of range.
         """
         check_settings(config_dict, name="config.json")
-        left_out = {*INHERITED_KEYS, *PreTrainedConfig.__dataclass_fields__} - {"dtype", "torch_dtype", "model_type"}
+        inherited = {*INHERITED_KEYS, *PreTrainedConfig.__dataclass_fields__}
+        left_out = inherited - {"dtype", "torch_dtype", "model_type"}
         kept = {key: value for key, value in config_dict.items() if key not in left_out}
-        return super().from_dict(kept, **kwargs)
+        own = (
+            TokenizerOptions.model_fields if kwargs.get("return_unused_kwargs") else kwargs.keys() - inherited - SERVICE
+        )
+        given = {key: kwargs.pop(key) for key in own if key in kwargs}
+        return super().from_dict(merge(kept, given), **kwargs)
 
     @classmethod
     def get_config_dict(

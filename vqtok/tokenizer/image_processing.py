@@ -7,7 +7,7 @@ loop of transformers' `PilBackend` works on each one as an array of floats, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class VQImageProcessor(BaseImageProcessor):
 
         Args:
             images: a path, bytes, PIL image, uint8 or [0, 1] float array (H, W) or (H, W, C), the same as a tensor
-                (C, H, W), a batch of either with four dimensions, or a list of any of these.
+                (C, H, W), a batch of either with four dimensions, or a list or a dataset's column of any of these.
             size, num_channels, resample: instead of the processor's own, for this call.
             return_tensors: "pt" (the default) or "np".
 
@@ -121,15 +121,15 @@ class VQImageProcessor(BaseImageProcessor):
 
 
 def _flatten(images: Any) -> Iterable[Any]:
-    if isinstance(images, list | tuple):
-        for image in images:
-            yield from _flatten(image)
-    elif isinstance(images, Tensor):
+    if isinstance(images, Tensor):
         yield from _arrays(images)
     elif isinstance(images, np.ndarray) and images.ndim == 4:
         yield from images
     elif isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         yield images
+    elif isinstance(images, Sequence):  # also a column of `datasets`
+        for image in images:
+            yield from _flatten(image)
     else:
         raise DataError(
             f"cannot read images from {type(images).__name__}; give paths, PIL images, arrays or tensors, or a list"

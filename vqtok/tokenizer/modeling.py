@@ -179,7 +179,8 @@ class VQTokenizer(PreTrainedModel):
         tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
         for name, tensor in self.quantizer.state_dict().items():
             if name.rsplit(".", 1)[-1] not in self.quantizer.training_state:
-                tensors[f"quantizer.{name}"] = tensor
+                # As the quantizer computes and a load keeps it, whatever it was cast to since.
+                tensors[f"quantizer.{name}"] = tensor.float() if tensor.is_floating_point() else tensor
         digest = hashlib.sha256(json.dumps(self.config.preprocessing, sort_keys=True).encode())
         digest.update(json.dumps([self.config.network, self.config.quantizer], sort_keys=True).encode())
         digest.update(save({name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}))

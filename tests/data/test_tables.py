@@ -1,0 +1,181 @@
+"""Of a folder of tables or of images with metadata, no file is dropped without a word, whatever it is called."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vqtok.data import ImageSource, open_all, open_splits, read_images
+from vqtok.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def png(level: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (4, 4), level).save(data, "PNG")
+    return data.getvalue()
+
+
+def save(path: Path, level: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(level))
+    return path
+
+
+def tables(folder: Path, *names: str) -> str:
+    """Parquet files of one image each, of the levels 0, 1, 2, ..."""
+    for level, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image": pa.array([{"bytes": png(level), "path": None}])}), folder / name)
+    return str(folder)
+
+
+def levels(source: ImageSource) -> list[int]:
+    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
+    assert not broken
+    return [int(level) for level in pixels.ravel()]
+
+
+def opened(name: str) -> dict[str, list[int]]:
+    found = {split: levels(source) for split, source in open_all(name).items()}
+    gc.collect()  # so that what pandas leaves open is closed within the test
+    return found
+
+
+def with_metadata(folder: Path, names: Iterable[str], *, at: str = "") -> str:
+    """Images of the levels 0, 1, 2, ..., named in a metadata.jsonl that lies `at` a folder below."""
+    rows = []
+    for level, name in enumerate(names):
+        save(folder / at / name, level)
+        rows.append(json.dumps({"file_name": name, "level": level}))
+    (folder / at / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return str(folder)
+
+
+def test_tables_of_which_some_are_called_like_a_split_are_one_split_and_said(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "jan.parquet", "feb.parquet", "dev-site.parquet")
+    source = open_all(name)["train"]
+    assert sorted(levels(source)) == [0, 1, 2]
+    assert source.notes == ("all 3 files are taken as one split, since feb.parquet does not say which it belongs to",)
+
+
+def test_tables_that_all_say_their_split_keep_it(tmp_path: Path) -> None:
+    assert opened(tables(tmp_path / "a", "train.parquet", "test.parquet")) == {"train": [0], "test": [1]}
+    assert opened(tables(tmp_path / "b", "train/x.parquet", "val/x.parquet")) == {"train": [0], "validation": [1]}
+    shards = ("data/train-00000-of-00001.parquet", "data/extra-00000-of-00001.parquet")
+    assert opened(tables(tmp_path / "c", *shards)) == {"train": [0], "extra": [1]}
+
+
+def test_tables_beside_training_and_test_tables_are_refused(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "train.parquet", "test.parquet", "more.parquet")
+    with pytest.raises(DataError, match="the splits train, test and also more.parquet; move what is no split out"):
+        open_all(name)
+
+
+def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "a.parquet", "b.parquet")
+    for number in range(3):
+        (tmp_path / "set" / f"stats{number}.json").write_text('{"image": "x.png"}\n')
+    (tmp_path / "set" / "dataset_infos.json").write_text("{}")
+    source = open_all(name)["train"]
+    assert levels(source) == [0, 1] and source.notes == ("left out as no parquet: stats0.json and 2 more",)
+
+
+def test_tables_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    tmp_path.joinpath("a.csv").write_text("image\nx.png\n")
+    tmp_path.joinpath("b.tsv").write_text("image\nx.png\n")
+    with pytest.raises(DataError, match=r"holds files of several kinds \(1 csv and 1 tsv\); name a folder with one"):
+        open_all(str(tmp_path))
+
+
+def test_a_readme_decides_which_files_there_are(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "a.parquet", "b.parquet")
+    config = "configs:\n- config_name: default\n  data_files: a.parquet\n"
+    (tmp_path / "set" / "README.md").write_text(f"---\n{config}---\n")
+    assert opened(name) == {"train": [0]}
+
+
+@pytest.mark.parametrize("names", [("cat.png", "dog.png", "lab test 3.png"), ("a/1.png", "a/2.png", "test/3.png")])
+def test_rows_of_metadata_do_not_depend_on_what_images_are_called(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert opened(with_metadata(tmp_path / "set", names)) == {"train": [0, 1, 2]}
+
+
+def test_metadata_is_split_as_a_folder_of_images_is(tmp_path: Path) -> None:
+    above = with_metadata(tmp_path / "above", ["train/1.png", "val/2.png", "train/3.png"])
+    assert opened(above) == {"train": [0, 2], "validation": [1]}
+    with_metadata(tmp_path / "inside", ["1.png", "2.png"], at="train")
+    inside = with_metadata(tmp_path / "inside", ["3.png"], at="test")
+    assert opened(inside) == {"train": [0, 1], "test": [0]}
+    train, test = open_splits(inside)
+    assert train.dataset["level"][:] == [0, 1] and test.dataset["level"][:] == [0]
+
+
+@pytest.mark.parametrize("name", ["my [photos]", "a*b", "why?", "http:", "[1]"])
+def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    tmp_path = tmp_path / name
+    assert opened(with_metadata(tmp_path / "photos", ["x[1].png", "y.png"])) == {"train": [0, 1]}
+    assert opened(tables(tmp_path / "tables", "a[1].parquet", "b.parquet")) == {"train": [0, 1]}
+    assert opened(str(tmp_path / "tables" / "a[1].parquet")) == {"train": [0]}
+
+
+def test_a_folder_of_images_may_be_called_like_an_address(tmp_path: Path) -> None:
+    for name in ("a::b", "http:"):
+        save(tmp_path / name / "x.png", 5)
+        assert opened(str(tmp_path / name)) == {"train": [5]}
+
+
+def test_folders_may_be_reached_by_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_metadata(tmp_path / "photos", ["train/1.png", "test/2.png"])
+    tables(tmp_path / "tables", "train.parquet", "test.parquet")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(".")
+    monkeypatch.chdir(tmp_path / "here")
+    for way in ("..", "../link", "../here/..", "../link/here/.."):
+        assert opened(f"{way}/photos") == opened(f"{way}/tables") == {"train": [0], "test": [1]}
+        assert opened(f"{way}/tables/test.parquet") == {"train": [1]}
+
+
+def test_a_file_with_brackets_is_not_taken_for_another(tmp_path: Path) -> None:
+    tables(tmp_path, "a1.parquet", "a[1].parquet")
+    assert opened(str(tmp_path / "a[1].parquet")) == {"train": [1]}
+
+
+@pytest.mark.parametrize("line", ["null", "5", '"file_name"', "[" * 100_000])
+def test_metadata_that_is_no_object_is_an_ordinary_file(tmp_path: Path, line: str) -> None:
+    save(tmp_path / "1.png", 7)
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    (source,) = open_all(str(tmp_path)).values()
+    assert levels(source) == [7] and source.notes == ("left out as no images by their names: metadata.jsonl",)
+
+
+def test_columns_of_views_hold_images(tmp_path: Path) -> None:
+    save(tmp_path / "x.png", 6)
+    columns = {"image": pa.array([png(5)]).cast(pa.binary_view()), "path": pa.array(["x.png"]).cast(pa.string_view())}
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    name = str(tmp_path / "a.arrow")
+    assert opened(name) == {"train": [5]}
+    assert levels(open_all(name, image_column="path")["train"]) == [6]
+
+
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(DataError, match="empty.csv cannot be loaded: .*No columns to parse"):
+        open_all(str(tmp_path / "empty.csv"))
+    name = tables(tmp_path / "set", "a.parquet")
+    pq.write_table(pa.table({"image": ["x.png"], "more": [1]}), tmp_path / "set" / "b.parquet")
+    with pytest.raises(DataError, match="set cannot be loaded: (?!An error occurred)[^\n]*$"):
+        open_all(name)

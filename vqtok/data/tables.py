@@ -1,0 +1,209 @@
+"""Files of rows, alone or in a folder, and metadata files beside images, through the builders of `datasets`.
+
+Which files are read is said here and not left to a builder, which keeps of a folder only files whose names hold a word
+like test where one does, and takes brackets in a path for a pattern. Only a README.md with configurations decides.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetBuilder, load_dataset_builder
+from datasets.data_files import FILES_TO_IGNORE, DataFilesDict, get_data_patterns
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import DatasetCard
+
+from vqtok.data.folders import group_by_split, left_out
+from vqtok.data.images import one_line
+from vqtok.errors import DataError, VqtokError, did_you_mean
+
+__all__ = ["KINDS", "build", "is_metadata", "loading", "read_metadata", "read_table", "read_tables", "table_kind"]
+
+# The kind of a file by its suffix: the name of a builder in `datasets`, or tsv.
+TABLES = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".tar": "webdataset",
+}
+KINDS = "parquet, arrow, csv, tsv, json, jsonl or tar (webdataset)"
+WITH_IMAGES = {"parquet", "arrow", "webdataset"}  # files of the other kinds beside these are notes on them
+METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
+
+
+def table_kind(file: str) -> str | None:
+    """The kind of a file of rows by its name, None for any other and for what `datasets` itself writes beside rows."""
+    return None if os.path.basename(file) in FILES_TO_IGNORE else TABLES.get(os.path.splitext(file)[1].lower())
+
+
+def is_metadata(path: Path) -> bool:
+    """Whether a file says which images there are: called metadata, with a column file_name."""
+    kind = METADATA.get(path.name)
+    if kind is None:
+        return False
+    try:
+        if kind == "parquet":
+            return "file_name" in pq.read_schema(path).names
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline(1 << 16)
+        names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
+        return False
+    return isinstance(names, dict | list) and "file_name" in names
+
+
+def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
+    """The rows of one file, as the split train.
+
+    Raises:
+        DataError: it cannot be read, or has no rows.
+    """
+    own = os.path.join(os.path.realpath(file.parent), file.name)
+    with loading(name):
+        return build(_builder(kind, {"train": [own]}), own)
+
+
+def read_tables(
+    folder: Path, name: str, files: Sequence[str], config: str | None
+) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """The rows of a folder by split, and what to tell the user.
+
+    Splits are those that a README.md names, else those that `datasets` finds in the names of all files, else train.
+
+    Args:
+        files: those that have a `table_kind`, relative to the folder.
+        config: which configuration of a README.md that has several.
+
+    Raises:
+        DataError: files that cannot be read or are of several kinds, no rows, or splits and other files beside them.
+    """
+    own = os.path.join(os.path.realpath(folder), "")
+    with loading(name, config):
+        if config is not None or _has_configurations(folder):
+            return build(load_dataset_builder(own, config), own), ()
+        by_kind = defaultdict(list)
+        for file in files:
+            by_kind[str(table_kind(file))].append(file)
+        kinds = sorted(WITH_IMAGES & set(by_kind) or by_kind)
+        if len(kinds) > 1:
+            found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
+            raise DataError(f"{name} holds files of several kinds ({found}); name a folder with one, or a single file")
+        (kind,) = kinds
+        splits, notes = _by_split(own, name, set(by_kind.pop(kind)))
+        if by_kind:
+            notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
+        return build(_builder(kind, splits), own), notes
+
+
+def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Dataset]:
+    """The rows of metadata files beside images, whose splits are those of a folder of images.
+
+    Args:
+        files: those that are metadata, relative to the folder.
+
+    Raises:
+        DataError: files that cannot be read or name no images below them, no rows, or splits and others beside them.
+    """
+    own = os.path.join(os.path.realpath(folder), "")
+    with loading(name):
+        rows = build(_builder("imagefolder", {"train": [own + file for file in files]}), own)["train"]
+    images = rows.select_columns(["image"]).with_format("arrow")[:]["image"]
+    paths = [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
+    prefixes = {split: prefix for split, (prefix, _) in group_by_split(name, paths).items()}
+    if len(prefixes) == 1:
+        return {split: rows for split in prefixes}
+    return {
+        split: rows.select([row for row, path in enumerate(paths) if path.startswith(prefix)])
+        for split, prefix in prefixes.items()
+    }
+
+
+def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
+    """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
+
+    Args:
+        own: what their paths begin with; a folder ends with a separator and is no link.
+    """
+    for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
+        if ".." in Path(file).parts or not str(file).startswith(own):
+            raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
+    builder.download_and_prepare()
+    return dict(builder.as_dataset())
+
+
+@contextmanager
+def loading(name: str, config: str | None = None) -> Iterator[None]:
+    """Turn whatever `datasets` raises into one line: it parses what strangers made.
+
+    Raises:
+        DataError: it raised anything; of several configurations the message lists the names.
+    """
+    try:
+        yield
+    except VqtokError:
+        raise
+    except Exception as error:
+        _refuse_choice(name, config, error)
+        if empty := re.search('Instruction "(.*)" corresponds to no data', str(error)):
+            raise DataError(f"{name} has no rows in its split {empty[1]}") from error
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        raise DataError(f"{name} cannot be loaded: {one_line(cause)}") from error
+
+
+def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
+    """Say which configurations there are, where `datasets` complains of them.
+
+    Raises:
+        DataError: that is what the error is about.
+    """
+    found = re.search(r"(?:available configs|Available): \[(.*?)\]", str(error), re.DOTALL)
+    if found is None:
+        return
+    names = re.findall(r"'([^']*)'", found[1])
+    if config is None:
+        raise DataError(
+            f"{name} has several configurations: {', '.join(names)}; choose one with --dataset-config"
+        ) from error
+    raise DataError(
+        f"{name} has no configuration {config}, only {', '.join(names)}.{did_you_mean(config, names)}"
+    ) from error
+
+
+def _builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuilder:
+    files = {split: [glob.escape(path) for path in paths] for split, paths in splits.items()}
+    if kind == "tsv":
+        return load_dataset_builder("csv", data_files=files, sep="\t")
+    return load_dataset_builder(kind, data_files=files)
+
+
+def _has_configurations(folder: Path) -> bool:
+    card = folder / "README.md"
+    return card.is_file() and "configs" in DatasetCard.load(card, ignore_metadata_errors=True).data
+
+
+def _by_split(own: str, name: str, files: Set[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """The paths of the files of each split, and a note where only some of the files name one."""
+    inside = glob.escape(own)
+    found = DataFilesDict.from_patterns(get_data_patterns(inside), base_path=inside)
+    splits = {str(split): [path for path in paths if path.removeprefix(own) in files] for split, paths in found.items()}
+    splits = {split: paths for split, paths in splits.items() if paths}
+    rest = sorted(files - {path.removeprefix(own) for paths in splits.values() for path in paths})
+    if not rest:
+        return splits, ()
+    if {"train", "test"} <= set(splits):
+        raise DataError(f"{name} holds the splits {', '.join(splits)} and also {rest[0]}; move what is no split out")
+    note = f"all {len(files):,} files are taken as one split, since {rest[0]} does not say which it belongs to"
+    return {"train": [own + file for file in sorted(files)]}, (note,)
