@@ -108,7 +108,8 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         0.01,
         ge=0,
         lt=1,
-        description="share of the images that may be unreadable: they are named and skipped, and a run with more stops",
+        description="share of the images that may be unreadable, above 0 at least one: they are named and skipped, and "
+        "a run with more stops",
     )
     eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     usage_window: int = Field(

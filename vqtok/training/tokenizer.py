@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import torch
 from accelerate import Accelerator
@@ -180,7 +181,7 @@ class TokenizerTask(Task):
         use = self.counting.use(self.window.totals())
         warnings, notes = self.alarm.look(self.window, use, step, last=last)
         summary = f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, {use.summary('training')}"
-        count, named = self.unreadable.look(step, "cannot be read, and others take their place")
+        count, named = self.unreadable.look(step, "cannot be read, replaced by others")
         return Report(metrics=use.metrics() | count, summary=summary, warnings=warnings + named, notes=notes)
 
     @torch.no_grad()
@@ -211,6 +212,9 @@ class TokenizerTask(Task):
             sums += torch.stack([squares, unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
             self.counting.add(counts, codes)
         squared, total, total_of_squares, elements = sum_over_processes(sums)
+        count, named = self.unreadable_test.look(step, "held out cannot be read, left out")
+        if not elements:
+            raise images.none_readable(next(iter(images.unreadable.values())))
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
@@ -218,7 +222,6 @@ class TokenizerTask(Task):
         use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        count, named = self.unreadable_test.look(step, "held out cannot be read, and are left out")
         report = Report(
             metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
         )
@@ -230,9 +233,10 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def sample_grid(self) -> Image.Image:
-        """Rows of held-out originals, each over the row of their reconstructions."""
-        model = self.tokenizer.model.eval()
-        readable, _, _ = self.test_images.read(range(min(SHOWN, len(self.test_images))))
+        """Rows of held-out originals that can be read, each over the row of their reconstructions."""
+        model, held_out = self.tokenizer.model.eval(), self.test_images
+        first = islice((index for index in range(len(held_out)) if index not in held_out.unreadable), SHOWN)
+        readable, _, _ = held_out.read(list(first))
         columns = min(SHOWN_A_ROW, len(readable))
         shown = readable[: len(readable) // columns * columns]  # whole rows
         pixels = to_pixels(shown.to(self.accelerator.device))
