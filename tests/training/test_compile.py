@@ -60,3 +60,25 @@ def test_a_run_compiled_by_inductor_is_the_same_run(tmp_path: Path, sources: tup
     one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("True", "False"))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_many_parts_of_a_batch_are_three_graphs(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, the last and those between: torch compiles no function more than eight times."""
+    compile, traced = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        traced.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend=backend))
+    found = {}
+    for parts in (3, 12):
+        traced.clear()
+        changes = {"steps": 3, "batch_size": 24, "gradient_accumulation_steps": parts}
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            train_tokenizer(make(tmp_path / str(parts), compile=True, **changes), *sources)
+        found[parts] = len(traced)
+    assert found[12] == found[3]

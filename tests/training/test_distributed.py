@@ -89,6 +89,8 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
     images = folder / "images"
     with warnings.catch_warnings(action="error"):
         train(images, folder / "two")
+        connect(rank, folder)
+        train(images, folder / "parts", changes={"gradient_accumulation_steps": 2})
 
     learning_rate_at = loop.learning_rate_at
 
@@ -176,12 +178,14 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("results")
-def test_training_is_that_of_one_process(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["two", "parts"])
+def test_training_is_that_of_one_process(run: str, folder: Path, tmp_path: Path) -> None:
+    """Also where each computes its share in two parts."""
     train(folder / "images", tmp_path / "one")
-    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / "two"))
+    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / run))
     for key, tensor in one.items():
         torch.testing.assert_close(tensor, two[key], rtol=1e-4, atol=1e-5, msg=key)
-    for alone, together in zip(rows(tmp_path / "one"), rows(folder / "two"), strict=True):
+    for alone, together in zip(rows(tmp_path / "one"), rows(folder / run), strict=True):
         assert alone.keys() == together.keys()
         for name in alone.keys() - {"images_per_second", "split", "note"}:
             assert alone[name] == pytest.approx(together[name], rel=1e-4), name

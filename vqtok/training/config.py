@@ -37,7 +37,9 @@ class LoopConfig(Options):
     out: str = Field(description="run folder to write")
     steps: int = Field(10_000, ge=1, description="number of optimizer steps")
     batch_size: int = Field(32, ge=1, description="images per optimizer step, over all processes and accumulated parts")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is split into, to save memory")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="parts that a batch is split into, to save memory; an entropy term is that of each part"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,

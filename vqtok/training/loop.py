@@ -12,6 +12,7 @@ from signal import Signals
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
@@ -110,9 +111,12 @@ def train(
             rate = learning_rate_at(step, config)
             for each in task.models:
                 each.set_learning_rate(rate)
-            for _ in range(config.gradient_accumulation_steps):
+            parts = in_parts(next(batches), config.gradient_accumulation_steps)
+            if step == 0 and len(parts) > 1:
+                task.initialize(parts)
+            for part in parts:
                 with accelerator.accumulate(*(each.prepared for each in task.models)):
-                    losses.add(task.step(next(batches)))
+                    losses.add(task.step(part))
             task.after_step()
             step += 1
             units_seen += task.units_per_step
@@ -166,6 +170,11 @@ def train(
         warnings=evaluated.warnings if evaluated else [],
         stopped_by=stop.signal,
     )
+
+
+def in_parts(batch: tuple[Tensor, ...], number: int) -> list[tuple[Tensor, ...]]:
+    """A batch, tensors with a row for every image, in parts of equal size."""
+    return list(zip(*(tensor.chunk(number) for tensor in batch), strict=True))
 
 
 def save_samples(task: Task, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.data import (
-    Batch,
     ImageDataset,
     ImageSource,
     image_grid,
@@ -153,20 +152,32 @@ class TokenizerTask(Task):
         )
         accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable, self.unreadable_test)
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
-        return training_batches(
+    def batches(self, start: int) -> Iterator[tuple[Tensor, ...]]:
+        batches = training_batches(
             self.train_images,
-            batch_size=self.config.batch_size // parts,
+            batch_size=self.config.batch_size // self.accelerator.num_processes,
             seed=self.config.seed,
-            start_step=start * self.config.gradient_accumulation_steps,
+            start_step=start,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=self.config.num_workers,
         )
+        return ((batch["pixels"],) for batch in batches)
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
+    @torch.no_grad()
+    def initialize(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
+        """Codes that start on data start on the latents of all parts, as those of one batch would."""
+        model = self.tokenizer.model
+        with self.accelerator.autocast():
+            latents = [model.encoder(model.checked(self.pixels(part))) for part in parts]
+        model.quantizer.initialize(torch.cat(latents))
+
+    def pixels(self, part: tuple[Tensor, ...]) -> Tensor:
+        """The pixels of a part of a batch on the device: float32 (B, C, H, W) in [-1, 1]."""
+        return to_pixels(part[0].to(self.accelerator.device, non_blocking=True))
+
+    def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        pixels = self.pixels(part)
         self.tokenizer.model.quantizer.set_part(len(self.codes), self.config.gradient_accumulation_steps)
         output = self.tokenizer.prepared(pixels)
         self.tokenizer.step(output.loss)
