@@ -181,11 +181,12 @@ class Quantizer(nn.Module, ABC):
             self.learn()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to another device with the rest of a model, and stay float32 when that is cast to another type."""
+        """Move to another device with the rest of a model, but be float32 whatever that is cast to."""
 
         def moved(tensor: Tensor) -> Tensor:
             result = fn(tensor)
-            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+            floats_of_another_type = result.is_floating_point() and result.dtype != torch.float32
+            return tensor.to(result.device, torch.float32) if floats_of_another_type else result
 
         super()._apply(moved, recurse)
         return self
