@@ -276,9 +276,10 @@ class CodebookQuantizer(Quantizer):
             if rows_in_batch == 0:
                 return
             vectors: Tensor = self.codebook
-            if self.options.init != "normal":
+            on_data = self.options.init != "normal" and rows_in_batch > 1  # one row would make all codes alike
+            if on_data:
                 vectors = spread_over(rows, self.noise(3 * self.codebook_size).view(3, -1))
-            if self.options.init == "kmeans":
+            if on_data and self.options.init == "kmeans":
                 vectors = kmeans(rows, vectors, self.normalized)
             self.begin(vectors, rows_in_batch * part.number * part.stages)
             self.initialized.fill_(True)
