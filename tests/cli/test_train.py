@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -221,3 +222,13 @@ def test_photographs_of_mixed_sizes_are_noted_before_training(vqtok: Command, tm
     assert any("the largest central square of each is resized to 16 x 16; --image-size" in line for line in notes), (
         notes
     )
+
+
+def test_weights_that_blew_up_end_in_one_line_and_no_tokenizer(vqtok: Command, images_folder: Path) -> None:
+    for more in ("--steps=1", "--set=checkpoint_every=1"):
+        code, said, complained = vqtok("train", "--dataset", "images", *TINY, "--set=learning_rate=1e30", more, "-q")
+        assert (code, said) == (2, "")
+        (line,) = complained.splitlines()
+        assert line.startswith("vqtok: error: the ") and "after step 1 " in line and "lower learning_rate" in line
+        assert not Path("runs/images/model").exists() and not Path("runs/images/checkpoints").exists()
+        shutil.rmtree("runs")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 
 import pytest
@@ -149,17 +151,23 @@ def test_sampling_leaves_the_mode_and_the_random_state_alone(prior: Prior) -> No
     [
         {"num_images": 0},
         {"temperature": 0.0},
+        {"temperature": 1e-308},
+        {"temperature": math.inf},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"batch_size": 0},
         {"seed": -1},
+        {"seed": 2**64},
         {"labels": 2},
         {"guidance_scale": 2.0},
+        {"guidance_scale": math.nan, "labels": 0},
+        {"guidance_scale": 1e308, "labels": 0},
     ],
 )
 def test_numbers_out_of_range_are_refused(prior: Prior, wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong)).rstrip('s')}.*{next(iter(wrong.values()))}"):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigurationError, match=rf"{name.rstrip('s')}.*{re.escape(str(value))}"):
         sample_codes(prior, **wrong)  # type: ignore[arg-type]
 
 

@@ -35,6 +35,7 @@ VARIANTS: list[Options] = [
     {"type": "ema", "metric": "cosine", "gradient": "rotation", "projection_dim": 2, "init": "kmeans", **SMALL["ema"]},
     {"type": "vq", "entropy_weight": 0.1, "gradient": "rotation", **SMALL["vq"]},
     {"type": "residual", "shared": True, "stage_dropout": 0.5, "gradient": "rotation", **SMALL["residual"]},
+    {"type": "residual", "each": {"type": "simvq", **SMALL["simvq"]}},
     {"type": "product", "num_codebooks": 3, "each": {"type": "fsq", "levels": [3, 2]}},
 ]
 """One of each method, and what differs from it most."""

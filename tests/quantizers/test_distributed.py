@@ -62,6 +62,8 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 """What is counted by how often processes meet."""
 
+COUNTED = {name: SAME[name] for name in ("bsq", "ema", "entropy", "ibq", "lfq")}
+
 SPLITS = [(0, 10), (10, 0), (3, 7), (9, 1)]  # rows of the first and of the second process
 POSITIONS = torch.tensor([0, 2, 3, 3, 5, 8, 9, 9])
 
@@ -158,7 +160,7 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
         "picked": [pick_rows(part, POSITIONS, count_rows(part)) for part in parts],
         "counted": [count_rows(part).tolist() for part in parts],
         "means": [],
-        "collectives": {name: collectives(options) for name, options in (PLAIN | {"ema": SAME["ema"]}).items()},
+        "collectives": {name: collectives(options) for name, options in (PLAIN | COUNTED).items()},
     }
     for part in parts:
         mine = part.clone().requires_grad_()
@@ -264,6 +266,7 @@ def test_means_are_over_the_rows_of_all_and_their_gradient_is_what_averaging_nee
 
 
 def test_the_statistics_of_a_forward_pass_travel_in_one_collective(results: list[dict[str, Any]]) -> None:
-    """Of eight residual stages too, and of codes that restart."""
+    """Of eight residual stages too, and of codes that restart. The entropy term needs its own before the loss."""
     for result in results:
-        assert result["collectives"] == {"product": 1, "residual": 1, "gumbel": 1, "simvq": 0, "vq": 1, "ema": 1}
+        plain = {"product": 1, "residual": 1, "gumbel": 1, "simvq": 0, "vq": 1, "ema": 1, "bsq": 1, "lfq": 1}
+        assert result["collectives"] == plain | {"entropy": 2, "ibq": 2}

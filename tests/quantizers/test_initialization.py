@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from tests.quantizers.methods import small
 from vqtok.quantizers import EMAQuantizer, VectorQuantizer
 from vqtok.quantizers.base import BatchPart
+from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.initialization import ITERATIONS, kmeans
 
 
@@ -60,3 +62,13 @@ def test_as_many_codes_as_clusters_find_them() -> None:
     quantizer.initialize_once(rows, BatchPart())
     means = rows.view(4, 25, 2).mean(dim=1)
     torch.testing.assert_close(quantizer.codebook.detach(), means, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["data", "kmeans"])
+@pytest.mark.parametrize("method", ["ema", "gumbel", "ibq", "simvq", "vq"])
+def test_a_single_row_does_not_make_all_codes_alike(method: str, init: str) -> None:
+    torch.manual_seed(0)
+    quantizer = small(method, init=init)
+    assert isinstance(quantizer, CodebookQuantizer)
+    quantizer(torch.randn(1, 3, 1, 1))
+    assert len(quantizer.codebook.unique(dim=0)) == 16

@@ -91,17 +91,18 @@ def test_an_optimizer_forgets_a_code_that_restarts(method: str) -> None:
 
 @every_variant
 def test_a_batch_in_parts_leaves_the_codebook_of_the_whole(options: dict[str, Any]) -> None:
-    """Moving averages, restarts and temperatures, after several batches; the codes of all parts are those of before."""
+    """Where codes start, moving averages, restarts and temperatures; the codes of all parts are those of before."""
     torch.manual_seed(0)
     each = options.get("each", options)
     if each["type"] in RESTARTING and each.get("logits") != "linear":
         each = each | {"restart_threshold": 0.5, "decay": 0.5}
     whole = build_quantizer(options | {"each": each} if "each" in options else each)
-    whole(latents_of(whole, 8))  # codes start on the first part that they see
     parts = copy.deepcopy(whole)
-    for _ in range(6):
+    for step in range(6):
         latents = latents_of(whole, 8)
         output = whole(latents)
+        if step == 0:  # else they would start on the first part
+            parts.initialize(latents)
         for index, part in enumerate(latents.chunk(4)):
             parts.set_part(index, 4)
             codes = parts(part).codes

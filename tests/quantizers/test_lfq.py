@@ -114,3 +114,13 @@ def test_the_entropy_term_spreads_latents_over_the_codes() -> None:
 def test_options_that_make_no_sense_are_refused(option: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"quantizer.{option} must be a number above 0.*, got {value}"):
         make(**{option: value})
+
+
+def test_more_codes_than_can_be_summed_over_need_no_entropy_term() -> None:
+    with pytest.raises(ConfigurationError, match="at most 67,108,864, got 68,719,476,736: set entropy_weight=0, or"):
+        make(codebook_size=2**36)
+    quantizer = make(codebook_size=2**36, entropy_weight=0.0)
+    output = quantizer(torch.randn(2, 36, 4, 4, requires_grad=True))
+    output.loss.backward()
+    assert output.metrics.keys() == {"commitment", "code_entropy"}
+    assert torch.equal(quantizer.decode(output.codes), output.quantized)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tests.two_processes import connect, run_two_processes
 from vqtok.data import ImageDataset, open_splits, to_pixels
-from vqtok.errors import TrainingError
+from vqtok.errors import DataError, TrainingError
 from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.tokenizer import train_tokenizer
@@ -67,12 +67,30 @@ def held_out_images_decoded(images: Path, run: Path) -> list[int]:
     return sorted(set(seen))
 
 
+UNREADABLE = {"share": range(4, 8), "all": range(8)}
+"""Of the eight held-out images that are evaluated, by four; the second process has those from the fifth on."""
+
+
+def evaluated(images: Path, run: Path) -> Any:
+    """What an evaluation gives, or why it gives nothing."""
+    changes = {"steps": 2, "checkpoint_every": 2, "eval_images": 8, "max_unreadable": 0.9, "usage_warning": 0.0}
+    tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = partial(ImageDataset, memory_limit=0), 4
+    try:
+        return train(images, run, changes=changes).metrics
+    except DataError as error:
+        return str(error)
+    finally:
+        tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = ImageDataset, 128
+
+
 def worker(rank: int, folder: Path) -> dict[str, Any]:
     """One of the two processes."""
     results: dict[str, Any] = {}
     images = folder / "images"
     with warnings.catch_warnings(action="error"):
         train(images, folder / "two")
+        connect(rank, folder)
+        train(images, folder / "parts", changes={"gradient_accumulation_steps": 2})
 
     learning_rate_at = loop.learning_rate_at
 
@@ -92,6 +110,10 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
     connect(rank, folder)
     results["decoded"] = held_out_images_decoded(images, folder / "shares")
 
+    for name in UNREADABLE:
+        connect(rank, folder)
+        results[name] = evaluated(folder / f"unreadable-{name}", folder / f"evaluated-{name}")
+
     connect(rank, folder)
     tokenizer.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
     try:
@@ -110,6 +132,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(40):
         image = noise.integers(0, 256, (4, 4), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
         Image.fromarray(image).save(folder / "images" / f"{number:02d}.png")
+    for name, broken in UNREADABLE.items():
+        images = shutil.copytree(folder / "images", folder / f"unreadable-{name}")
+        held_out = open_splits(str(images), test_share=0.25)[1]
+        for index in broken:
+            Path(held_out.row_name(index, held_out.encoded([index])[0])).write_text("no image at all")
     return folder
 
 
@@ -151,12 +178,14 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("results")
-def test_training_is_that_of_one_process(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["two", "parts"])
+def test_training_is_that_of_one_process(run: str, folder: Path, tmp_path: Path) -> None:
+    """Also where each computes its share in two parts."""
     train(folder / "images", tmp_path / "one")
-    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / "two"))
+    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", folder / run))
     for key, tensor in one.items():
         torch.testing.assert_close(tensor, two[key], rtol=1e-4, atol=1e-5, msg=key)
-    for alone, together in zip(rows(tmp_path / "one"), rows(folder / "two"), strict=True):
+    for alone, together in zip(rows(tmp_path / "one"), rows(folder / run), strict=True):
         assert alone.keys() == together.keys()
         for name in alone.keys() - {"images_per_second", "split", "note"}:
             assert alone[name] == pytest.approx(together[name], rel=1e-4), name
@@ -176,6 +205,15 @@ def test_each_process_decodes_its_share_of_the_held_out_images(folder: Path, res
     assert [result["decoded"] for result in results] == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
     shares, two = ([row for row in rows(folder / name) if "mse" in row][-1] for name in ("shares", "two"))
     assert shares["mse"] == pytest.approx(two["mse"], rel=1e-6)
+
+
+def test_a_process_that_can_read_nothing_of_its_share_stops_none(folder: Path, results: list[dict[str, Any]]) -> None:
+    """They refuse together what none of them can read, and save what is due first."""
+    first, second = (result["share"] for result in results)
+    assert first == second and first["unreadable_images"] == 4 and first["mse"] > 0
+    for result in results:
+        assert result["all"].startswith("none of the 10 images of ") and " can be read, such as: " in result["all"]
+    assert (folder / "evaluated-all" / "checkpoints" / "step-000002").is_dir()
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(folder: Path, results: list[dict[str, Any]]) -> None:

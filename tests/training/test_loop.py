@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from vqtok.errors import ConfigurationError, TrainingError
 from vqtok.training import loop
 from vqtok.training.config import LoopConfig
-from vqtok.training.loop import LossWindow, build_accelerator
+from vqtok.training.finite import LossWindow
+from vqtok.training.loop import build_accelerator
 
 
 def make(**values: Any) -> LoopConfig:

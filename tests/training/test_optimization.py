@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from vqtok.priors import PriorBinding, build_prior
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training.config import LoopConfig
 from vqtok.training.optimization import build_optimizers, learning_rate_at
@@ -45,3 +46,17 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     assert {parameter.ndim for parameter in plain["params"]} == {1, 2}
     assert any(parameter is codebook for parameter in plain["params"])
     assert len(decayed["params"]) + len(plain["params"]) == len(list(tiny_tokenizer.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_biases_of_classes_and_positions_are_biases(optimizer: str) -> None:
+    """Though they have two dimensions and four; what is multiplied with features decays."""
+    binding = PriorBinding(fingerprint="f" * 64, grid=(2, 2), codebook_size=3, label_names=("a", "b"))
+    prior = build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1})
+    names = {id(parameter): name for name, parameter in prior.named_parameters()}
+    plain, decayed = set(), set()
+    for each in build_optimizers(prior, make(weight_decay=0.1, optimizer=optimizer)):
+        for group in each.param_groups:
+            (decayed if group["weight_decay"] else plain).update(names[id(each)] for each in group["params"])
+    assert decayed == {name for name in names.values() if name.endswith("weight") and "_bias" not in name}
+    assert decayed | plain == set(names.values()) and "position" in plain and "embedding.weight" in decayed

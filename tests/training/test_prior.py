@@ -119,6 +119,21 @@ def test_resume_is_bit_for_bit(tmp_path: Path, arch: str, monkeypatch: pytest.Mo
     assert losses[-1] == resumed_losses[-1]
 
 
+def test_a_batch_in_parts_is_the_same_step(tmp_path: Path) -> None:
+    """Across the ends of epochs: 96 images are nine steps of ten, and six that an epoch leaves out."""
+    runs = []
+    for parts in (1, 5):
+        changes = {"batch_size": 10, "steps": 20, "class_dropout": 0.0, "gradient_accumulation_steps": parts}
+        config = make_config(tmp_path / str(parts), **changes).model_dump()
+        config["arch"]["dropout"] = 0.0
+        train_prior(PriorTrainingConfig(**config), BINDING, TRAIN, TEST)
+        runs.append(snapshot(tmp_path / str(parts)))
+    (weights, losses), (other_weights, other_losses) = runs
+    assert losses == pytest.approx(other_losses, rel=1e-4)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(other_weights[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_a_finished_run_is_resumed_to_what_it_was(tmp_path: Path) -> None:
     first = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
     again = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, resume=True)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from tests.training.runs import make
+from vqtok.data import ImageSource
 from vqtok.training.signals import StopRequest, stop_on_signals
+from vqtok.training.tokenizer import train_tokenizer
 
 
 def test_a_signal_becomes_a_request_while_the_loop_runs() -> None:
@@ -27,6 +32,13 @@ def test_a_second_interrupt_does_not_wait() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_training_in_another_thread_leaves_signals_alone(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource]
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train_tokenizer, make(tmp_path / "run", steps=1), *sources).result().step == 1
 
 
 def test_several_processes_agree_every_ten_steps() -> None:

@@ -192,16 +192,17 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """Refuse to go on with too many images that cannot be read, of those known so far.
 
         Args:
-            max_share: of all images of the source.
+            max_share: of all images of the source, the setting `max_unreadable`. Above 0 it always allows one image.
 
         Raises:
             DataError: there are more; the message names the first three.
         """
-        if len(self.unreadable) > max_share * len(self):
+        if len(self.unreadable) > (max(1, max_share * len(self)) if max_share else 0):
             reasons = [self.unreadable[index].reason for index in sorted(self.unreadable)[:3]]
             raise DataError(
                 f"{len(self.unreadable):,} of the {len(self):,} images of {self.source.name} cannot be read, more than "
-                f"the {100 * max_share:g}% that may be skipped: {'; '.join(reasons)}"
+                f"the {100 * max_share:g}% that may be skipped; mend or remove them, or raise max_unreadable, which is "
+                f"{max_share:g}: {'; '.join(reasons)}"
             )
 
     def none_readable(self, example: UnreadableImage) -> DataError:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, PositiveInt
 from torch import Tensor
@@ -117,31 +119,26 @@ class PriorBinding:
             return torch.full((count,), self.null_class)
         if not self.num_classes:
             raise ConfigurationError("this prior was trained without classes: leave the labels out")
-        if isinstance(labels, str):
-            labels = [labels]
-        if isinstance(labels, Sequence):
-            labels = [self.label_number(label) if isinstance(label, str) else label for label in labels]
-        given = torch.as_tensor(labels).reshape(-1).cpu()
-        if not given.numel():
+        listed = labels.tolist() if isinstance(labels, Tensor) else labels
+        given = [self.label_number(label) for label in np.asarray(listed, dtype=object).flat]
+        if not given:
             raise ConfigurationError("the list of labels is empty: name at least one, or leave the labels out")
-        if given.is_floating_point() or given.dtype == torch.bool:
-            raise ConfigurationError(f"labels must be names or numbers of classes, got {given[0].item()}")
-        given = given.long()
-        wrong = given[(given < 0) | (given >= self.num_classes)]
-        if wrong.numel():
-            raise ConfigurationError(
-                f"a label must lie in 0 to {self.num_classes - 1}, got {int(wrong[0])}; the classes are "
-                f"{', '.join(self._names_shown())}"
-            )
-        return given.repeat(-(-count // given.numel()))[:count]
+        return torch.tensor(given).repeat(-(-count // len(given)))[:count]
 
-    def label_number(self, label: str) -> int:
-        """Number of the class that a user names by its name or its number.
+    def label_number(self, label: str | int) -> int:
+        """Number of the class that a user names by its name or its number, which may be text as well.
 
         Raises:
-            ConfigurationError: no class goes by that name, or the prior has none.
+            ConfigurationError: no class goes by that name or number, or the prior has none.
         """
         names = self.label_names or ()
+        if not isinstance(label, str):
+            if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label < len(names):
+                return int(label)
+            raise ConfigurationError(
+                f"a label must be a name or a whole number from 0 to {len(names) - 1}, got {label!r}; the classes are "
+                f"{', '.join(self._names_shown())}"
+            )
         if label in names:
             return names.index(label)
         if label.isdecimal() and int(label) < len(names):

@@ -94,11 +94,12 @@ def sample_codes(
         prior: of either kind.
         num_images: how many, at least 1.
         labels: names or numbers of classes, dealt to the images in turn; None draws without a class.
-        temperature: above 0; below 1 favours what is probable.
+        temperature: at least 1e-6; below 1 favours what is probable.
         top_k: keep the k most probable codes, 0 keeps all; 1 is greedy.
         top_p: keep the fewest codes that reach this probability, in (0, 1].
-        guidance_scale: 1 follows the class as trained, more follows it harder; anything but 1 needs labels.
-        seed: of the draw; None takes a new one each time.
+        guidance_scale: from -1e6 to 1e6; 1 follows the class as trained, more follows it harder; anything but 1 needs
+            labels.
+        seed: of the draw, below 2^64; None takes a new one each time.
         batch_size: images at once; the result does not depend on it.
 
     Returns:
@@ -187,13 +188,19 @@ def _check(
     seed: int | None,
     batch_size: int,
 ) -> None:
+    greedy = "for the most probable codes take top_k=1"
     for name, value, right, allowed in (
         ("num_images", num_images, num_images >= 1, "at least 1"),
-        ("temperature", temperature, 0 < temperature < math.inf, "above 0; for the most probable codes take top_k=1"),
+        ("temperature", temperature, 1e-6 <= temperature < math.inf, f"a number of at least 1e-6; {greedy}"),
         ("top_k", top_k, top_k >= 0, "at least 0; 0 keeps all codes"),
         ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
-        ("guidance_scale", guidance_scale, math.isfinite(guidance_scale), "a number; 1 follows the class as trained"),
-        ("seed", seed, seed is None or seed >= 0, "at least 0"),
+        (
+            "guidance_scale",
+            guidance_scale,
+            abs(guidance_scale) <= 1e6,
+            "from -1e6 to 1e6; 1 follows the class as trained",
+        ),
+        ("seed", seed, seed is None or 0 <= seed < 2**64, "at least 0 and below 2^64"),
         ("batch_size", batch_size, batch_size >= 1, "at least 1"),
     ):
         if not right:

@@ -64,8 +64,10 @@ QUANTIZER_TYPES = Types({name: method.Options for name, method in QUANTIZERS.ite
 def build_quantizer(options: Mapping[str, Any]) -> Quantizer:
     """A quantizer from its configuration: `{"type": "ema", "codebook_size": 512, ...}`, what is left out by default.
 
+    It is float32 also where torch's default type is another one, as while transformers loads a model.
+
     Raises:
         ConfigurationError: an unknown type, an option that it does not have, or a value that makes no sense.
     """
     entries = QUANTIZER_TYPES.entries(options)
-    return QUANTIZERS[entries["type"]](**entries)
+    return QUANTIZERS[entries["type"]](**entries).float()

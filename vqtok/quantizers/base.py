@@ -54,10 +54,21 @@ class QuantizerOutput:
 
 @dataclass(frozen=True)
 class BatchPart:
-    """Which part of a training batch a forward pass computes, counted from 0, and how many parts there are."""
+    """Which part of a training batch a forward pass computes, of parts of equal size.
 
-    index: int = 0
+    Attributes:
+        index: counted from 0; a scalar on the device, so that torch.compile makes one graph of all parts but two.
+        number: how many there are.
+        first, last: whether a batch begins or ends with it.
+        stage, stages: which of so many stages sees it, where they share a codebook.
+    """
+
+    index: Tensor | int = 0
     number: int = 1
+    first: bool = True
+    last: bool = True
+    stage: int = 0
+    stages: int = 1
 
 
 class QuantizerOptions(Options):
@@ -133,11 +144,20 @@ class Quantizer(nn.Module, ABC):
         """The quantizers that this one is made of."""
         return ()
 
+    def initialize(self, latents: Tensor) -> None:
+        """Put codes that start on data on latents (B, D, h, w) of the whole first training batch, if they have not yet.
+
+        Where a batch is computed in parts, the first forward pass sees only one of them; otherwise none needs this.
+        """
+        return
+
     def set_part(self, index: int, number: int) -> None:
         """Say that the next forward pass computes part `index` of a training batch in `number` parts of equal size."""
-        self.batch_part = BatchPart(index, number)
-        for member in self.members():
-            member.set_part(index, number)
+        on_device = torch.full((), index, device=next(self.buffers(), torch.empty(0)).device)
+        part = BatchPart(on_device, number, first=index == 0, last=index + 1 == number)
+        for each in self.modules():
+            if isinstance(each, Quantizer):
+                each.batch_part = part
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Have an optimizer forget what it remembers of codes that restart, before it takes its next step."""
@@ -156,16 +176,17 @@ class Quantizer(nn.Module, ABC):
     @torch.no_grad()
     def end_part(self) -> None:
         """At the end of a training forward pass: after the last part of a batch, learn from it."""
-        if not self.nested and self.batch_part.index + 1 == self.batch_part.number:
+        if not self.nested and self.batch_part.last:
             all_reduce_sum(*self.collected())
             self.learn()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to another device with the rest of a model, and stay float32 when that is cast to another type."""
+        """Move to another device with the rest of a model, but be float32 whatever that is cast to."""
 
         def moved(tensor: Tensor) -> Tensor:
             result = fn(tensor)
-            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+            floats_of_another_type = result.is_floating_point() and result.dtype != torch.float32
+            return tensor.to(result.device, torch.float32) if floats_of_another_type else result
 
         super()._apply(moved, recurse)
         return self

@@ -89,6 +89,9 @@ class BitQuantizer(Quantizer):
 
     options: BitOptions
 
+    spreads: bool = True
+    """Whether the second part of the entropy term is worked out."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook_size = self.options.codebook_size
@@ -135,14 +138,17 @@ class BitQuantizer(Quantizer):
             bits = latents >= 0
             vectors = self.corners(bits)
             logits = self.log_odds(projected).transpose(0, 1).flatten(1)
-            parts = [self.commitment(projected - vectors), bit_entropy(logits).sum()]
-            sums = torch.cat([torch.stack(parts), self.assignment_sums(logits)])
+            sums = torch.stack([self.commitment(projected - vectors), bit_entropy(logits).sum()])
+            if self.spreads:
+                sums = torch.cat([sums, self.assignment_sums(logits)])
             means = mean_of_sums(sums, logits.shape[1], over_processes=self.training)
-            commitment, code_entropy, use_entropy = means[0], means[1], self.use_entropy(means[2:])
-            use = code_entropy - self.options.diversity_gamma * use_entropy
+            commitment, use = means[0], means[1]
+            metrics = {"commitment": commitment, "code_entropy": use}
+            if self.spreads:
+                metrics["use_entropy"] = self.use_entropy(means[2:])
+                use = use - self.options.diversity_gamma * metrics["use_entropy"]
             loss = self.options.beta * commitment + self.options.entropy_weight * use
             quantized = straight_through(projected, vectors)
-        metrics = {"commitment": commitment, "code_entropy": code_entropy, "use_entropy": use_entropy}
         return QuantizerOutput(
             quantized=quantized,
             codes=codes_of(bits),

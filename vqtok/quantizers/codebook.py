@@ -262,6 +262,11 @@ class CodebookQuantizer(Quantizer):
         return gather_codes(self.embeddings(), codes)
 
     @torch.no_grad()
+    def initialize(self, latents: Tensor) -> None:
+        with torch.autocast(latents.device.type, enabled=False):
+            self.initialize_once(self.rows_to_compare(latents), BatchPart())
+
+    @torch.no_grad()
     def initialize_once(self, rows: Tensor, part: BatchPart) -> None:
         """On the first part of a training batch that has rows, put the codes where `init` says; rows (N, d)."""
         if self._known_initialized:
@@ -271,11 +276,12 @@ class CodebookQuantizer(Quantizer):
             if rows_in_batch == 0:
                 return
             vectors: Tensor = self.codebook
-            if self.options.init != "normal":
+            on_data = self.options.init != "normal" and rows_in_batch > 1  # one row would make all codes alike
+            if on_data:
                 vectors = spread_over(rows, self.noise(3 * self.codebook_size).view(3, -1))
-            if self.options.init == "kmeans":
+            if on_data and self.options.init == "kmeans":
                 vectors = kmeans(rows, vectors, self.normalized)
-            self.begin(vectors, rows_in_batch * part.number)
+            self.begin(vectors, rows_in_batch * part.number * part.stages)
             self.initialized.fill_(True)
         self._known_initialized = True
 

@@ -29,11 +29,12 @@ def all_reduce_sum(*tensors: Tensor) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def mean_over_processes(rows: Tensor, *, together: bool = True) -> Tensor:
+def mean_over_processes(*rows: Tensor, together: bool = True) -> Tensor:
     """The mean of the rows of all processes, with the gradient that data parallel training needs.
 
     Args:
-        rows: (N, M), this process's part; the parts may differ in length and may be empty.
+        rows: (N, M), this process's part; the parts may differ in length and may be empty. Several of one length count
+            as one that has them side by side.
         together: False takes the mean of this process's rows alone, as outside of training, where the others may be
             doing something else.
 
@@ -41,8 +42,8 @@ def mean_over_processes(rows: Tensor, *, together: bool = True) -> Tensor:
         (M,): the mean over all rows of all processes; zeros where there are none. Towards this process's rows the
         gradient is that of the mean times the number of processes, because data parallel training divides by it.
     """
-    total = rows.sum(dim=0)
-    count = torch.full((), rows.shape[0], dtype=rows.dtype, device=rows.device)
+    total = torch.cat([each.sum(dim=0) for each in rows])
+    count = total.new_full((), len(rows[0]))
     whole, processes = total.detach().clone(), 1
     if together:
         all_reduce_sum(whole, count)

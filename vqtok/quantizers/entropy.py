@@ -44,8 +44,5 @@ def entropy_terms(
     stride = max(1, -(-rows.shape[0] * codebook_size // ASSIGNMENTS))
     log_p = (affinity(rows[::stride]) / temperature).log_softmax(dim=1)
     entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
-    use = mean_over_processes(log_p.exp(), together=training)
-    return {
-        "code_entropy": (weight, mean_over_processes(entropies, together=training)[0]),
-        "use_entropy": (-weight, entropy(use)),
-    }
+    means = mean_over_processes(entropies, log_p.exp(), together=training)
+    return {"code_entropy": (weight, means[0]), "use_entropy": (-weight, entropy(means[1:]))}

@@ -19,10 +19,11 @@ ITERATIONS = 10
 def spread_over(rows: Tensor, noise: Tensor) -> Tensor:
     """A row for each code, one from each K-th part of the batch of all processes, no row twice where there are enough.
 
-    Where codes outnumber rows, those that share one go a part of the way to another, so that no two coincide.
+    Where codes outnumber rows, those that share one go a part of the way to another, so that of rows that differ no two
+    codes coincide.
 
     Args:
-        rows: (N, D), this process's part of the batch; not empty on all processes.
+        rows: (N, D), this process's part of the batch; at least two over all processes.
         noise: whole numbers below 2^31, the same on every process: int64 (3, K).
 
     Returns:
@@ -35,7 +36,7 @@ def spread_over(rows: Tensor, noise: Tensor) -> Tensor:
     vectors = pick_rows(rows, positions, counts)
     if total >= codes:
         return vectors
-    others = (positions + 1 + noise[1] % max(1, total - 1)) % total
+    others = (positions + 1 + noise[1] % (total - 1)) % total
     share = (noise[2, :, None] % 2**24).float() / 2**25
     return vectors.lerp(pick_rows(rows, others, counts), share)
 

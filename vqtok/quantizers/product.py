@@ -77,6 +77,10 @@ class ProductQuantizer(Quantizer):
             },
         )
 
+    def initialize(self, latents: Tensor) -> None:
+        for member, group in self.split(latents):
+            member.initialize(group)
+
     def split(self, latents: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
         """(B, D, h, w) as Q times a quantizer and its (B, D / Q, h, w)."""
         return zip(self.members(), torch.split(latents, self.group_dim, dim=1), strict=True)

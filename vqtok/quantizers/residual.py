@@ -11,6 +11,7 @@ The sum passes its gradient back once, however many stages there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -115,7 +116,7 @@ class ResidualQuantizer(Quantizer):
             for index in range(self.num_codebooks):
                 residual = rows - total
                 if self.training:
-                    self.stage(index).initialize_once(residual.detach(), self.stage_part(index))
+                    self.stage(index).initialize_once(residual.detach(), self.stage_part(index, self.batch_part))
                 found.append(self.stage(index).quantize_rows(residual))
                 if self.training:
                     self.collect(index, residual.detach(), found[-1].codes, used)
@@ -132,6 +133,16 @@ class ResidualQuantizer(Quantizer):
             metrics={name: mean_of_first([stage.metrics[name] for stage in found], used) for name in found[0].metrics},
         )
 
+    @torch.no_grad()
+    def initialize(self, latents: Tensor) -> None:
+        with torch.autocast(latents.device.type, enabled=False):
+            rows = to_rows(latents)
+            total = torch.zeros_like(rows)
+            for index in range(self.num_codebooks):
+                stage, residual = self.stage(index), rows - total
+                stage.initialize_once(residual, self.stage_part(index, BatchPart()))
+                total = total + stage.decode_rows(stage.encode_rows(residual))
+
     def stages_used(self) -> Tensor:
         """How many stages this batch uses, the same on all processes, a scalar on the device."""
         every = self.noise.noise_seed.new_full((), self.num_codebooks)
@@ -143,14 +154,14 @@ class ResidualQuantizer(Quantizer):
 
     def collect(self, index: int, residual: Tensor, codes: Tensor, used: Tensor) -> None:
         """Let a stage remember its rows (N, D) of a training batch, unless the batch does without that stage."""
-        self.stage(index).collect(residual, codes, self.stage_part(index), weight=(index < used).to(residual.dtype))
+        weight = (index < used).to(residual.dtype)
+        self.stage(index).collect(residual, codes, self.stage_part(index, self.batch_part), weight)
 
-    def stage_part(self, index: int) -> BatchPart:
-        """Which part of its training batch a stage sees: of a shared codebook the rows of every stage are a part."""
-        part = self.batch_part
+    def stage_part(self, index: int, part: BatchPart) -> BatchPart:
+        """A part of a training batch as a stage sees it: a shared codebook sees it once for every stage."""
         if not self.options.shared:
             return part
-        return BatchPart(index * part.number + part.index, self.num_codebooks * part.number)
+        return replace(part, first=part.first and index == 0, stage=index, stages=self.num_codebooks)
 
     def learn(self) -> None:
         super().learn()
@@ -167,10 +178,11 @@ class ResidualQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         grid = (codes.shape[0], codes.shape[1], codes.shape[2])
-        total = torch.zeros(codes[..., 0].numel(), self.code_dim, device=codes.device)
-        for index, chosen in enumerate(codes.flatten(end_dim=-2).unbind(dim=-1)):
-            vectors = self.stage(index).decode_rows(chosen.clamp(min=0))
-            total = total + torch.where(chosen[:, None] < 0, 0.0, vectors)
+        with torch.autocast(codes.device.type, enabled=False):
+            total = torch.zeros(codes[..., 0].numel(), self.code_dim, device=codes.device)
+            for index, chosen in enumerate(codes.flatten(end_dim=-2).unbind(dim=-1)):
+                vectors = self.stage(index).decode_rows(chosen.clamp(min=0))
+                total = total + torch.where(chosen[:, None] < 0, 0.0, vectors)
         return from_rows(total, grid)
 
 

@@ -111,7 +111,7 @@ class CodeUsage(nn.Module):
         if self.threshold > 0:
             counts, sums = self.place_dead(rows, counts, sums, noise, part, weight)
         found = [counts, sums, weights.sum()[None]]
-        if part.index > 0 and self.collected:  # a first part begins anew, whatever a batch that was given up left
+        if self.collected and not part.first:  # a first part begins anew, whatever a batch that was given up left
             found = [old + new for old, new in zip(self.collected, found, strict=True)]
         self.collected = found
 
@@ -120,12 +120,14 @@ class CodeUsage(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Counts and sums where a dead code has 1 and its row if that is in this part of this process, else 0 and 0.
 
-        `noise` / 2^31 says where in the whole batch the row lies, whose parts follow each other, in each the processes.
-        All are taken to have as many rows as this one; where they have not, some rows are picked more often.
+        `noise` / 2^31 says where in the whole batch the row lies, where the processes follow each other, in each its
+        parts; all of that comes once for every stage. All parts are taken to have as many rows as this one; where they
+        have not, some rows are picked more often.
         """
         rank, size = rank_and_size()
-        scaled = noise * (part.number * size)
-        here = (scaled >> 31 == part.index * size + rank) & (weight != 0) & (len(rows) > 0)
+        scaled = noise * (part.stages * size * part.number)
+        place = (part.stage * size + rank) * part.number + part.index
+        here = (scaled >> 31 == place) & (weight != 0) & (len(rows) > 0)
         index = (scaled & (2**31 - 1)) * len(rows) >> 31
         picked = rows[index] if len(rows) else torch.zeros_like(sums)
         dead = self.dead()

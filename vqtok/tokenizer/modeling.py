@@ -70,9 +70,6 @@ class VQTokenizer(PreTrainedModel):
         quantizer = build_quantizer(config.quantizer)
         encoder, decoder = build_networks(config.network, num_channels=config.num_channels, code_dim=quantizer.code_dim)
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's
-        # By name, for a whole module's flags and counters would become float32 as well.
-        floats = (name for name, tensor in quantizer.state_dict().items() if tensor.is_floating_point())
-        self._keep_in_fp32_modules_strict = [f"quantizer.{name}" for name in floats]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

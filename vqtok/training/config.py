@@ -37,7 +37,9 @@ class LoopConfig(Options):
     out: str = Field(description="run folder to write")
     steps: int = Field(10_000, ge=1, description="number of optimizer steps")
     batch_size: int = Field(32, ge=1, description="images per optimizer step, over all processes and accumulated parts")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="parts that a batch is split into, to save memory")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="parts that a batch is split into, to save memory; an entropy term is that of each part"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,
@@ -108,7 +110,8 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         0.01,
         ge=0,
         lt=1,
-        description="share of the images that may be unreadable: they are named and skipped, and a run with more stops",
+        description="share of the images that may be unreadable, above 0 at least one: they are named and skipped, and "
+        "a run with more stops",
     )
     eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     usage_window: int = Field(

@@ -31,6 +31,10 @@ class CodeGrids:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def codebooks(self) -> list[npt.NDArray[Any]]:
+        """The codes of each codebook: Q arrays (N * h * w,)."""
+        return list(self.codes.reshape(-1, self.codes.shape[3] if self.codes.ndim == 4 else 1).T)
+
     def check(self, binding: PriorBinding, name: str) -> None:
         """Refuse what the prior to be trained could not read.
 
@@ -79,9 +83,12 @@ def hold_out(grids: CodeGrids, *, share: float, seed: int) -> tuple[CodeGrids, C
 def unigram_bits_per_code(train: CodeGrids, test: CodeGrids, codebook_size: int) -> float:
     """Bits per held-out code of the best guess that looks at no other code: how often each was seen in training.
 
-    What a prior saves below this is what it knows of the order of codes. Counts start at one, so that a code never seen
-    in training has a probability.
+    What a prior saves below this is what it knows of the order of codes. Each codebook is counted by itself, for a
+    prior knows which one comes next. Counts start at one, so that a code never seen in training has a probability.
     """
-    seen = np.bincount(train.codes.reshape(-1), minlength=codebook_size) + 1
-    asked = np.bincount(test.codes.reshape(-1), minlength=codebook_size)
-    return float(-(asked * np.log2(seen / seen.sum())).sum() / asked.sum())
+    bits = []
+    for known, held_out in zip(train.codebooks(), test.codebooks(), strict=True):
+        seen = np.bincount(known, minlength=codebook_size) + 1
+        asked = np.bincount(held_out, minlength=codebook_size)
+        bits.append(-(asked * np.log2(seen / seen.sum())).sum() / asked.sum())
+    return float(np.mean(bits))

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from vqtok.errors import ConfigurationError, TrainingError
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import LoopConfig
+from vqtok.training.finite import LossWindow, check_evaluation, check_weights
 from vqtok.training.optimization import learning_rate_at
 from vqtok.training.progress import Progress, Stopwatch
 from vqtok.training.resolution import save_config
@@ -25,7 +25,7 @@ from vqtok.training.runs import MetricsFile, prepare_run
 from vqtok.training.signals import stop_on_signals
 from vqtok.training.task import Report, Task
 
-__all__ = ["LossWindow", "TrainingResult", "build_accelerator", "train"]
+__all__ = ["TrainingResult", "build_accelerator", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def train(
     Raises:
         ConfigurationError: a configuration that makes no sense, or a run folder in use.
         CheckpointError: a checkpoint that cannot be read or written.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss, weights or an evaluation that are not finite.
         VqtokError: what else the task refuses.
     """
     run = Path(config.out)
@@ -88,6 +88,15 @@ def train(
             for line in (*report.warnings, *report.notes):
                 metrics_file.add(step, "note", {"note": line})
 
+    def save(step: int) -> None:
+        check_weights(task.models, step)
+        save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
+
+    def evaluate(step: int, *, last: bool) -> Report:
+        report = task.evaluate(step, last=last)
+        check_evaluation(report.metrics, step)
+        return report
+
     def train_mode() -> None:
         for each in task.models:
             each.prepared.train()
@@ -102,9 +111,12 @@ def train(
             rate = learning_rate_at(step, config)
             for each in task.models:
                 each.set_learning_rate(rate)
-            for _ in range(config.gradient_accumulation_steps):
+            parts = in_parts(next(batches), config.gradient_accumulation_steps)
+            if step == 0 and len(parts) > 1:
+                task.initialize(parts)
+            for part in parts:
                 with accelerator.accumulate(*(each.prepared for each in task.models)):
-                    losses.add(task.step(next(batches)))
+                    losses.add(task.step(part))
             task.after_step()
             step += 1
             units_seen += task.units_per_step
@@ -112,36 +124,41 @@ def train(
             last, stopping = step == config.steps, stop(accelerator, step)
 
             saving = step % config.checkpoint_every == 0 or last or stopping
-            if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
-                row = losses.close(accelerator, step)
-                report = task.training_report(row, step, last=last)
-                speed, units_seen = units_seen / watch.lap(), 0
-                report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
-                log(step, "train", report)
-                progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
-                for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
-                    progress.write(line)
-
-            if step % config.eval_every == 0 or last:
-                with watch.paused():
-                    evaluated = task.evaluate(step, last=last)
-                    log(step, "test", evaluated)
-                    for line in (f"step {step}, held-out: {evaluated.summary}", *evaluated.notes):
+            try:
+                if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
+                    row = losses.close(accelerator, step)
+                    report = task.training_report(row, step, last=last)
+                    speed, units_seen = units_seen / watch.lap(), 0
+                    report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
+                    log(step, "train", report)
+                    progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
+                    for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
                         progress.write(line)
-                    if accelerator.is_main_process:
-                        save_samples(task, run / "samples" / f"step-{step:06d}.png")
-                    train_mode()
+
+                if step % config.eval_every == 0 or last:
+                    with watch.paused():
+                        evaluated = evaluate(step, last=last)
+                        log(step, "test", evaluated)
+                        for line in (f"step {step}, held-out: {evaluated.summary}", *evaluated.notes):
+                            progress.write(line)
+                        if accelerator.is_main_process:
+                            save_samples(task, run / "samples" / f"step-{step:06d}.png")
+                        train_mode()
+            except DataError:  # too many images cannot be read, which says nothing against what was learned
+                if saving:
+                    save(step)
+                raise
 
             if saving:
                 with watch.paused():
-                    save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
+                    save(step)
 
             if stopping and not last:
                 break
 
     finished = step == config.steps
     if finished and evaluated is None:  # resumed when there was nothing left to do
-        evaluated = task.evaluate(step, last=True)
+        evaluated = evaluate(step, last=True)
     if finished and accelerator.is_main_process:
         save_model(task.saved_model(), run)
     accelerator.wait_for_everyone()
@@ -153,6 +170,11 @@ def train(
         warnings=evaluated.warnings if evaluated else [],
         stopped_by=stop.signal,
     )
+
+
+def in_parts(batch: tuple[Tensor, ...], number: int) -> list[tuple[Tensor, ...]]:
+    """A batch, tensors with a row for every image, in parts of equal size."""
+    return list(zip(*(tensor.chunk(number) for tensor in batch), strict=True))
 
 
 def save_samples(task: Task, path: Path) -> None:
@@ -203,35 +225,3 @@ def start_tracker(accelerator: Accelerator, config: LoopConfig) -> None:
         for name, value in config.model_dump().items()
     }
     accelerator.init_trackers(Path(config.out).name, config=plain)
-
-
-class LossWindow:
-    """Losses since the last look, kept on the device so that looking is the only time the host waits."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.rows: list[Tensor] = []
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Remember one batch's scalars."""
-        self.names = list(losses)
-        self.rows.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-
-    def close(self, accelerator: Accelerator, step: int) -> dict[str, float]:
-        """Means over the window and all processes; the window starts anew.
-
-        Raises:
-            TrainingError: a loss was not finite on some process; names the step and the parts, on every process.
-        """
-        rows = accelerator.reduce(torch.stack(self.rows), reduction="mean")
-        finite = rows.isfinite().all(dim=1)
-        if not bool(finite.all()):
-            bad = int((~finite).int().argmax())
-            parts = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.names, rows[bad].tolist(), strict=True))
-            at = step - (len(rows) - 1 - bad) // accelerator.gradient_accumulation_steps
-            raise TrainingError(
-                f"the loss is not finite at step {at}: {parts}; the last good checkpoint stays. "
-                "Try a lower learning_rate, a longer warmup_steps or precision=no"
-            )
-        self.rows.clear()
-        return dict(zip(self.names, rows.mean(dim=0).tolist(), strict=True))

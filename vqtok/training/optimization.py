@@ -25,19 +25,24 @@ def build_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.O
     Biases, norms and codebooks do not decay.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kernels = [parameter for _, parameter in named if parameter.ndim == 4] if config.optimizer == "muon" else []
+    weights = [parameter for name, parameter in named if is_weight(name, parameter)]
+    others = [parameter for name, parameter in named if not is_weight(name, parameter)]
+    kernels = [parameter for parameter in weights if parameter.ndim == 4] if config.optimizer == "muon" else []
     taken = set(map(id, kernels))
-    rest = [(decays(name, parameter), parameter) for name, parameter in named if id(parameter) not in taken]
     groups = [
-        {"params": [parameter for decayed, parameter in rest if decayed], "weight_decay": config.weight_decay},
-        {"params": [parameter for decayed, parameter in rest if not decayed], "weight_decay": 0.0},
+        {"params": [each for each in weights if id(each) not in taken], "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
     return [adamw, Muon(kernels, lr=config.learning_rate, weight_decay=config.weight_decay)] if kernels else [adamw]
 
 
-def decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim >= 2 and not name.endswith("codebook")
+def is_weight(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is multiplied with features, rather than added to them or compared with them.
+
+    The biases of a PixelCNN have a row for every class and a column for every position.
+    """
+    return parameter.ndim >= 2 and not name.endswith(("codebook", "_bias.weight", "position"))
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:

@@ -108,19 +108,18 @@ class PriorTask(Task):
         self.unigram = unigram_bits_per_code(train, test, binding.codebook_size)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
         order = training_order(
             len(self.train_grids),
-            batch_size=self.config.batch_size // parts,
+            batch_size=self.config.batch_size // self.accelerator.num_processes,
             seed=self.config.seed,
-            start_step=start * self.config.gradient_accumulation_steps,
+            start_step=start,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
         return (self.train_grids.batch(rows, self.binding) for rows in order)
 
-    def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        codes, classes = batch
+    def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        codes, classes = part
         hidden = torch.rand(len(classes)) < self.config.class_dropout
         classes = classes.masked_fill(hidden, self.binding.null_class)
         device = self.accelerator.device

@@ -56,11 +56,18 @@ class Task(ABC):
     units_per_step: int
 
     @abstractmethod
-    def batches(self, start: int) -> Iterator[Any]:
-        """This process's parts of batches, without end, from the first part of the step that follows `start` steps."""
+    def batches(self, start: int) -> Iterator[tuple[Tensor, ...]]:
+        """This process's batches, without end, from that of the step that follows `start` steps.
+
+        Each is some tensors with a row for every image, by which the loop splits it into parts.
+        """
+
+    def initialize(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
+        """Called before the first step of a run with all parts of its batch, if there are several."""
+        return
 
     @abstractmethod
-    def step(self, batch: Any) -> dict[str, Tensor]:
+    def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Train on a part of a batch; returns the loss and its parts, scalars that stay on the device."""
 
     def after_step(self) -> None:

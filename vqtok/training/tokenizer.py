@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.data import (
-    Batch,
     ImageDataset,
     ImageSource,
     image_grid,
@@ -152,20 +152,32 @@ class TokenizerTask(Task):
         )
         accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable, self.unreadable_test)
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        parts = self.accelerator.num_processes * self.config.gradient_accumulation_steps
-        return training_batches(
+    def batches(self, start: int) -> Iterator[tuple[Tensor, ...]]:
+        batches = training_batches(
             self.train_images,
-            batch_size=self.config.batch_size // parts,
+            batch_size=self.config.batch_size // self.accelerator.num_processes,
             seed=self.config.seed,
-            start_step=start * self.config.gradient_accumulation_steps,
+            start_step=start,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=self.config.num_workers,
         )
+        return ((batch["pixels"],) for batch in batches)
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        pixels = to_pixels(batch["pixels"].to(self.accelerator.device, non_blocking=True))
+    @torch.no_grad()
+    def initialize(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
+        """Codes that start on data start on the latents of all parts, as those of one batch would."""
+        model = self.tokenizer.model
+        with self.accelerator.autocast():
+            latents = [model.encoder(model.checked(self.pixels(part))) for part in parts]
+        model.quantizer.initialize(torch.cat(latents))
+
+    def pixels(self, part: tuple[Tensor, ...]) -> Tensor:
+        """The pixels of a part of a batch on the device: float32 (B, C, H, W) in [-1, 1]."""
+        return to_pixels(part[0].to(self.accelerator.device, non_blocking=True))
+
+    def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        pixels = self.pixels(part)
         self.tokenizer.model.quantizer.set_part(len(self.codes), self.config.gradient_accumulation_steps)
         output = self.tokenizer.prepared(pixels)
         self.tokenizer.step(output.loss)
@@ -180,7 +192,7 @@ class TokenizerTask(Task):
         use = self.counting.use(self.window.totals())
         warnings, notes = self.alarm.look(self.window, use, step, last=last)
         summary = f"loss {losses['loss']:.4f}, reconstruction {losses['reconstruction']:.4f}, {use.summary('training')}"
-        count, named = self.unreadable.look(step, "cannot be read, and others take their place")
+        count, named = self.unreadable.look(step, "cannot be read, replaced by others")
         return Report(metrics=use.metrics() | count, summary=summary, warnings=warnings + named, notes=notes)
 
     @torch.no_grad()
@@ -211,6 +223,9 @@ class TokenizerTask(Task):
             sums += torch.stack([squares, unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
             self.counting.add(counts, codes)
         squared, total, total_of_squares, elements = sum_over_processes(sums)
+        count, named = self.unreadable_test.look(step, "held out cannot be read, left out")
+        if not elements:
+            raise images.none_readable(next(iter(images.unreadable.values())))
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
         ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
@@ -218,7 +233,6 @@ class TokenizerTask(Task):
         use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        count, named = self.unreadable_test.look(step, "held out cannot be read, and are left out")
         report = Report(
             metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
         )
@@ -230,9 +244,10 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def sample_grid(self) -> Image.Image:
-        """Rows of held-out originals, each over the row of their reconstructions."""
-        model = self.tokenizer.model.eval()
-        readable, _, _ = self.test_images.read(range(min(SHOWN, len(self.test_images))))
+        """Rows of held-out originals that can be read, each over the row of their reconstructions."""
+        model, held_out = self.tokenizer.model.eval(), self.test_images
+        first = islice((index for index in range(len(held_out)) if index not in held_out.unreadable), SHOWN)
+        readable, _, _ = held_out.read(list(first))
         columns = min(SHOWN_A_ROW, len(readable))
         shown = readable[: len(readable) // columns * columns]  # whole rows
         pixels = to_pixels(shown.to(self.accelerator.device))

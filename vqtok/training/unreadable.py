@@ -35,6 +35,8 @@ class UnreadableImages:
     def look(self, step: int, what: str) -> tuple[dict[str, float], list[str]]:
         """How many there are so far, if any, and a line that names those that are new; every process must ask.
 
+        `what` goes on from their number, one or many: "cannot be read, left out".
+
         Raises:
             DataError: there are too many.
         """
