@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.data.saved import load_saved
 from vqtok.errors import CheckpointError, DataError, MismatchError
 from vqtok.schema import read_object
 
@@ -140,8 +141,7 @@ def _load(path: Path) -> CodeSet:
     if not path.is_dir():
         raise DataError(f"no codes folder at {path}: make one with `vqtok tokenize <images> --out {path}`")
     try:
-        codes: CodeSet = datasets.load_from_disk(str(path))
-        return codes
+        return load_saved(path)
     except FileNotFoundError:
         raise DataError(f"{path} is not a codes folder: make one with `vqtok tokenize <images> --out codes`") from None
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:

@@ -37,7 +37,7 @@ class DatasetRoot:
         Raises:
             DataError: an address (`file:`, `https:`, `zip:`), or a path that leads out of the folder.
         """
-        if "://" in path or "::" in path:
+        if not os.path.isabs(path) and ("://" in path or "::" in path):
             raise DataError(f"{name} is not read: {path!r} is an address, and only paths in the dataset are followed")
         if self.folder is None:
             raise DataError(f"{name} is not read: it has no bytes, and the dataset has no folder for its path {path!r}")

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetBuilder, Features, load_dataset_builder, load_from_disk
+from datasets import Dataset, DatasetBuilder, Features, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
@@ -33,6 +33,7 @@ from vqtok.data.folders import image_folder_splits, list_files
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
+from vqtok.data.saved import is_saved, load_saved
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -186,9 +187,9 @@ def _refuse_config(name: str, config: str | None) -> None:
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
     resolved = str(path.absolute())
     if path.is_dir():
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        if is_saved(path):
             _refuse_config(name, config)
-            return _named(_load(name, partial(load_from_disk, resolved)), resolved)
+            return _named(_load(name, partial(load_saved, path)), resolved)
         return _read_folder(path, name, config)
     _refuse_config(name, config)
     if path.is_file():

@@ -1,0 +1,68 @@
+"""What `save_to_disk` wrote, read only where its files name splits and data of their own.
+
+`datasets` joins the names in `dataset_dict.json` and `state.json` to the folder as they are. Whoever made the folder
+could so have another data set of this machine read, or a split written next to the codes folder rather than into it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from vqtok.data.paths import DatasetRoot
+from vqtok.errors import CheckpointError, DataError
+from vqtok.schema import read_object
+
+__all__ = ["is_saved", "load_saved"]
+
+SPLITS = "dataset_dict.json"
+STATE = "state.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder looks like what `save_to_disk` wrote."""
+    return any((folder / file).is_file() for file in (SPLITS, STATE))
+
+
+def load_saved(folder: Path) -> Dataset | DatasetDict:
+    """Load a folder of `save_to_disk`, memory-mapped.
+
+    Raises:
+        DataError: it names a split or file that is not in it, or its JSON files are damaged.
+        Exception: whatever `datasets` makes of other damage; FileNotFoundError where the folder is none of its own.
+    """
+    # In the Hub's cache the files of a snapshot are links into the folder of the repository.
+    root = DatasetRoot(str(folder.absolute().parents[1] if folder.absolute().parent.name == "snapshots" else folder))
+    if (folder / STATE).is_file() or not (folder / SPLITS).is_file():
+        return _load_split(folder, root)
+    splits = _entries(folder / SPLITS, "splits")
+    for split in splits:
+        if not isinstance(split, str) or Path(split).name != split:
+            raise DataError(f"{folder} is not read: its split {split!r} is not the name of a folder in it")
+    return DatasetDict({split: _load_split(_own(folder, split, root), root) for split in splits})
+
+
+def _load_split(folder: Path, root: DatasetRoot) -> Dataset:
+    for file in _entries(folder / STATE, "_data_files") if (folder / STATE).is_file() else []:
+        if not isinstance(file, dict) or not isinstance(file.get("filename"), str):
+            raise DataError(f"{folder / STATE} is damaged: an entry of _data_files has no filename")
+        _own(folder, file["filename"], root)
+    return Dataset.load_from_disk(str(folder))  # which alone would go on to splits that this one names
+
+
+def _own(folder: Path, name: str, root: DatasetRoot) -> Path:
+    root.find(os.path.join(folder.absolute(), name), str(folder))
+    return folder / name
+
+
+def _entries(file: Path, key: str) -> list[Any]:
+    try:
+        entries = read_object(file).get(key)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(entries, list):
+        raise DataError(f"{file} is damaged: {key} must be a list, got {entries!r:.60}")
+    return entries
