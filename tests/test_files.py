@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,17 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.disk import files_limited_to, umask
+from tests.disk import ALONE, contents, files_limited_to, umask
 from vqtok import files
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.files import check_free, clear_folder, new_file, new_folder, replace_folder, staging_path, write_text
 
-# Without what `import vqtok` brings, which takes seconds.
-ALONE = f"""
-import sys, types
-sys.modules["vqtok"] = types.ModuleType("vqtok")
-sys.modules["vqtok"].__path__ = [{str(Path(files.__file__).parent)!r}]
-"""
 AT_WORK = """
 import time
 from pathlib import Path
@@ -44,10 +37,6 @@ def process_at_work(out: Path) -> Iterator[int]:
         assert process.stdout is not None and process.stdout.readline() == "working\n"
         yield process.pid
         process.kill()
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def write_old(out: Path) -> None:
@@ -288,47 +277,6 @@ def test_what_a_killed_process_left_is_removed_and_said(tmp_path: Path, caplog: 
         f"removed {left}, which a run that was killed had left behind"
     ]
     assert contents(tmp_path) == {"codes/file": "new"}
-
-
-@pytest.mark.parametrize("moves", range(6))
-def test_a_process_killed_while_entries_move_leaves_the_old_folder_or_the_new(tmp_path: Path, moves: int) -> None:
-    """Two old entries move away and three new ones up; the process dies before each of these moves, and after all."""
-    out = tmp_path / "codes"
-    write_old(out)
-    killed = f"""{ALONE}
-import os, signal
-from pathlib import Path
-from vqtok import files
-moves, move, remove = 0, files._move, files.shutil.rmtree
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-def count(entry, folder):
-    global moves
-    if moves == {moves}:
-        die()
-    moves += 1
-    move(entry, folder)
-files._move, files.shutil.rmtree = count, die
-with files.new_folder(Path({str(out)!r}), marker="codes.json", overwrite=True) as folder:
-    for name in ("codes.json", "a", "b"):
-        (folder / name).write_text("new")
-"""
-    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
-    with pytest.raises(ConfigurationError, match="--overwrite"):
-        check_free(out, marker="codes.json")
-    old = {"codes.json": "old", "train/data": "old"}
-    new = dict.fromkeys(("a", "b", "codes.json"), "new")
-    assert contents(out) == (old if moves < 5 else new)
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
-
-
-def test_a_hidden_folder_that_is_not_provably_ours_stays(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    (out / ".vqtok-mine").mkdir(parents=True)
-    (out / ".vqtok-mine" / "diary").write_text("mine")
-    with new_folder(out) as folder:
-        (folder / "file").write_text("new")
-    assert contents(out) == {".vqtok-mine/diary": "mine", "file": "new"}
 
 
 def test_a_folder_of_ours_is_emptied_in_its_place(mount: Path) -> None:

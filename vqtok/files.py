@@ -15,9 +15,11 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -40,7 +42,9 @@ __all__ = [
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 STAGING = ".vqtok-"
+OWNER = re.compile(r"process \d+ on .*\n")  # what a staging folder says of its process
 NOT_CONTENT = {"lost+found"}  # at the root of every ext4 volume
+MAKING = 60  # seconds; making a staging folder and locking it takes milliseconds
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
 logger = logging.getLogger(__name__)
@@ -137,13 +141,14 @@ def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False)
     check_free(out, marker=marker, overwrite=overwrite)
     final = out.resolve()
     made = [folder for folder in (final, *final.parents) if not folder.exists()]
-    before = _contents(final)
     staging = _Staging(final, STAGING + _random_name())
     try:
         with _in_one_line(out, NO_ROOM | NO_ACCESS):
             lock = staging.make()
         with lock, _in_one_line(out, NO_ROOM):
             try:
+                _check_free(out, marker, overwrite, besides=staging.path)  # now that others see this one
+                before = _contents(final)
                 yield staging.new
                 _sync_tree(staging.new)
                 _refuse_what_appeared(staging, out, before)
@@ -162,12 +167,15 @@ def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False)
     Raises:
         ConfigurationError: `out` is a file, holds something that may not be replaced, or another process is filling it.
     """
-    if not out.exists() and not out.is_symlink():
-        return
+    if out.exists() or out.is_symlink():
+        _check_free(out, marker, overwrite)
+
+
+def _check_free(out: Path, marker: str | None, overwrite: bool, besides: Path | None = None) -> None:
     if not out.is_dir():
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     with _in_one_line(out, NO_ROOM | NO_ACCESS):
-        _remove_leftovers(out)
+        _remove_leftovers(out, besides)
         occupied = bool(_entries(out))
     if not occupied:
         return
@@ -193,7 +201,7 @@ def clear_folder(out: Path, *, marker: str) -> None:
     """Make a folder, or empty one of ours for work that takes place in it; its marker goes last."""
     out.mkdir(parents=True, exist_ok=True)
     for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
-        if entry.is_dir() and not entry.is_symlink():
+        if _is_folder(entry):
             shutil.rmtree(entry)
         else:
             entry.unlink()
@@ -206,18 +214,19 @@ class _Staging:
         self.out, self.path = out, out / name
         self.new, self.old = self.path / "new", self.path / "old"
         self.owner = self.path / "owner.txt"  # locked by its process
+        self.unlocked = self.path / ".owner.txt"  # the same before it is locked
         self.journal = self.path / "moving.json"  # there while entries move: those of `new`, with their inodes
 
     def make(self) -> IO[str]:
         """Make the folder and lock it for this process until the file given back is closed."""
         try:
-            for folder in (self.new, self.old):
-                folder.mkdir(parents=True)
-            unlocked = self.path / ".owner.txt"
-            unlocked.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            file = unlocked.open("r+", encoding="utf-8")
+            self.path.mkdir(parents=True)
+            self.unlocked.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            file = self.unlocked.open("r+", encoding="utf-8")
             _lock(file)
-            unlocked.rename(self.owner)  # only now do others see it
+            self.unlocked.rename(self.owner)  # only now do others see it
+            self.new.mkdir()
+            self.old.mkdir()
         except BaseException:
             self.discard()
             raise
@@ -245,7 +254,7 @@ class _Staging:
     def discard(self) -> None:
         """Undo moves that did not all happen, then remove the folder, and last what shows whose it is."""
         if self.journal.exists():
-            for name, inode in json.loads(self.journal.read_text(encoding="utf-8")).items():
+            for name, inode in self.moves().items():
                 entry = self.out / name
                 if not os.path.lexists(self.new / name) and os.path.lexists(entry) and entry.lstat().st_ino == inode:
                     _move(entry, self.new)
@@ -256,20 +265,66 @@ class _Staging:
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def moves(self) -> dict[str, int]:
+        """What the journal says: the names of the entries that move up, with their inodes.
 
-def _remove_leftovers(out: Path) -> None:
+        Raises:
+            ValueError: it says something else.
+        """
+        moves = json.loads(self.journal.read_text(encoding="utf-8"))
+        if not isinstance(moves, dict):
+            raise ValueError(f"{self.journal} is no journal")
+        for name, inode in moves.items():
+            if Path(name).name != name or name == ".." or type(inode) is not int:
+                raise ValueError(f"{self.journal} is no journal")
+        return moves
+
+    def is_ours(self) -> bool:
+        """Whether all that `discard` moves or removes is as a run leaves it; it may have come from elsewhere."""
+        folders = [folder for folder in (self.new, self.old) if os.path.lexists(folder)]
+        if not (_is_folder(self.path) and _is_file(self.owner) and all(map(_is_folder, folders))):
+            return False
+        try:
+            if os.path.lexists(self.journal):
+                if len(folders) < 2 or not _is_file(self.journal):
+                    return False
+                self.moves()
+            return OWNER.fullmatch(self.owner.read_text(encoding="utf-8")) is not None
+        except (ValueError, RecursionError):
+            return False
+
+    def is_half_made(self) -> bool:
+        """Whether a run was killed in the midst of `make`; one that is there at this moment has `MAKING` seconds."""
+        return (
+            _is_folder(self.path)
+            and {entry.name for entry in self.path.iterdir()} <= {self.unlocked.name}
+            and time.time() - self.path.stat().st_mtime > MAKING
+        )
+
+
+def _remove_leftovers(out: Path, besides: Path | None) -> None:
     """Remove the staging folders whose process is gone; refuse to go on beside one that is at work."""
-    for path in sorted(out.glob(f"{STAGING}*")):
-        staging = _Staging(out, path.name)
-        if path.is_symlink() or not staging.owner.is_file():
-            continue  # not provably ours
+    for path in sorted(out.glob(STAGING + "[0-9a-f]" * 8)):
+        with suppress(FileNotFoundError):  # its own process was quicker
+            if besides is None or path.name != besides.name:
+                _remove_leftover(_Staging(out, path.name))
+
+
+def _remove_leftover(staging: _Staging) -> None:
+    if staging.is_ours():
         with staging.owner.open("r+", encoding="utf-8") as file:
             if not _lock(file):
+                process = file.read().strip()
                 raise ConfigurationError(
-                    f"{file.read().strip()} is writing {out}: wait for it, or delete {path} if it is gone"
+                    f"{process} is writing {staging.out}: wait for it, or delete {staging.path} if it is gone"
                 )
             staging.discard()
-        logger.warning("removed %s, which a run that was killed had left behind", path)
+    elif staging.is_half_made():
+        staging.unlocked.unlink(missing_ok=True)
+        staging.path.rmdir()
+    else:
+        return  # not provably ours
+    logger.warning("removed %s, which a run that was killed had left behind", staging.path)
 
 
 def _lock(file: IO[str]) -> bool:
@@ -286,21 +341,30 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder that a user names, without staging folders."""
+    """What is in a folder that a user names, without staging folders, some of which may just be going."""
     ours = (path for path in folder.iterdir() if path.name not in NOT_CONTENT)
-    return [path for path in ours if not (path.name.startswith(STAGING) and path.is_dir())]
+    return [path for path in ours if not (path.name.startswith(STAGING) and (path.is_dir() or not path.exists()))]
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Every entry below a folder, with what changes when another takes its place."""
     found = {}
     for entry in _entries(folder) if folder.exists() else ():
-        below = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else ()
-        for path in (entry, *below):
-            state = path.lstat()
-            changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
-            found[str(path.relative_to(folder))] = (state.st_ino, *changing)
+        below = entry.rglob("*") if _is_folder(entry) else ()
+        with suppress(FileNotFoundError):  # another process is taking it away
+            for path in (entry, *below):
+                state = path.lstat()
+                changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
+                found[str(path.relative_to(folder))] = (state.st_ino, *changing)
     return found
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _move(entry: Path, folder: Path) -> None:
