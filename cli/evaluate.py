@@ -69,21 +69,19 @@ def evaluate(
     Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
     """
     from vqtok.data import open_images
-    from vqtok.errors import ConfigurationError
-    from vqtok.evaluation import evaluate_tokenizer, write_metrics
+    from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
     from vqtok.quantizers import CodeCounting
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    if out is not None and out.is_dir():
-        raise ConfigurationError(f"--out {out} is a folder: give the name of a JSON file")
     model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
+    check_metrics_file(target)
     resolved(
         "evaluate",
         {

@@ -74,7 +74,7 @@ def sample(
 
     from vqtok.data import image_grid
     from vqtok.errors import ConfigurationError
-    from vqtok.files import new_file
+    from vqtok.files import check_file, new_file
     from vqtok.priors import PriorBinding, generate, load_prior
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, resolved
@@ -82,8 +82,7 @@ def sample(
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
-    if out.exists() and not overwrite:
-        raise ConfigurationError(f"{out} exists: choose another file with --out or pass --overwrite")
+    check_file(out, overwrite=overwrite)
     if num < 1:
         raise ConfigurationError(f"--num must be at least 1, got {num}")
     source = prior or str(newest_model("prior"))
@@ -128,7 +127,7 @@ def sample(
         batch_size=batch_size,
     )
     grid = image_grid(fill_rows(images, rows), columns=max(rows), gap=4, scale=max(1, SHOWN // max(images[0].size)))
-    with new_file(out) as partial:
+    with new_file(out, overwrite=overwrite) as partial:
         grid.save(partial)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None

@@ -16,7 +16,16 @@ import pytest
 from tests.disk import ALONE, contents, files_limited_to, umask
 from vqtok import files
 from vqtok.errors import ConfigurationError, DataError
-from vqtok.files import check_free, clear_folder, new_file, new_folder, replace_folder, staging_path, write_text
+from vqtok.files import (
+    check_file,
+    check_free,
+    clear_folder,
+    new_file,
+    new_folder,
+    replace_folder,
+    staging_path,
+    write_text,
+)
 
 AT_WORK = """
 import time
@@ -72,6 +81,41 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int, file: int, fold
         assert (tmp_path / name).stat().st_mode & 0o777 == folder
 
 
+def test_a_file_that_appears_meanwhile_stays_and_the_finished_one_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "samples.png"
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"samples\.png exists, and is left alone: the finished file is .*vqtok-"
+        ) as error,
+        new_file(path, overwrite=False) as partial,
+    ):
+        partial.write_text("new")
+        path.write_text("mine")
+    kept = Path(str(error.value).rpartition(" ")[2])
+    assert contents(tmp_path) == {"samples.png": "mine", kept.name: "new"} and kept.suffix == ".png"
+    with pytest.raises(ConfigurationError, match="exists: choose another file, or pass --overwrite$"):
+        check_file(path, overwrite=False)
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("link", "again"):
+        (tmp_path / name).symlink_to(tmp_path / "there" / "file")
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "again"
+    assert os.listdir(tmp_path / "there") == ["file"]
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigurationError, match="^cannot write .*loop: Too many levels of symbolic links"):
+        write_text(tmp_path / "loop", "")
+
+
+def test_names_as_long_as_the_disk_takes(tmp_path: Path) -> None:
+    write_text(tmp_path / f"{'x' * 251}.png", "x")
+    with pytest.raises(ConfigurationError, match="^cannot write .*: File name too long; choose another folder$"):
+        write_text(tmp_path / f"{'x' * 252}.png", "x")
+
+
 def test_a_file_for_which_there_is_no_room_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text("old")
@@ -86,7 +130,7 @@ def test_a_file_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigurationError, match=r"^cannot write .*file/below: .*; choose another folder$"):
         write_text(tmp_path / "file" / "below", "")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigurationError, match=r"^cannot write .*folder: Is a directory"):
+    with pytest.raises(ConfigurationError, match=r"folder is a folder, not a file: choose another file$"):
         write_text(tmp_path / "folder", "")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 

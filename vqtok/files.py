@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import time
 import uuid
@@ -29,6 +30,7 @@ from typing import IO
 from vqtok.errors import ConfigurationError, DataError
 
 __all__ = [
+    "check_file",
     "check_free",
     "clear_folder",
     "new_file",
@@ -40,7 +42,10 @@ __all__ = [
 ]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+NO_ACCESS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 STAGING = ".vqtok-"
 OWNER = re.compile(r"process \d+ on .*\n")  # what a staging folder says of its process
 NOT_CONTENT = {"lost+found"}  # at the root of every ext4 volume
@@ -51,27 +56,49 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`, of the same suffix, that is renamed to `path` at the end.
 
-    Folders above are made. Where anything goes wrong the temporary file is removed and `path` is as before.
+    Folders above are made. Of a link the file that it leads to is written. Where anything goes wrong the temporary file
+    is removed and `path` is as before.
 
     Raises:
-        ConfigurationError: the folder cannot be written.
+        ConfigurationError: at once where `path` is no regular file or the folder cannot be written; at the end where a
+            file is there that may not be replaced, and the finished one is then under a name the error gives.
         DataError: the disk is full.
     """
-    partial = path.with_name(f".{path.stem}.{_random_name()}{path.suffix}")
+    check_file(path)
+    final = Path(os.path.realpath(path))
+    partial = final.with_name(f".{_random_name()}{path.suffix}")
     try:
         with _in_one_line(path, NO_ROOM | NO_ACCESS):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
             partial.touch(exist_ok=False)  # permissions follow the umask, which tempfile's do not
             yield partial
             _sync(partial)
-            os.replace(partial, path)
-            _sync(path.parent)
+            if not overwrite and os.path.lexists(final):
+                kept = partial.rename(final.with_name(f"vqtok-{partial.name.removeprefix('.')}"))
+                raise ConfigurationError(f"{path} exists, and is left alone: the finished file is {kept}")
+            os.replace(partial, final)
+            _sync(final.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_file(path: Path, *, overwrite: bool = True) -> None:
+    """Refuse a file that `new_file` would refuse, before any work.
+
+    Raises:
+        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), or is there and may not be replaced.
+    """
+    with _in_one_line(path, NO_ACCESS), suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "device or pipe"
+            raise ConfigurationError(f"{path} is a {kind}, not a file: choose another file")
+        if not overwrite:
+            raise ConfigurationError(f"{path} exists: choose another file, or pass --overwrite")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -198,13 +225,19 @@ def _refuse_what_appeared(staging: _Staging, out: Path, before: dict[str, tuple[
 
 
 def clear_folder(out: Path, *, marker: str) -> None:
-    """Make a folder, or empty one of ours for work that takes place in it; its marker goes last."""
-    out.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
-        if _is_folder(entry):
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    """Make a folder, or empty one of ours for work that takes place in it; its marker goes last.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+        DataError: the disk is full.
+    """
+    with _in_one_line(out, NO_ROOM | NO_ACCESS):
+        out.mkdir(parents=True, exist_ok=True)
+        for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
+            if _is_folder(entry):
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 class _Staging:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(run / "model", tmp_path / "alone")
     with pytest.raises(ConfigurationError, match="no run beside .*alone says what it was trained on: name images"):
         vqtok("evaluate", "--tokenizer", alone)
-    with pytest.raises(ConfigurationError, match="is a folder: give the name of a JSON file"):
+    with pytest.raises(ConfigurationError, match="is a folder, not a file: choose another file"):
         vqtok("evaluate", "--out", tmp_path)
     with pytest.raises(DataError):
         vqtok("evaluate", "--dataset", tmp_path / "nowhere")
@@ -102,6 +103,31 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     (run / "model" / "metrics.json").unlink()
     vqtok("evaluate", "--num-images", 4)  # as many as there are
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
+
+
+def test_only_earlier_measurements_are_replaced(run: Path, tmp_path: Path) -> None:
+    for name, text in {
+        "thesis.txt": "mine",
+        "package.json": '{"name": "mine"}',
+        "list.json": "[]",
+        "train.json": '{"dataset": "x", "split": "y"}',
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigurationError, match="holds no metrics of vqtok, so it will not be overwritten"):
+            vqtok("evaluate", "--out", name)
+        assert (tmp_path / name).read_text() == text
+    vqtok("evaluate", "--out", "numbers.json")
+    (tmp_path / "link.json").symlink_to("numbers.json")
+    vqtok("evaluate", "--out", "link.json", "--num-images", 2)
+    assert (tmp_path / "link.json").is_symlink() and measured(tmp_path / "numbers.json")["num_images"] == 2
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_pipe_stays_a_pipe(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="pipe is a device or pipe, not a file"):
+        vqtok("evaluate", "--out", "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_json_is_the_measurement_on_stdout_and_nothing_else(run: Path) -> None:

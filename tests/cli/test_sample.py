@@ -156,6 +156,23 @@ def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
         assert grid.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
 
 
+def test_a_file_that_appears_meanwhile_stays(
+    folders: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detokenize = VQTokenizer.detokenize
+
+    def write(self: VQTokenizer, codes: torch.Tensor) -> list[Image.Image]:
+        (folders / "samples.png").write_bytes(b"mine")
+        return detokenize(self, codes)
+
+    monkeypatch.setattr(VQTokenizer, "detokenize", write)
+    with pytest.raises(ConfigurationError, match=r"samples\.png exists, and is left alone") as error:
+        sample("--num", "1")
+    assert (folders / "samples.png").read_bytes() == b"mine"
+    with Image.open(str(error.value).rpartition(" ")[2]) as kept:
+        assert kept.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
+
+
 def test_the_permissions_of_an_image_grid_follow_the_umask(folders: Path) -> None:
     with umask(0o077):
         sample("--num", "1")

@@ -9,7 +9,7 @@ from vqtok.hub.folder import ModelFolder, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
-from vqtok.hub.run_metadata import newest_sample, read_metric_rows, step_of, training_usage
+from vqtok.hub.run_metadata import newest_sample, read_metric_rows, read_metrics, step_of, training_usage
 from vqtok.hub.settings import DTYPES, check_settings
 from vqtok.hub.weights import check_fit
 
@@ -33,6 +33,7 @@ __all__ = [
     "push_model",
     "quiet_transformers",
     "read_metric_rows",
+    "read_metrics",
     "step_of",
     "tokenizer_card",
     "training_usage",

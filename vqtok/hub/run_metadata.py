@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,17 @@ import yaml
 
 from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, check_links
-from vqtok.schema import read_object
+from vqtok.schema import checked, read_object
 
-__all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "read_metric_rows", "step_of", "training_usage"]
+__all__ = [
+    "RunMetadata",
+    "find_run_metadata",
+    "newest_sample",
+    "read_metric_rows",
+    "read_metrics",
+    "step_of",
+    "training_usage",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ def find_run_metadata(
     run = run or run_of(folder)
     check_links(folder, [folder / METRICS, folder / image])
     if metrics is None and (folder / METRICS).is_file():
-        metrics = read_object(folder / METRICS)
+        metrics = read_metrics(folder / METRICS)
     drawn, step = newest_sample(run) if run else (None, None)
     rows = []
     if run:
@@ -77,6 +85,30 @@ def find_run_metadata(
         image=drawn,
         step=step,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What metrics.json says beside its numbers, each of which is looked at where it is shown."""
+
+    dataset: str
+    split: str
+    dataset_resolved: str | None = None
+    dataset_revision: str | None = None
+    num_images: int | None = None
+    num_images_in_split: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The metrics that an evaluation wrote.
+
+    Raises:
+        CheckpointError: the file cannot be read, or says something else.
+    """
+    metrics = read_object(path)
+    checked(Measured, metrics, name=str(path))
+    return metrics
 
 
 def newest_sample(run: Path) -> tuple[Path | None, int | None]:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, read_metric_rows, step_of
+from vqtok.hub import (
+    describe_prior,
+    describe_tokenizer,
+    grid_text,
+    open_folder,
+    read_metric_rows,
+    read_metrics,
+    step_of,
+)
 from vqtok.report.files import read_yaml
 from vqtok.schema import read_object
 
@@ -154,8 +162,10 @@ def metrics_rows(path: Path) -> Rows:
     """What `vqtok evaluate` found, where it wrote it."""
     if not path.is_file():
         return [("metrics", "none: measure them with `vqtok evaluate`")]
-    metrics = read_object(path)
-    where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
+    metrics = read_metrics(path)
+    where = f"{metrics['dataset']}, split {metrics['split']}"
+    if metrics.get("num_images") is not None:
+        where = f"{metrics['num_images']:,} images of {where}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use", "bits_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 
