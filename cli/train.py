@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,5 +92,5 @@ def train(
 
 def default_run(dataset: str) -> str:
     """runs/cifar10 for cifar10, runs/images for ./images, runs/mnist for org/mnist, runs/digits for digits.parquet."""
-    path = Path(dataset).resolve()
+    path = Path(os.path.abspath(dataset))
     return f"runs/{path.stem if path.is_file() else path.name}"

@@ -33,6 +33,8 @@ __all__ = [
     "check_file",
     "check_free",
     "clear_folder",
+    "entries_of",
+    "locked",
     "new_file",
     "new_folder",
     "replace_folder",
@@ -48,7 +50,8 @@ NO_ACCESS = {
 }
 STAGING = ".vqtok-"
 OWNER = re.compile(r"process \d+ on .*\n")  # what a staging folder says of its process
-NOT_CONTENT = {"lost+found"}  # at the root of every ext4 volume
+OWNER_FILE = ".owner.txt"
+NOT_CONTENT = {"lost+found", OWNER_FILE}  # the first is at the root of every ext4 volume
 MAKING = 60  # seconds; making a staging folder and locking it takes milliseconds
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
@@ -203,7 +206,7 @@ def _check_free(out: Path, marker: str | None, overwrite: bool, besides: Path | 
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     with _in_one_line(out, NO_ROOM | NO_ACCESS):
         _remove_leftovers(out, besides)
-        occupied = bool(_entries(out))
+        occupied = bool(entries_of(out))
     if not occupied:
         return
     marked = marker is not None and (out / marker).is_file()
@@ -224,6 +227,12 @@ def _refuse_what_appeared(staging: _Staging, out: Path, before: dict[str, tuple[
         )
 
 
+def entries_of(folder: Path) -> list[Path]:
+    """What is in a folder that a user names, without staging folders, some of which may just be going."""
+    content = (path for path in folder.iterdir() if path.name not in NOT_CONTENT)
+    return [path for path in content if not (path.name.startswith(STAGING) and (path.is_dir() or not path.exists()))]
+
+
 def clear_folder(out: Path, *, marker: str) -> None:
     """Make a folder, or empty one of ours for work that takes place in it; its marker goes last.
 
@@ -233,11 +242,39 @@ def clear_folder(out: Path, *, marker: str) -> None:
     """
     with _in_one_line(out, NO_ROOM | NO_ACCESS):
         out.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
+        for entry in sorted(entries_of(out), key=lambda entry: entry.name == marker):
             if _is_folder(entry):
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none, and have it for this process alone, as far as its file system has locks.
+
+    Raises:
+        ConfigurationError: another process has it, or it cannot be made or written.
+        DataError: the disk is full.
+    """
+    owner = folder / OWNER_FILE
+    with _in_one_line(folder, NO_ROOM | NO_ACCESS):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = owner.open("a+", encoding="utf-8")
+    with file:
+        # a file without a name is one that its process removed after this one had opened it
+        if _lock(file) is False or os.fstat(file.fileno()).st_nlink == 0:
+            file.seek(0)
+            process = file.read().strip() or "another process"
+            raise ConfigurationError(f"{process} is at work in {folder}: wait for it, or choose another folder")
+        file.truncate(0)
+        file.write(_this_process())
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink()
 
 
 class _Staging:
@@ -247,14 +284,14 @@ class _Staging:
         self.out, self.path = out, out / name
         self.new, self.old = self.path / "new", self.path / "old"
         self.owner = self.path / "owner.txt"  # locked by its process
-        self.unlocked = self.path / ".owner.txt"  # the same before it is locked
+        self.unlocked = self.path / OWNER_FILE  # the same before it is locked
         self.journal = self.path / "moving.json"  # there while entries move: those of `new`, with their inodes
 
     def make(self) -> IO[str]:
         """Make the folder and lock it for this process until the file given back is closed."""
         try:
             self.path.mkdir(parents=True)
-            self.unlocked.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            self.unlocked.write_text(_this_process(), encoding="utf-8")
             file = self.unlocked.open("r+", encoding="utf-8")
             _lock(file)
             self.unlocked.rename(self.owner)  # only now do others see it
@@ -273,7 +310,7 @@ class _Staging:
 
         entries = sorted(self.new.iterdir(), key=order)
         write_text(self.journal, json.dumps({entry.name: entry.lstat().st_ino for entry in entries}))
-        for entry in sorted(_entries(self.out), key=order, reverse=True):
+        for entry in sorted(entries_of(self.out), key=order, reverse=True):
             _move(entry, self.old)
         for entry in entries:
             _move(entry, self.out)
@@ -360,29 +397,27 @@ def _remove_leftover(staging: _Staging) -> None:
     logger.warning("removed %s, which a run that was killed had left behind", staging.path)
 
 
-def _lock(file: IO[str]) -> bool:
-    """Take the lock of an open file, which ends with the process; False where another has it or there are none."""
+def _lock(file: IO[str]) -> bool | None:
+    """Take the lock of an open file, which ends with the process; False where another has it, None without locks."""
     if sys.platform == "win32":
-        return False
+        return None
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
     return True
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder that a user names, without staging folders, some of which may just be going."""
-    ours = (path for path in folder.iterdir() if path.name not in NOT_CONTENT)
-    return [path for path in ours if not (path.name.startswith(STAGING) and (path.is_dir() or not path.exists()))]
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Every entry below a folder, with what changes when another takes its place."""
     found = {}
-    for entry in _entries(folder) if folder.exists() else ():
+    for entry in entries_of(folder) if folder.exists() else ():
         below = entry.rglob("*") if _is_folder(entry) else ()
         with suppress(FileNotFoundError):  # another process is taking it away
             for path in (entry, *below):

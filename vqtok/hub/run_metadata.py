@@ -12,7 +12,7 @@ import yaml
 
 from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, check_links
-from vqtok.schema import checked, read_object
+from vqtok.schema import checked, integer, read_object
 
 __all__ = [
     "RunMetadata",
@@ -133,11 +133,21 @@ def read_metric_rows(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [row for row in rows if isinstance(row["step"], int) and isinstance(row["split"], str)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: every line must be an object with step and split") from error
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line, parse_int=integer)
+            if type(row["step"]) is not int or not isinstance(row["split"], str):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is damaged: every line must be an object with step and split, which line {number} is not"
+            ) from error
+        rows.append(row)
+    return rows
 
 
 def last_held_out(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
