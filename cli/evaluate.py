@@ -129,13 +129,14 @@ def print_measures(metrics: Mapping[str, Any]) -> None:
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
 
 
-def run_of(tokenizer: Path) -> TokenizerTrainingConfig | None:
+def run_config(tokenizer: Path) -> TokenizerTrainingConfig | None:
     """The configuration of the run that a tokenizer folder is the `model/` of."""
     from vqtok.training import TokenizerTrainingConfig
     from vqtok.training.resolution import load_config
+    from vqtok.training.runs import run_of
 
-    saved = tokenizer.resolve().parent / "config.yaml"
-    return load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
+    run = run_of(tokenizer) if tokenizer.is_dir() else None
+    return load_config(TokenizerTrainingConfig, run / "config.yaml") if run else None
 
 
 def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     """
     from vqtok.errors import ConfigurationError
 
-    run = run_of(tokenizer)
+    run = run_config(tokenizer)
     if dataset is None and run is None:
         raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
     if run is None or dataset not in (None, run.dataset):

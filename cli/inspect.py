@@ -148,22 +148,18 @@ def measure(
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    run = run_folder(model)
-    return Path(str(model.repository)).parent / "health" if run else Path("health")
+    from vqtok.training.runs import run_of
 
-
-def run_folder(model: VQTokenizer) -> Path | None:
-    """The run folder that a tokenizer was loaded from."""
-    run = Path(str(model.repository)).resolve().parent
-    return run if (run / "config.yaml").is_file() else None
+    folder = Path(str(model.repository))
+    return folder.parent / "health" if run_of(folder) else Path("health")
 
 
 def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
     """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok_cli.evaluate import run_of
+    from vqtok_cli.evaluate import run_config
 
-    run = run_of(Path(str(model.repository)))
+    run = run_config(Path(str(model.repository)))
     return run or TokenizerTrainingConfig(out="", network=model.config.network, quantizer=model.config.quantizer)
 
 
@@ -171,9 +167,10 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
     """Check the codebook and plot it; print the result, and give what --json prints."""
     from vqtok.hub import read_metric_rows, training_usage
     from vqtok.report import draw_health, judge
+    from vqtok.training.runs import run_of
     from vqtok_cli.output import done
 
-    verdict, run = judge(health, settings_of(model)), run_folder(model)
+    verdict, run = judge(health, settings_of(model)), run_of(Path(str(model.repository)))
     in_training = training_usage(read_metric_rows(run)) if run else None
     if not quiet:
         print_health(health, verdict, in_training)

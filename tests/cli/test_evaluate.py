@@ -27,7 +27,14 @@ def run(tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "images"
     tiny_tokenizer.save_pretrained(folder / "model")
-    settings = {"out": "runs/images", "dataset": str(images_folder), "test_share": 0.34, "seed": 5}
+    settings = {
+        "out": "runs/images",
+        "steps": 3,
+        "checkpoint_every": 3,
+        "dataset": str(images_folder),
+        "test_share": 0.34,
+        "seed": 5,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder
 
@@ -48,7 +55,7 @@ def measured(path: Path) -> dict[str, Any]:
 def test_the_run_says_which_images_were_held_out(run: Path, images_folder: Path) -> None:
     output = vqtok("evaluate")
     found = measured(run / "model" / "metrics.json")
-    assert (found["dataset"], found["split"], found["num_images"]) == (str(images_folder), "test", 4)
+    assert (found["dataset"], found["split"], found["num_images"]) == ("images", "test", 4)
     assert (found["test_share"], found["seed"]) == (0.34, 5) and "4 of the 12" in found["notes"][0]
     assert "what it was trained on" in output and "runs/images/model" in output and "held out" in output
     assert f"{found['mse']:.5g}" in output and f"{found['psnr']:.5g} dB" in output
@@ -90,6 +97,15 @@ def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
         vqtok("evaluate", "--num-images", 0)
     shutil.rmtree(run)
     with pytest.raises(CheckpointError, match="no finished tokenizer"):
+        vqtok("evaluate")
+
+
+@pytest.mark.parametrize("config", ["lr: 3\nmodel: resnet\n", "- 1\n", "a: [", "x: !!bool z\n"])
+@pytest.mark.parametrize("command", ["evaluate --tokenizer", "inspect"])
+def test_the_configuration_of_another_program_is_none_of_a_run(run: Path, config: str, command: str) -> None:
+    (run / "config.yaml").write_text(config)
+    vqtok(*command.split(), run / "model", "--dataset", "images", "--split", "train")
+    with pytest.raises(ConfigurationError, match="no run beside"):
         vqtok("evaluate")
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import check_file, write_text
-from vqtok.hub import read_metrics
+from vqtok.hub import portable, read_metrics
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 
@@ -69,7 +69,7 @@ def evaluate_tokenizer(
         sums.add(batch["pixels"])
         measured += len(batch["pixels"])
     return {
-        "dataset": source.name,
+        "dataset": portable(source.name),
         "dataset_resolved": portable(source.resolved),
         "dataset_revision": source.revision,
         "split": source.split,
@@ -205,11 +205,6 @@ def write_metrics(metrics: dict[str, Any], path: str | Path) -> Path:
     check_metrics_file(path)
     write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return path
-
-
-def portable(name: str | None, parts: int = 1) -> str | None:
-    """A Hub id or a relative path as it is; of an absolute path, which tells about one machine only, the last parts."""
-    return str(Path(*Path(name).parts[-parts:])) if name and Path(name).is_absolute() else name
 
 
 def device_name(device: torch.device) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-
+from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import checked, integer, read_object
@@ -18,8 +18,10 @@ __all__ = [
     "RunMetadata",
     "find_run_metadata",
     "newest_sample",
+    "portable",
     "read_metric_rows",
     "read_metrics",
+    "run_of",
     "step_of",
     "training_usage",
 ]
@@ -162,14 +164,26 @@ def training_usage(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def read_recipe(run: Path) -> Mapping[str, Any] | None:
-    """config.yaml of a run; of absolute paths, which tell about one machine only, the last part stays."""
+    """config.yaml of a run, without the paths of this machine."""
     path = run / "config.yaml"
     if not path.is_file():
         return None
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold key: value lines, found {type(values).__name__}")
-    return {key: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for key, v in values.items()}
+    recipe: Mapping[str, Any] = without_paths(read_yaml(path, error=CheckpointError))
+    return recipe
+
+
+def without_paths(value: Any) -> Any:
+    """A value of YAML with `portable` text, in lists and sections as well."""
+    if isinstance(value, Mapping):
+        return {without_paths(name): without_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    return portable(value) if isinstance(value, str) else value
+
+
+def portable(name: str | None, parts: int = 1) -> str | None:
+    """A Hub id or a relative path as it is; of one that tells about one machine or user only, the last parts."""
+    if name is None:
+        return None
+    own = Path(name).is_absolute() or name.startswith("~") or PureWindowsPath(name).is_absolute()
+    return str(Path(*re.split(r"[\\/]", name.rstrip("\\/"))[-parts:])) if own else name

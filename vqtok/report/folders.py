@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqtok.errors import DataError
+from vqtok.assignments import read_yaml
+from vqtok.errors import CheckpointError, DataError
 from vqtok.hub import (
     describe_prior,
     describe_tokenizer,
@@ -17,7 +18,6 @@ from vqtok.hub import (
     read_metrics,
     step_of,
 )
-from vqtok.report.files import read_yaml
 from vqtok.schema import read_object
 
 __all__ = ["Summary", "describe"]
@@ -65,7 +65,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
 def kind_of(folder: Path) -> str | None:
     """What a folder holds, told by its files; None where it is nothing of ours."""
     names = {entry.name for entry in folder.iterdir()}
-    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml")):
+    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml", error=CheckpointError)):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
@@ -125,7 +125,7 @@ def codes_rows(folder: Path) -> Rows:
 
 def run_rows(folder: Path) -> Rows:
     """State, last metrics and files of a run folder."""
-    config = read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml", error=CheckpointError)
     rows = read_metric_rows(folder)
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
     saved = {path.parent.name: step_of(path.parent) for path in folder.glob("checkpoints/step-*/state.json")}

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import entries_of, locked, write_text
 from vqtok.hub import read_metric_rows
+from vqtok.hub import run_of as folder_above
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run"]
+__all__ = ["MetricsFile", "newest_model", "prepare_run", "run_of"]
 
 KINDS = {
     "tokenizer": (("vqtok",), "vqtok train"),
@@ -74,10 +74,15 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
 def holds_run(run: Path) -> bool:
     """Whether a folder holds the configuration of a run, and not that of some other program."""
     try:
-        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return {"out", "steps", "checkpoint_every"} <= read_yaml(run / "config.yaml").keys()
+    except ConfigurationError:
         return False
-    return isinstance(content, dict) and {"out", "steps", "checkpoint_every"} <= content.keys()
+
+
+def run_of(model: Path) -> Path | None:
+    """The run folder that a folder is the `model/` of; None beside the configuration of some other program."""
+    run = folder_above(model)
+    return run if run and holds_run(run) else None
 
 
 def remove_run(run: Path) -> None:
