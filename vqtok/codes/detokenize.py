@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
+LONGEST_NAME, LONGEST_PATH = 230, 2000  # bytes; disks take 255 and 4096, some of which --out and numbers need
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
@@ -75,15 +76,15 @@ def _write_images(
             with torch.inference_mode():
                 images = tokenizer.detokenize(grids[start : start + batch_size])
             paths = [folder / name for name in names[start : start + batch_size]]
-            list(pool.map(lambda image, path: image.save(path), images, paths))
+            list(pool.map(lambda image, path: image.save(path, format="PNG"), images, paths))
             bar.update(len(images))
 
 
 def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    Names are texts or whole numbers. A row without a usable name (none, absolute, or one that leaves the folder) is
-    named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg and a.png
+    Names are texts or whole numbers. A row without a usable name (none, absolute, too long for a disk, or one that
+    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg and a.png
     give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
@@ -104,12 +105,14 @@ def image_file_names(files: Sequence[object]) -> list[str]:
 
 
 def _stem(file: object) -> str | None:
-    """The path without its suffix, or None where it is none or would not stay below the folder."""
+    """The path without its suffix, or None where it is none, is too long or would not stay below the folder."""
     if isinstance(file, int):
         return str(file)
     if not isinstance(file, str) or not file:
         return None
     path = PurePosixPath(file.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
+        return None
+    if len(file.encode()) > LONGEST_PATH or max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
         return None
     return str(path.with_suffix(""))
