@@ -132,6 +132,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        _follow_umask(partial)
         _sync_tree(partial)
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
@@ -441,6 +442,13 @@ def _move(entry: Path, folder: Path) -> None:
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} is in the way of {entry}: move one of them elsewhere and run again")
     entry.rename(target)
+
+
+def _follow_umask(folder: Path) -> None:
+    """Give files the permissions that their folder was made with; safetensors makes its own with 600."""
+    for path in folder.rglob("*"):
+        if _is_file(path):
+            path.chmod(folder.stat().st_mode & 0o666)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.disk import ALONE
+from tests.disk import ALONE, umask
 from vqtok.errors import ConfigurationError
 from vqtok.files import locked
 from vqtok.tokenizer import VQTokenizer
@@ -79,6 +79,15 @@ def test_where_there_are_no_locks_a_run_goes_on(train: Command, monkeypatch: pyt
 
     monkeypatch.setattr("fcntl.flock", without)
     assert train("--out", "run")[0] == 0
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_permissions_of_weights_and_checkpoints_follow_the_umask(train: Command, mask: int, mode: int) -> None:
+    with umask(mask):
+        assert train("--out", "run")[0] == 0
+    files = [path for path in Path("run").rglob("*") if path.is_file()]
+    assert {path.name: path.stat().st_mode & 0o777 for path in files} == {path.name: mode for path in files}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 2
 
 
 def test_the_root_of_a_new_volume_holds_a_run(train: Command) -> None:
