@@ -75,7 +75,9 @@ def evaluate(
     from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
+    model = load_tokenizer(
+        str(newest_model("tokenizer")) if tokenizer is None else tokenizer, device=device, revision=revision
+    )
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
@@ -111,7 +113,7 @@ def evaluate(
         print_measures(metrics)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
-        next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
+        next=("tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
         err=as_json,
     )
 

@@ -85,11 +85,11 @@ def sample(
     check_file(out, overwrite=overwrite)
     if num < 1:
         raise ConfigurationError(f"--num must be at least 1, got {num}")
-    source = prior or str(newest_model("prior"))
+    source = str(newest_model("prior")) if prior is None else prior
     check_revision(source, revision)
     loaded_prior = load_prior(source, revision)
     binding = PriorBinding.from_config(loaded_prior.config)
-    tokenizer_source = tokenizer or binding.tokenizer
+    tokenizer_source = binding.tokenizer if tokenizer is None else tokenizer
     if tokenizer_source is None:
         raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
     if tokenizer_revision is None and tokenizer_source == binding.tokenizer:
@@ -131,7 +131,7 @@ def sample(
         grid.save(partial)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{counted(num, 'image')} on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
+    done(f"{counted(num, 'image')} on {out}", next=("push", model, "ORG/NAME") if model else ())
 
 
 def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, list[int]]:

@@ -48,7 +48,9 @@ def tokenize(
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
-    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
+    model = load_tokenizer(
+        str(newest_model("tokenizer")) if tokenizer is None else tokenizer, device=device, revision=revision
+    )
     sources = open_sources(dataset, split=split, dataset_config=dataset_config, image_column=image_column)
     height, width = model.grid
     resolved(
@@ -81,5 +83,5 @@ def tokenize(
         )
     done(
         f"codes of {counted(total - len(broken), 'image')} written to {out}",
-        next=f"vqtok train-prior {out} --out runs/prior",
+        next=("train-prior", out, "--out", "runs/prior"),
     )

@@ -122,6 +122,10 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
     ("options", "error", "message"),
     [
         (["--prior", "runs/no/other"], CheckpointError, "runs/no/other"),
+        (["--prior", ""], CheckpointError, "neither a tokenizer nor a prior|no prior"),
+        (["--tokenizer", ""], CheckpointError, "no tokenizer"),
+        (["--device", ""], ConfigurationError, "there is no device ''"),
+        (["--device", "meta"], ConfigurationError, "there is no device 'meta'"),
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
         (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
         (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),

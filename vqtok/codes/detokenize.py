@@ -84,8 +84,8 @@ def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
     Names are texts or whole numbers. A row without a usable name (none, absolute, too long for a disk, or one that
-    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg and a.png
-    give a-000000.png and a-000001.png.
+    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the
+    name: a.jpg and a.png give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,8 @@ def run_rows(folder: Path) -> Rows:
         state = f"finished: {steps} steps"
     elif checkpoints:
         command = "train-prior" if kind == "prior" else "train"
-        state = f"stopped at step {step} of {steps}: goes on with `vqtok {command} --resume --out {folder}`"
+        resume = shlex.join(("vqtok", command, "--resume", "--out", str(folder)))
+        state = f"stopped at step {step} of {steps}: goes on with `{resume}`"
     else:
         state = f"not finished: step {step} of {steps}, no checkpoint to go on from"
     lines = [("trains", f"a {kind} on {config.get('codes', config.get('dataset'))}"), ("state", state)]
