@@ -126,7 +126,7 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
-    from vqtok.files import check_free, clear_folder
+    from vqtok.folders import check_free, clear_folder
 
     check_free(out, marker=RECORD, overwrite=overwrite)
     clear_folder(out, marker=RECORD)

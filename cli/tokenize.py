@@ -42,7 +42,7 @@ def tokenize(
     such as labels.
     """
     from vqtok.codes import SIDECAR, file_columns, open_sources, read_broken, tokenize_sources
-    from vqtok.files import check_free
+    from vqtok.folders import check_free
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer

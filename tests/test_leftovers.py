@@ -16,7 +16,7 @@ import pytest
 
 from tests.disk import ALONE, contents
 from vqtok.errors import ConfigurationError
-from vqtok.files import check_free, new_folder
+from vqtok.folders import check_free, new_folder
 
 STAGING = ".vqtok-1a2b3c4d"
 
@@ -107,8 +107,8 @@ def test_a_process_killed_while_entries_move_leaves_the_old_folder_or_the_new(tm
     killed = f"""{ALONE}
 import os, signal
 from pathlib import Path
-from vqtok import files
-moves, move, remove = 0, files._move, files.shutil.rmtree
+from vqtok import folders, staging
+moves, move = 0, staging.move
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 def count(entry, folder):
@@ -117,8 +117,8 @@ def count(entry, folder):
         die()
     moves += 1
     move(entry, folder)
-files._move, files.shutil.rmtree = count, die
-with files.new_folder(Path({str(out)!r}), marker="codes.json", overwrite=True) as folder:
+staging.move, staging.shutil.rmtree = count, die
+with folders.new_folder(Path({str(out)!r}), marker="codes.json", overwrite=True) as folder:
     for name in ("codes.json", "a", "b"):
         (folder / name).write_text("new")
 """
@@ -136,7 +136,7 @@ def test_a_process_killed_at_any_line_leaves_nothing_for_ever(tmp_path: Path) ->
     script = f"""{ALONE}
 import os, signal
 from pathlib import Path
-from vqtok import files
+from vqtok import files, folders
 files.os.fsync = lambda descriptor: None
 out, watched = Path({str(tmp_path)!r}), ("make", "discard")
 def run(last):
@@ -148,7 +148,7 @@ def run(last):
             os.kill(os.getpid(), signal.SIGKILL)
         return line
     sys.settrace(lambda frame, event, argument: line if frame.f_code.co_name in watched else None)
-    with files.new_folder(out / str(last)) as folder:
+    with folders.new_folder(out / str(last)) as folder:
         pass
     os._exit(0)
 for last in range(1, 1000):
@@ -190,7 +190,7 @@ def test_processes_that_fill_one_folder_in_turn_only_ever_wait_for_each_other(tm
 import logging, time
 from pathlib import Path
 from vqtok.errors import VqtokError
-from vqtok.files import new_folder
+from vqtok.folders import new_folder
 logging.disable()
 end, done = time.time() + 4, 0
 while time.time() < end:

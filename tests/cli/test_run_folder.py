@@ -14,7 +14,7 @@ import pytest
 
 from tests.disk import ALONE, umask
 from vqtok.errors import ConfigurationError
-from vqtok.files import locked
+from vqtok.locks import locked
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import loop
 
@@ -24,7 +24,7 @@ TINY = ["--codebook-size=16", "--code-dim=4", "--hidden-size=8", "--batch-size=4
 LOCK = f"""{ALONE}
 import time
 from pathlib import Path
-from vqtok.files import locked
+from vqtok.locks import locked
 from vqtok.tokenizer import VQTokenizer
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)

@@ -238,8 +238,8 @@ def test_a_card_of_people_that_is_no_text_is_one_line(run: Path) -> None:
 def test_no_path_of_this_machine_is_published(run: Path) -> None:
     values = {
         "dataset": "~/secret/photos",
-        "list": ["/home/me/secret/a", ["/home/me/secret/b"], 1],
-        "nest": {"path": "/home/me/secret/c", "/home/me/secret/d": None, "windows": r"C:\secret\e"},
+        "list": ["/srv/secret/a", ["/srv/secret/b"], 1],
+        "nest": {"path": "/srv/secret/c", "/srv/secret/d": None, "windows": r"C:\secret\e"},
         "relative": "data/images",
     }
     (run / "config.yaml").write_text(yaml.safe_dump(values))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vqtok.codes.reader import CodeSet, codes_array, read_spec
 from vqtok.errors import ConfigurationError
-from vqtok.files import new_folder
+from vqtok.folders import new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer

@@ -11,9 +11,11 @@ from typing import Any
 
 from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.files import entries_of, locked, write_text
+from vqtok.files import write_text
 from vqtok.hub import read_metric_rows
 from vqtok.hub import run_of as folder_above
+from vqtok.locks import locked
+from vqtok.staging import entries_of
 
 __all__ = ["MetricsFile", "newest_model", "prepare_run", "run_of"]
 
