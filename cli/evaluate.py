@@ -104,13 +104,9 @@ def evaluate(
     # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
-    counting = CodeCounting.of(model.quantizer).note()
-    if counting:
+    if counting := CodeCounting.of(model.quantizer).note():
         note(counting, err=as_json)
-    if as_json:
-        typer.echo(json.dumps(metrics | held_out, allow_nan=False))
-    else:
-        print_measures(metrics)
+    print_measures(metrics | held_out, as_json=as_json)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
         next=("tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
@@ -123,9 +119,13 @@ def file_name(num_images: int | None, images: int) -> str:
     return "metrics.json" if num_images is None or num_images >= images else f"metrics-first-{num_images}.json"
 
 
-def print_measures(metrics: Mapping[str, Any]) -> None:
+def print_measures(metrics: Mapping[str, Any], *, as_json: bool) -> None:
+    """All that was measured as JSON, or what people look at first with its units."""
     from vqtok_cli.output import say
 
+    if as_json:
+        typer.echo(json.dumps(metrics, allow_nan=False))
+        return
     for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
