@@ -87,7 +87,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
     page = make_page(out, settings or Settings())
     for row in record:
         mention(f"  {row['seconds']:5.0f} s  {row['title']}")
-    done(f"the page is {page}: open it in a browser", next=f"vqtok inspect {out}/tokenizer")
+    done(f"the page is {page}: open it in a browser", next=("inspect", f"{out}/tokenizer"))
     return page
 
 
@@ -126,7 +126,7 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
-    from vqtok.files import check_free, clear_folder
+    from vqtok.folders import check_free, clear_folder
 
     check_free(out, marker=RECORD, overwrite=overwrite)
     clear_folder(out, marker=RECORD)

@@ -60,7 +60,7 @@ def read(item: Setting, given: Any) -> Any:
         return given
     try:
         return read_yaml_text(given)
-    except (yaml.YAMLError, ValueError):
+    except yaml.YAMLError:
         return given  # the check of the configuration says what is wrong with it
 
 

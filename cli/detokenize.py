@@ -36,7 +36,7 @@ def detokenize(
 
     from vqtok.codes import detokenize_dataset, load_codes, read_spec
     from vqtok.errors import DataError, did_you_mean
-    from vqtok.files import check_free
+    from vqtok.folders import check_free
     from vqtok_cli.output import counted, done, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 

@@ -69,21 +69,21 @@ def evaluate(
     Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
     """
     from vqtok.data import open_images
-    from vqtok.errors import ConfigurationError
-    from vqtok.evaluation import evaluate_tokenizer, write_metrics
+    from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
     from vqtok.quantizers import CodeCounting
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    if out is not None and out.is_dir():
-        raise ConfigurationError(f"--out {out} is a folder: give the name of a JSON file")
-    model = load_tokenizer(tokenizer or str(newest_model("tokenizer")), device=device, revision=revision)
+    model = load_tokenizer(
+        str(newest_model("tokenizer")) if tokenizer is None else tokenizer, device=device, revision=revision
+    )
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
+    check_metrics_file(target)
     resolved(
         "evaluate",
         {
@@ -104,16 +104,12 @@ def evaluate(
     # how held-out images were chosen, where the dataset has no split of its own for them
     held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
     write_metrics(metrics | held_out, target)
-    counting = CodeCounting.of(model.quantizer).note()
-    if counting:
+    if counting := CodeCounting.of(model.quantizer).note():
         note(counting, err=as_json)
-    if as_json:
-        typer.echo(json.dumps(metrics | held_out, allow_nan=False))
-    else:
-        print_measures(metrics)
+    print_measures(metrics | held_out, as_json=as_json)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
-        next=f"vqtok tokenize ./images --tokenizer {model.repository} --out codes",
+        next=("tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
         err=as_json,
     )
 
@@ -123,21 +119,26 @@ def file_name(num_images: int | None, images: int) -> str:
     return "metrics.json" if num_images is None or num_images >= images else f"metrics-first-{num_images}.json"
 
 
-def print_measures(metrics: Mapping[str, Any]) -> None:
+def print_measures(metrics: Mapping[str, Any], *, as_json: bool) -> None:
+    """All that was measured as JSON, or what people look at first with its units."""
     from vqtok_cli.output import say
 
+    if as_json:
+        typer.echo(json.dumps(metrics, allow_nan=False))
+        return
     for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
 
 
-def run_of(tokenizer: Path) -> TokenizerTrainingConfig | None:
+def run_config(tokenizer: Path) -> TokenizerTrainingConfig | None:
     """The configuration of the run that a tokenizer folder is the `model/` of."""
     from vqtok.training import TokenizerTrainingConfig
     from vqtok.training.resolution import load_config
+    from vqtok.training.runs import run_of
 
-    saved = tokenizer.resolve().parent / "config.yaml"
-    return load_config(TokenizerTrainingConfig, saved) if tokenizer.is_dir() and saved.is_file() else None
+    run = run_of(tokenizer) if tokenizer.is_dir() else None
+    return load_config(TokenizerTrainingConfig, run / "config.yaml") if run else None
 
 
 def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     """
     from vqtok.errors import ConfigurationError
 
-    run = run_of(tokenizer)
+    run = run_config(tokenizer)
     if dataset is None and run is None:
         raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
     if run is None or dataset not in (None, run.dataset):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, AsJson, BatchSize, DatasetConfig, Device
+from vqtok_cli.parameters import DATASETS, AsJson, DatasetConfig, Device
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from vqtok.training import TokenizerTrainingConfig
 
 __all__ = ["inspect"]
+
+# How a codebook is checked on images where nothing else is said.
+DEFAULTS: dict[str, Any] = {"split": "test", "num_images": 2000, "batch_size": 128, "device": None}
 
 # What is printed of a codebook, in words.
 NUMBERS = {
@@ -43,15 +47,28 @@ def inspect(
         str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
     dataset_config: DatasetConfig = None,
-    split: Annotated[str, typer.Option(help="With --dataset: split to read.")] = "test",
-    num_images: Annotated[int, typer.Option(help="With --dataset: number of images to use, the first ones.")] = 2000,
+    split: Annotated[
+        str | None, typer.Option(help="With --dataset: split to read.", show_default=DEFAULTS["split"])
+    ] = None,
+    num_images: Annotated[
+        int | None,
+        typer.Option(
+            help="With --dataset: number of images to use, the first ones.", show_default=str(DEFAULTS["num_images"])
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
         ),
     ] = None,
-    batch_size: BatchSize = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="With --dataset: images per batch. Affects speed and memory only.",
+            show_default=str(DEFAULTS["batch_size"]),
+        ),
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,12 +78,14 @@ def inspect(
     it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
     stand for.
     """
-    from vqtok.errors import ConfigurationError
     from vqtok.hub import fetch
     from vqtok.report import describe
+    from vqtok_cli.tokenizers import check_revision
 
-    if out is not None and dataset is None:
-        raise ConfigurationError("--out is for drawings of a codebook on images: name the images with --dataset")
+    given: dict[str, Any] = {"split": split, "num_images": num_images, "batch_size": batch_size, "device": device}
+    if dataset is None:
+        refuse_unused(given | {"dataset_config": dataset_config, "out": out})
+    check_revision(path, revision)
     folder = Path(path)
     if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
         folder = fetch(path, revision=revision)
@@ -76,11 +95,23 @@ def inspect(
         print_facts(path, summary, quiet=as_json)
     else:
         check_tokenizer(folder, path, summary.kind)
-        model, health = measure(path, revision, dataset, dataset_config, split, num_images, batch_size, device, as_json)
+        chosen = DEFAULTS | {name: value for name, value in given.items() if value is not None}
+        model, health = measure(path, revision, dataset, dataset_config, quiet=as_json, **chosen)
         print_facts(path, summary, quiet=as_json)
         found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
     if as_json:
         typer.echo(json.dumps(found))
+
+
+def refuse_unused(given: Mapping[str, object]) -> None:
+    """Refuse options that only say how to check a codebook on images, where no images are named."""
+    from vqtok.errors import ConfigurationError
+
+    if unused := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
+        raise ConfigurationError(
+            f"{', '.join(unused)} {'are' if len(unused) > 1 else 'is'} for the check of a codebook on images: "
+            "name the images with --dataset"
+        )
 
 
 def facts(summary: Summary) -> dict[str, Any]:
@@ -123,6 +154,7 @@ def measure(
     revision: str | None,
     dataset: str,
     dataset_config: str | None,
+    *,
     split: str,
     num_images: int,
     batch_size: int,
@@ -148,22 +180,18 @@ def measure(
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    run = run_folder(model)
-    return Path(str(model.repository)).parent / "health" if run else Path("health")
+    from vqtok.training.runs import run_of
 
-
-def run_folder(model: VQTokenizer) -> Path | None:
-    """The run folder that a tokenizer was loaded from."""
-    run = Path(str(model.repository)).resolve().parent
-    return run if (run / "config.yaml").is_file() else None
+    folder = Path(str(model.repository))
+    return folder.parent / "health" if run_of(folder) else Path("health")
 
 
 def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
     """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok_cli.evaluate import run_of
+    from vqtok_cli.evaluate import run_config
 
-    run = run_of(Path(str(model.repository)))
+    run = run_config(Path(str(model.repository)))
     return run or TokenizerTrainingConfig(out="", network=model.config.network, quantizer=model.config.quantizer)
 
 
@@ -171,9 +199,10 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
     """Check the codebook and plot it; print the result, and give what --json prints."""
     from vqtok.hub import read_metric_rows, training_usage
     from vqtok.report import draw_health, judge
+    from vqtok.training.runs import run_of
     from vqtok_cli.output import done
 
-    verdict, run = judge(health, settings_of(model)), run_folder(model)
+    verdict, run = judge(health, settings_of(model)), run_of(Path(str(model.repository)))
     in_training = training_usage(read_metric_rows(run)) if run else None
     if not quiet:
         print_health(health, verdict, in_training)

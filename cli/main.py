@@ -34,6 +34,11 @@ COMMANDS = {
 }
 """Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+"""What the disk may answer and a user can mend, wherever it is asked."""
+
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
 """Commands that do something without arguments; the others show their help."""
 
@@ -142,7 +147,9 @@ def user_message(error: Exception) -> str | None:
 
     if isinstance(error, VqtokError | StrictDataclassError):
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (NO_ROOM | DENIED):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}: free some space or choose a folder that can be written"
+    if isinstance(error, OSError) and error.errno in BAD_PATH:
+        return f"{error.strerror} ({error.filename}): give another path"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from contextvars import ContextVar
@@ -92,10 +93,13 @@ def note(message: str, *, err: bool = False) -> None:
     mention(f"note: {message}", err=err)
 
 
-def done(message: str, *, warnings: Sequence[str] = (), next: str | None = None, err: bool = False) -> None:
-    """Print where the result is, what is wrong with it and, where there is one, the command that goes on from it."""
+def done(message: str, *, warnings: Sequence[str] = (), next: Sequence[object] = (), err: bool = False) -> None:
+    """Print where the result is, what is wrong with it and, where there is one, the command that goes on from it.
+
+    The command is given as its arguments, for a shell to take as they are, and some of them may come from others.
+    """
     say(message, err=err)
     for warning in warnings:
         say(f"warning: {warning}", err=err)
     if next:
-        mention(f"next: {next}", err=err)
+        mention(f"next: vqtok {shlex.join(map(str, next))}", err=err)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from vqtok.priors import PriorBinding
+    from vqtok.priors.likelihood import Prior
+    from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["sample"]
 
@@ -70,41 +72,26 @@ def sample(
     The images are decoded by the tokenizer and written as one image grid. If the prior knows classes, each has a row
     of its own.
     """
-    import torch
-
-    from vqtok.data import image_grid
     from vqtok.errors import ConfigurationError
-    from vqtok.files import new_file
-    from vqtok.priors import PriorBinding, generate, load_prior
+    from vqtok.files import check_file
+    from vqtok.priors import generate
     from vqtok.training.runs import newest_model
     from vqtok_cli.output import counted, done, resolved
-    from vqtok_cli.tokenizers import check_revision, load_tokenizer
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
-    if out.exists() and not overwrite:
-        raise ConfigurationError(f"{out} exists: choose another file with --out or pass --overwrite")
+    check_file(out, overwrite=overwrite)
     if num < 1:
         raise ConfigurationError(f"--num must be at least 1, got {num}")
-    source = prior or str(newest_model("prior"))
-    check_revision(source, revision)
-    loaded_prior = load_prior(source, revision)
-    binding = PriorBinding.from_config(loaded_prior.config)
-    tokenizer_source = tokenizer or binding.tokenizer
-    if tokenizer_source is None:
-        raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    if tokenizer_revision is None and tokenizer_source == binding.tokenizer:
-        tokenizer_revision = binding.revision
-    loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
-    binding.check_tokenizer(loaded.fingerprint)
-    torch.nn.Module.to(loaded_prior, loaded.device)
+    source = str(newest_model("prior")) if prior is None else prior
+    loaded_prior, binding, loaded = load(source, revision, tokenizer, tokenizer_revision, device=device)
     labels, rows = lay_out(binding, label, num)
     resolved(
         "sample",
         {
             "prior": source,
             "revision": revision,
-            "tokenizer": tokenizer_source,
+            "tokenizer": loaded.repository,
             "tokenizer_revision": loaded.revision,
             "images": f"{num:,} of {classes_shown(binding, labels)}",
             "temperature": temperature,
@@ -127,12 +114,44 @@ def sample(
         seed=seed,
         batch_size=batch_size,
     )
-    grid = image_grid(fill_rows(images, rows), columns=max(rows), gap=4, scale=max(1, SHOWN // max(images[0].size)))
-    with new_file(out) as partial:
-        grid.save(partial)
+    write_grid(images, rows, out, overwrite=overwrite)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{counted(num, 'image')} on {out}", next=f"vqtok push {model} ORG/NAME" if model else None)
+    done(f"{counted(num, 'image')} on {out}", next=("push", model, "ORG/NAME") if model else ())
+
+
+def load(
+    source: str, revision: str | None, tokenizer: str | None, tokenizer_revision: str | None, *, device: str | None
+) -> tuple[Prior, PriorBinding, VQTokenizer]:
+    """A prior, what binds it, and the tokenizer of its codes, by default the one that it names, on one device."""
+    import torch
+
+    from vqtok.errors import ConfigurationError
+    from vqtok.priors import PriorBinding, load_prior
+    from vqtok_cli.tokenizers import check_revision, load_tokenizer
+
+    check_revision(source, revision)
+    prior = load_prior(source, revision)
+    binding = PriorBinding.from_config(prior.config)
+    tokenizer_source = binding.tokenizer if tokenizer is None else tokenizer
+    if tokenizer_source is None:
+        raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
+    if tokenizer_revision is None and tokenizer_source == binding.tokenizer:
+        tokenizer_revision = binding.revision
+    loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
+    binding.check_tokenizer(loaded.fingerprint)
+    torch.nn.Module.to(prior, loaded.device)
+    return prior, binding, loaded
+
+
+def write_grid(images: list[Image.Image], rows: list[int], out: Path, *, overwrite: bool) -> None:
+    """The images on one image grid, so many in each row."""
+    from vqtok.data import image_grid
+    from vqtok.files import new_file
+
+    grid = image_grid(fill_rows(images, rows), columns=max(rows), gap=4, scale=max(1, SHOWN // max(images[0].size)))
+    with new_file(out, overwrite=overwrite) as partial:
+        grid.save(partial)
 
 
 def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, list[int]]:

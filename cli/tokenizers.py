@@ -25,10 +25,11 @@ def load_tokenizer(name: str, *, device: str | None = None, revision: str | None
     from vqtok.tokenizer import VQTokenizer
 
     check_revision(name, revision)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        torch.zeros(1, device=device).item()  # which the device called meta cannot say
+    except (RuntimeError, AssertionError, ImportError):
         raise ConfigurationError(
             f"there is no device {device!r} here: leave out --device, or give cpu or one that torch finds"
         ) from None

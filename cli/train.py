@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,14 @@ def train(
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
             f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=f"vqtok train --resume --out {settings.out}",
+            next=("train", "--resume", "--out", settings.out),
         )
         raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     done(
         f"tokenizer written to {result.model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=f"vqtok tokenize ./images --tokenizer {result.model} --out codes",
+        next=("tokenize", "./images", "--tokenizer", result.model, "--out", "codes"),
     )
     if push_to_hub:
         done(f"pushed to {push(result.model, push_to_hub)}")
@@ -91,5 +92,5 @@ def train(
 
 def default_run(dataset: str) -> str:
     """runs/cifar10 for cifar10, runs/images for ./images, runs/mnist for org/mnist, runs/digits for digits.parquet."""
-    path = Path(dataset).resolve()
+    path = Path(os.path.abspath(dataset))
     return f"runs/{path.stem if path.is_file() else path.name}"

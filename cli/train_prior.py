@@ -79,21 +79,23 @@ def train_prior(
     for line in notes:
         note(line)
 
-    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume, overwrite=overwrite)
     if result.model is None:
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
             f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=f"vqtok train-prior --resume --out {settings.out}",
+            next=("train-prior", "--resume", "--out", settings.out),
         )
         raise typer.Exit(128 + result.stopped_by)
     done(
         f"prior written to {result.model} ({result.metrics['loss']:.4g} nats or "
         f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
         f"{result.metrics['unigram_bits_per_code']:.4g} bits without looking at other codes)",
-        next=f"vqtok sample --prior {settings.out} --tokenizer {tokenizer or binding.tokenizer or 'TOKENIZER'} "
-        "--out samples.png",
+        next=(
+            *("sample", "--prior", settings.out, "--tokenizer", tokenizer or binding.tokenizer or "TOKENIZER"),
+            *("--out", "samples.png"),
+        ),
     )
     if push_to_hub:
         done(f"pushed to {push(result.model, push_to_hub)}")

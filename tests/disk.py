@@ -6,8 +6,23 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["files_limited_to", "umask"]
+from vqtok import files
+
+__all__ = ["ALONE", "contents", "files_limited_to", "umask"]
+
+ALONE = f"""
+import sys, types
+sys.modules["vqtok"] = types.ModuleType("vqtok")
+sys.modules["vqtok"].__path__ = [{str(Path(files.__file__).parent)!r}]
+"""
+"""The first lines of a process that needs no more than `vqtok.files`: without what `import vqtok` brings."""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder and its text."""
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @contextmanager

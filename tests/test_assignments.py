@@ -147,7 +147,12 @@ def test_what_assigns_nothing_is_refused(assignment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1", "{a: b: c}", "!!python/object/apply:os.getcwd []", "2020-13-45", "9" * 5000, "\x00"]
+    "text",
+    [
+        *("[1", "{a: b: c}", "!!python/object/apply:os.getcwd []", "2020-13-45", "9" * 5000, "\x00"),
+        *('!!int ""', "!!bool x", "!!timestamp x", "[" * 5000, "&a {type: ema, x: *a}", "&a [*a]"),
+    ],
+    ids=lambda text: text[:30],
 )
 def test_what_is_not_yaml_is_one_line_in_a_setting_and_in_a_file(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not YAML: ") as caught:

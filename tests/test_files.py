@@ -1,59 +1,16 @@
-"""Files and folders that appear whole or not at all: processes are really killed, and a file system is mounted."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.disk import files_limited_to, umask
-from vqtok import files
+from tests.disk import contents, files_limited_to, umask
 from vqtok.errors import ConfigurationError, DataError
-from vqtok.files import check_free, clear_folder, new_file, new_folder, replace_folder, staging_path, write_text
-
-# Without what `import vqtok` brings, which takes seconds.
-ALONE = f"""
-import sys, types
-sys.modules["vqtok"] = types.ModuleType("vqtok")
-sys.modules["vqtok"].__path__ = [{str(Path(files.__file__).parent)!r}]
-"""
-AT_WORK = """
-import time
-from pathlib import Path
-from vqtok.files import new_folder
-with new_folder(Path(sys.argv[1]), marker="codes.json", overwrite=True) as folder:
-    (folder / "half").write_text("half")
-    print("working", flush=True)
-    time.sleep(600)
-"""
-
-
-@contextmanager
-def process_at_work(out: Path) -> Iterator[int]:
-    """Another process that fills a folder; it is killed at the end."""
-    command = [sys.executable, "-c", ALONE + AT_WORK, str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "working\n"
-        yield process.pid
-        process.kill()
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def write_old(out: Path) -> None:
-    (out / "train").mkdir(parents=True)
-    (out / "train" / "data").write_text("old")
-    (out / "codes.json").write_text("old")
+from vqtok.files import check_file, new_file, write_text
+from vqtok.folders import new_folder, replace_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -83,6 +40,41 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int, file: int, fold
         assert (tmp_path / name).stat().st_mode & 0o777 == folder
 
 
+def test_a_file_that_appears_meanwhile_stays_and_the_finished_one_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "samples.png"
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"samples\.png exists, and is left alone: the finished file is .*vqtok-"
+        ) as error,
+        new_file(path, overwrite=False) as partial,
+    ):
+        partial.write_text("new")
+        path.write_text("mine")
+    kept = Path(str(error.value).rpartition(" ")[2])
+    assert contents(tmp_path) == {"samples.png": "mine", kept.name: "new"} and kept.suffix == ".png"
+    with pytest.raises(ConfigurationError, match="exists: choose another file, or pass --overwrite$"):
+        check_file(path, overwrite=False)
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("link", "again"):
+        (tmp_path / name).symlink_to(tmp_path / "there" / "file")
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "again"
+    assert os.listdir(tmp_path / "there") == ["file"]
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigurationError, match="^cannot write .*loop: Too many levels of symbolic links"):
+        write_text(tmp_path / "loop", "")
+
+
+def test_names_as_long_as_the_disk_takes(tmp_path: Path) -> None:
+    write_text(tmp_path / f"{'x' * 251}.png", "x")
+    with pytest.raises(ConfigurationError, match="^cannot write .*: File name too long; choose another folder$"):
+        write_text(tmp_path / f"{'x' * 252}.png", "x")
+
+
 def test_a_file_for_which_there_is_no_room_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text("old")
@@ -97,243 +89,6 @@ def test_a_file_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigurationError, match=r"^cannot write .*file/below: .*; choose another folder$"):
         write_text(tmp_path / "file" / "below", "")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigurationError, match=r"^cannot write .*folder: Is a directory"):
+    with pytest.raises(ConfigurationError, match=r"folder is a folder, not a file: choose another file$"):
         write_text(tmp_path / "folder", "")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
-
-
-def test_a_folder_of_ours_is_swapped_in_when_it_is_whole(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    for text in ("first", "second"):
-        with replace_folder(model) as partial:
-            assert partial == staging_path(model)
-            (partial / "weights").write_text(text)
-            assert not model.exists() or contents(model) == {"weights": "first"}
-    with pytest.raises(SystemExit), replace_folder(model) as partial:
-        (partial / "weights").write_text("third")
-        raise SystemExit(143)
-    assert contents(tmp_path) == {"model/weights": "second"}
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_a_swap_that_was_cut_off_is_mended_by_the_next(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    staging_path(model).mkdir()
-    (staging_path(model) / "half").touch()
-    (tmp_path / ".model.old").mkdir()
-    (tmp_path / ".model.old" / "weights").write_text("first")
-    with pytest.raises(KeyboardInterrupt), replace_folder(model):
-        assert contents(model) == {"weights": "first"}
-        raise KeyboardInterrupt
-    assert contents(tmp_path) == {"model/weights": "first"}
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "codes"
-    with new_folder(out, marker="codes.json") as folder:
-        (folder / "file").write_text("new")
-        (folder / "codes.json").write_text("new")
-        (folder / "train").mkdir()
-        (folder / "train" / "file").write_text("new")
-        assert [path for path in out.rglob("*") if path.parent == out] == [folder.parent]
-    assert contents(tmp_path / "deep") == dict.fromkeys(("codes/codes.json", "codes/file", "codes/train/file"), "new")
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "further" / "down"):
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["deep"]
-
-
-def test_the_marker_comes_last_after_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[str] = []
-    move = files._move
-    monkeypatch.setattr(files, "_move", lambda entry, folder: (moved.append(entry.name), move(entry, folder)))
-    for _ in range(2):
-        with new_folder(tmp_path / "codes", marker="a.json", overwrite=True) as folder:
-            for name in ("b.json", "a.json"):
-                (folder / name).touch()
-            (folder / "train").mkdir()
-    assert moved[:3] == ["train", "b.json", "a.json"]
-    assert moved[3:6] == ["a.json", "b.json", "train"]  # the old ones go in the other order
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "codes" / "lost+found").mkdir(parents=True)
-    with new_folder(tmp_path / "codes") as folder:
-        (folder / "file").touch()
-    assert sorted(os.listdir(tmp_path / "codes")) == ["file", "lost+found"]
-
-
-def test_a_mount_point_is_filled_and_written_again(mount: Path) -> None:
-    assert os.path.ismount(mount)
-    for text in ("first", "second"):
-        with new_folder(mount, marker="codes.json", overwrite=True) as folder:
-            (folder / "codes.json").write_text(text)
-            (folder / f"data-{text}").write_text(text)
-    assert contents(mount) == {"codes.json": "second", "data-second": "second"}
-    assert sorted(os.listdir(mount)) == ["codes.json", "data-second"]
-
-
-def test_a_full_volume_is_one_line_and_left_as_it_was(mount: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64k", mount], check=True)
-    write_old(mount)
-    with (
-        pytest.raises(DataError, match="^the disk is full"),
-        new_folder(mount, marker="codes.json", overwrite=True) as folder,
-    ):
-        (folder / "large").write_bytes(bytes(2**17))
-    assert contents(mount) == {"codes.json": "old", "train/data": "old"}
-    assert sorted(os.listdir(mount)) == ["codes.json", "train"]
-
-
-def test_a_volume_without_any_room_is_one_line(mount: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=4k", mount], check=True)
-    (mount / "lost+found").mkdir()
-    (mount / "lost+found" / "all").write_bytes(bytes(4096))
-    with pytest.raises(DataError, match="^the disk is full"), new_folder(mount):
-        raise AssertionError("work began")
-    assert os.listdir(mount) == ["lost+found"]
-
-
-def test_a_volume_that_is_read_only_is_one_line(mount: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
-    message = f"^cannot write {mount}: Read-only file system; choose another folder$"
-    with pytest.raises(ConfigurationError, match=message), new_folder(mount):
-        raise AssertionError("work began")
-    with pytest.raises(ConfigurationError, match=r"samples\.png: Read-only file system"):
-        write_text(mount / "samples.png", "")
-
-
-def test_only_a_folder_of_ours_is_replaced_and_only_at_the_end(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    out.mkdir()
-    (out / "holiday.jpg").write_text("precious")
-    for overwrite in (False, True):
-        with (
-            pytest.raises(ConfigurationError, match="choose another folder$"),
-            new_folder(out, marker="codes.json", overwrite=overwrite),
-        ):
-            raise AssertionError("work began")
-    (out / "codes.json").write_text("old")
-    with pytest.raises(ConfigurationError, match="--overwrite"), new_folder(out, marker="codes.json"):
-        raise AssertionError("work began")
-    with new_folder(out, marker="codes.json", overwrite=True) as folder:
-        (folder / "codes.json").write_text("new")
-        assert (out / "codes.json").read_text() == "old"
-    assert contents(tmp_path) == {"codes/codes.json": "new"}
-    assert os.listdir(out) == ["codes.json"]
-
-
-def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "codes").touch()
-    with pytest.raises(ConfigurationError, match="is a file"), new_folder(tmp_path / "codes"):
-        raise AssertionError("work began")
-    with (
-        pytest.raises(ConfigurationError, match=r"cannot write .*below: Not a dir"),
-        new_folder(tmp_path / "codes/below"),
-    ):
-        raise AssertionError("work began")
-
-
-@pytest.mark.parametrize("before", ["missing", "empty", "ours"])
-def test_what_appears_meanwhile_stays_and_the_work_is_kept_beside_it(tmp_path: Path, before: str) -> None:
-    out = tmp_path / "codes"
-    if before == "empty":
-        out.mkdir()
-    if before == "ours":
-        write_old(out)
-    old = contents(out)
-    with (
-        pytest.raises(
-            ConfigurationError, match=r"notes\.txt appeared in .*codes while.* is in .*codes/vqtok-"
-        ) as error,
-        new_folder(out, marker="codes.json", overwrite=True) as folder,
-    ):
-        (folder / "codes.json").write_text("new")
-        (out / "notes.txt").write_text("mine")
-    kept = Path(str(error.value).rpartition(" ")[2])
-    assert contents(kept) == {"codes.json": "new"}
-    shutil.rmtree(kept)
-    assert contents(tmp_path) == {"codes/notes.txt": "mine", **{f"codes/{name}": text for name, text in old.items()}}
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
-
-
-def test_codes_that_were_made_anew_meanwhile_stay(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    write_old(out)
-    with (
-        pytest.raises(ConfigurationError, match="train/data appeared"),
-        new_folder(out, marker="codes.json", overwrite=True),
-    ):
-        (out / "train" / "data").write_text("other")
-    assert (out / "train" / "data").read_text() == "other"
-
-
-def test_a_folder_that_another_process_is_filling_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    with process_at_work(out) as pid:
-        message = f"^process {pid} on .* is writing {out}: wait for it, or delete {out}/.vqtok-.* if it is gone$"
-        with pytest.raises(ConfigurationError, match=message):
-            check_free(out)
-        assert list(out.rglob("half"))
-
-
-def test_what_a_killed_process_left_is_removed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    out = tmp_path / "codes"
-    with process_at_work(out):
-        pass
-    (left,) = out.iterdir()
-    with caplog.at_level(logging.WARNING), new_folder(out) as folder:
-        assert not left.exists()
-        (folder / "file").write_text("new")
-    assert [record.message for record in caplog.records] == [
-        f"removed {left}, which a run that was killed had left behind"
-    ]
-    assert contents(tmp_path) == {"codes/file": "new"}
-
-
-@pytest.mark.parametrize("moves", range(6))
-def test_a_process_killed_while_entries_move_leaves_the_old_folder_or_the_new(tmp_path: Path, moves: int) -> None:
-    """Two old entries move away and three new ones up; the process dies before each of these moves, and after all."""
-    out = tmp_path / "codes"
-    write_old(out)
-    killed = f"""{ALONE}
-import os, signal
-from pathlib import Path
-from vqtok import files
-moves, move, remove = 0, files._move, files.shutil.rmtree
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-def count(entry, folder):
-    global moves
-    if moves == {moves}:
-        die()
-    moves += 1
-    move(entry, folder)
-files._move, files.shutil.rmtree = count, die
-with files.new_folder(Path({str(out)!r}), marker="codes.json", overwrite=True) as folder:
-    for name in ("codes.json", "a", "b"):
-        (folder / name).write_text("new")
-"""
-    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
-    with pytest.raises(ConfigurationError, match="--overwrite"):
-        check_free(out, marker="codes.json")
-    old = {"codes.json": "old", "train/data": "old"}
-    new = dict.fromkeys(("a", "b", "codes.json"), "new")
-    assert contents(out) == (old if moves < 5 else new)
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
-
-
-def test_a_hidden_folder_that_is_not_provably_ours_stays(tmp_path: Path) -> None:
-    out = tmp_path / "codes"
-    (out / ".vqtok-mine").mkdir(parents=True)
-    (out / ".vqtok-mine" / "diary").write_text("mine")
-    with new_folder(out) as folder:
-        (folder / "file").write_text("new")
-    assert contents(out) == {".vqtok-mine/diary": "mine", "file": "new"}
-
-
-def test_a_folder_of_ours_is_emptied_in_its_place(mount: Path) -> None:
-    write_old(mount)
-    clear_folder(mount, marker="codes.json")
-    assert os.listdir(mount) == []
-    clear_folder(mount / "new", marker="codes.json")
-    assert os.listdir(mount) == ["new"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, VqtokError
 
 __all__ = ["merge", "nest", "parse_assignment", "read_yaml", "read_yaml_text", "write_yaml_text"]
 
@@ -59,7 +59,7 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
         raise ConfigurationError(f"--set takes key=value, such as quantizer.codebook_size=1024, got {assignment!r}")
     try:
         return name.strip(), read_yaml_text(text)
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise ConfigurationError(
             f"the value in --set {assignment!r} is not YAML: {' '.join(str(error).split())}"
         ) from error
@@ -67,6 +67,10 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 class _Loader(yaml.SafeLoader):
     """YAML whose numbers may be written 1e-3, as in YAML 1.2; PyYAML reads 1.1, where that is text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.deep_construct = True  # which refuses what holds itself
 
 
 class _Dumper(yaml.SafeDumper):
@@ -80,8 +84,12 @@ for _each in (_Loader, _Dumper):
 
 
 def read_yaml_text(text: str) -> Any:
-    """The value that YAML stands for; nothing in it is executed. Raises yaml.YAMLError or ValueError."""
-    return yaml.load(text, Loader=_Loader)
+    """The value that YAML stands for; nothing in it is executed. Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # what PyYAML makes of a value that does not fit its tag, such as `!!int ""`, and of a thousand brackets
+        raise yaml.YAMLError(f"a value that cannot be read, {error!r}") from error
 
 
 def write_yaml_text(values: Mapping[str, Any]) -> str:
@@ -90,16 +98,16 @@ def write_yaml_text(values: Mapping[str, Any]) -> str:
     return text
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError) -> dict[str, Any]:
     """The key: value lines of a YAML file.
 
     Raises:
-        ConfigurationError: it cannot be read, or holds something else.
+        VqtokError: of the type `error`: it cannot be read, or holds something else.
     """
     try:
         content = read_yaml_text(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, yaml.YAMLError) as reason:
+        raise error(f"cannot read the configuration {path}: {' '.join(str(reason).split())}") from reason
     if not isinstance(content, dict):
-        raise ConfigurationError(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
+        raise error(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
     return {str(name): value for name, value in content.items()}

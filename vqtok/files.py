@@ -1,73 +1,83 @@
-"""A file or folder appears whole or not at all: write it elsewhere, sync, rename.
+"""A file appears whole or not at all: it is written beside its final name, synced, and renamed over it.
 
-    new_file, write_bytes, write_text   a file: written beside its final name, renamed over it
-    replace_folder                      a folder that is always ours, as a run's model: written beside, swapped in
-    new_folder                          a folder the user names: written in a hidden folder inside it, then moved up
-
-The user's folder may be a mount point, which cannot be renamed over, and nothing beside it need be writable. So the
-work is staged inside, in `.vqtok-1a2b3c4d`, and its entries move up when all of them are there. The process at work
-holds a lock on a file of the staging folder; a later run that finds the lock free knows that the process was killed.
+What the disk answers that a user can mend is one line. Folders are those of `folders.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import json
-import logging
 import os
-import shutil
-import socket
-import sys
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO
 
 from vqtok.errors import ConfigurationError, DataError
 
 __all__ = [
-    "check_free",
-    "clear_folder",
+    "NO_ACCESS",
+    "NO_ROOM",
+    "check_file",
+    "in_one_line",
     "new_file",
-    "new_folder",
-    "replace_folder",
-    "staging_path",
+    "random_name",
+    "sync",
     "write_bytes",
     "write_text",
 ]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
-STAGING = ".vqtok-"
-NOT_CONTENT = {"lost+found"}  # at the root of every ext4 volume
-SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
-
-logger = logging.getLogger(__name__)
+NO_ACCESS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`, of the same suffix, that is renamed to `path` at the end.
 
-    Folders above are made. Where anything goes wrong the temporary file is removed and `path` is as before.
+    Folders above are made. Of a link the file that it leads to is written. Where anything goes wrong the temporary file
+    is removed and `path` is as before.
 
     Raises:
-        ConfigurationError: the folder cannot be written.
+        ConfigurationError: at once where `path` is no regular file or the folder cannot be written; at the end where a
+            file is there that may not be replaced, and the finished one is then under a name the error gives.
         DataError: the disk is full.
     """
-    partial = path.with_name(f".{path.stem}.{_random_name()}{path.suffix}")
+    check_file(path)
+    final = Path(os.path.realpath(path))
+    partial = final.with_name(f".{random_name()}{path.suffix}")
     try:
-        with _in_one_line(path, NO_ROOM | NO_ACCESS):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with in_one_line(path, NO_ROOM | NO_ACCESS):
+            final.parent.mkdir(parents=True, exist_ok=True)
             partial.touch(exist_ok=False)  # permissions follow the umask, which tempfile's do not
             yield partial
-            _sync(partial)
-            os.replace(partial, path)
-            _sync(path.parent)
+            sync(partial)
+            if not overwrite and os.path.lexists(final):
+                kept = partial.rename(final.with_name(f"vqtok-{partial.name.removeprefix('.')}"))
+                raise ConfigurationError(f"{path} exists, and is left alone: the finished file is {kept}")
+            os.replace(partial, final)
+            sync(final.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_file(path: Path, *, overwrite: bool = True) -> None:
+    """Refuse a file that `new_file` would refuse, before any work.
+
+    Raises:
+        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), or is there and may not be replaced.
+    """
+    with in_one_line(path, NO_ACCESS), suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "device or pipe"
+            raise ConfigurationError(f"{path} is a {kind}, not a file: choose another file")
+        if not overwrite:
+            raise ConfigurationError(f"{path} exists: choose another file, or pass --overwrite")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -82,257 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` that takes its place at the end; an older one goes once the new one is there.
-
-    For folders that are ours alone, such as `model/` in a run. The folder given is `staging_path(path)`, so that the
-    processes of one run may write into it together: one of them enters this, and all of them are done when it leaves.
-
-    Raises:
-        OSError: as it comes from the disk; what was at `path` is as before.
-    """
-    partial, old = staging_path(path), path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():  # killed between the two renames below
-        os.replace(old, path)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _sync_tree(partial)
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
-        _sync(path.parent)
-    except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def staging_path(path: Path) -> Path:
-    """Where `replace_folder(path)` has the folder written."""
-    return path.with_name(f".{path.name}.partial")
-
-
-@contextmanager
-def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
-    """Give an empty folder whose entries are in `out` at the end, all of them or none.
-
-    What killed runs left behind in `out` is removed first, and a warning is logged.
-
-    Args:
-        out: the folder to fill: missing, empty, or one that may be replaced.
-        marker: a file that every folder of this kind has, so that nothing else is ever replaced. It is put in `out`
-            last; before it come the other files, and before those the folders.
-        overwrite: replace what is in `out` if the marker is there, as a whole and at the end.
-
-    Raises:
-        ConfigurationError: at once where `out` may not be filled or cannot be written; at the end where something
-            appeared in it meanwhile, which is left alone, and the finished work is then in a folder the error names.
-        DataError: the disk is full; what was in `out` is as before.
-    """
-    check_free(out, marker=marker, overwrite=overwrite)
-    final = out.resolve()
-    made = [folder for folder in (final, *final.parents) if not folder.exists()]
-    before = _contents(final)
-    staging = _Staging(final, STAGING + _random_name())
-    try:
-        with _in_one_line(out, NO_ROOM | NO_ACCESS):
-            lock = staging.make()
-        with lock, _in_one_line(out, NO_ROOM):
-            try:
-                yield staging.new
-                _sync_tree(staging.new)
-                _refuse_what_appeared(staging, out, before)
-                staging.install(marker)
-            finally:
-                staging.discard()
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-
-
-def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False) -> None:
-    """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
-
-    Raises:
-        ConfigurationError: `out` is a file, holds something that may not be replaced, or another process is filling it.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    if not out.is_dir():
-        raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
-    with _in_one_line(out, NO_ROOM | NO_ACCESS):
-        _remove_leftovers(out)
-        occupied = bool(_entries(out))
-    if not occupied:
-        return
-    marked = marker is not None and (out / marker).is_file()
-    if overwrite and not marked:
-        raise ConfigurationError(f"{out} holds no {marker}, so it will not be overwritten: choose another folder")
-    if not overwrite:
-        hint = ", or pass --overwrite" if marked else ""
-        raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
-
-
-def _refuse_what_appeared(staging: _Staging, out: Path, before: dict[str, tuple[int, int, int]]) -> None:
-    """Look again at what is in `out`, and keep the finished work elsewhere if there is more than before."""
-    if appeared := _contents(staging.out).items() - before.items():
-        kept = staging.keep()
-        raise ConfigurationError(
-            f"{min(appeared)[0]} appeared in {out} while it was being written, and is left alone: "
-            f"the finished work is in {out / kept.name}"
-        )
-
-
-def clear_folder(out: Path, *, marker: str) -> None:
-    """Make a folder, or empty one of ours for work that takes place in it; its marker goes last."""
-    out.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(_entries(out), key=lambda entry: entry.name == marker):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
-class _Staging:
-    """The hidden folder `name` in `out`: what is written, later what it replaces, and how far that got."""
-
-    def __init__(self, out: Path, name: str) -> None:
-        self.out, self.path = out, out / name
-        self.new, self.old = self.path / "new", self.path / "old"
-        self.owner = self.path / "owner.txt"  # locked by its process
-        self.journal = self.path / "moving.json"  # there while entries move: those of `new`, with their inodes
-
-    def make(self) -> IO[str]:
-        """Make the folder and lock it for this process until the file given back is closed."""
-        try:
-            for folder in (self.new, self.old):
-                folder.mkdir(parents=True)
-            unlocked = self.path / ".owner.txt"
-            unlocked.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            file = unlocked.open("r+", encoding="utf-8")
-            _lock(file)
-            unlocked.rename(self.owner)  # only now do others see it
-        except BaseException:
-            self.discard()
-            raise
-        return file
-
-    def install(self, marker: str | None) -> None:
-        """Move what is in `out` away and what is new up, the marker last."""
-
-        def order(entry: Path) -> tuple[bool, bool, str]:
-            return entry.name == marker, entry.is_file(), entry.name
-
-        entries = sorted(self.new.iterdir(), key=order)
-        write_text(self.journal, json.dumps({entry.name: entry.lstat().st_ino for entry in entries}))
-        for entry in sorted(_entries(self.out), key=order, reverse=True):
-            _move(entry, self.old)
-        for entry in entries:
-            _move(entry, self.out)
-        _sync(self.out)
-        self.journal.unlink()
-
-    def keep(self) -> Path:
-        """Give what is new a name in `out` that no later run takes for a leftover."""
-        return self.new.rename(self.out / self.path.name.removeprefix("."))
-
-    def discard(self) -> None:
-        """Undo moves that did not all happen, then remove the folder, and last what shows whose it is."""
-        if self.journal.exists():
-            for name, inode in json.loads(self.journal.read_text(encoding="utf-8")).items():
-                entry = self.out / name
-                if not os.path.lexists(self.new / name) and os.path.lexists(entry) and entry.lstat().st_ino == inode:
-                    _move(entry, self.new)
-            for entry in self.old.iterdir():
-                _move(entry, self.out)
-            self.journal.unlink()
-        for folder in (self.new, self.old):
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove the staging folders whose process is gone; refuse to go on beside one that is at work."""
-    for path in sorted(out.glob(f"{STAGING}*")):
-        staging = _Staging(out, path.name)
-        if path.is_symlink() or not staging.owner.is_file():
-            continue  # not provably ours
-        with staging.owner.open("r+", encoding="utf-8") as file:
-            if not _lock(file):
-                raise ConfigurationError(
-                    f"{file.read().strip()} is writing {out}: wait for it, or delete {path} if it is gone"
-                )
-            staging.discard()
-        logger.warning("removed %s, which a run that was killed had left behind", path)
-
-
-def _lock(file: IO[str]) -> bool:
-    """Take the lock of an open file, which ends with the process; False where another has it or there are none."""
-    if sys.platform == "win32":
-        return False
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder that a user names, without staging folders."""
-    ours = (path for path in folder.iterdir() if path.name not in NOT_CONTENT)
-    return [path for path in ours if not (path.name.startswith(STAGING) and path.is_dir())]
-
-
-def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every entry below a folder, with what changes when another takes its place."""
-    found = {}
-    for entry in _entries(folder) if folder.exists() else ():
-        below = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else ()
-        for path in (entry, *below):
-            state = path.lstat()
-            changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
-            found[str(path.relative_to(folder))] = (state.st_ino, *changing)
-    return found
-
-
-def _move(entry: Path, folder: Path) -> None:
-    """Rename into a folder, over nothing."""
-    target = folder / entry.name
-    if os.path.lexists(target):
-        raise ConfigurationError(f"{target} is in the way of {entry}: move one of them elsewhere and run again")
-    entry.rename(target)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Have everything below a folder on the disk."""
-    paths = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())]
-    if len(paths) > SYNCED_ALONE and sys.platform != "win32":
-        os.sync()
-        return
-    for path in paths:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk; not every file system can do the latter."""
-    with suppress(OSError) if path.is_dir() else nullcontext():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _in_one_line(path: Path, kinds: set[int]) -> Iterator[None]:
+def in_one_line(path: Path, kinds: set[int]) -> Iterator[None]:
     """Turn what a user can mend about a disk into one line that names `path`."""
     try:
         yield
@@ -346,5 +106,15 @@ def _in_one_line(path: Path, kinds: set[int]) -> Iterator[None]:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 
 
-def _random_name() -> str:
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk; not every file system can do the latter."""
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def random_name() -> str:
     return uuid.uuid4().hex[:8]

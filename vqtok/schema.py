@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vqtok.errors import CheckpointError, VqtokError
 
-__all__ = ["checked", "read_object"]
+__all__ = ["checked", "integer", "read_object"]
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value in an error
@@ -61,6 +61,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def integer(digits: str) -> int:
+    """An integer of JSON. Raises ValueError where no tensor could hold it."""
     if len(digits.lstrip("-")) > DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits")
     if not -(2**63) <= (value := int(digits)) < 2**63:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ def run(tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "images"
     tiny_tokenizer.save_pretrained(folder / "model")
-    settings = {"out": "runs/images", "dataset": str(images_folder), "test_share": 0.34, "seed": 5}
+    settings = {
+        "out": "runs/images",
+        "steps": 3,
+        "checkpoint_every": 3,
+        "dataset": str(images_folder),
+        "test_share": 0.34,
+        "seed": 5,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder
 
@@ -47,7 +55,7 @@ def measured(path: Path) -> dict[str, Any]:
 def test_the_run_says_which_images_were_held_out(run: Path, images_folder: Path) -> None:
     output = vqtok("evaluate")
     found = measured(run / "model" / "metrics.json")
-    assert (found["dataset"], found["split"], found["num_images"]) == (str(images_folder), "test", 4)
+    assert (found["dataset"], found["split"], found["num_images"]) == ("images", "test", 4)
     assert (found["test_share"], found["seed"]) == (0.34, 5) and "4 of the 12" in found["notes"][0]
     assert "what it was trained on" in output and "runs/images/model" in output and "held out" in output
     assert f"{found['mse']:.5g}" in output and f"{found['psnr']:.5g} dB" in output
@@ -81,14 +89,25 @@ def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(run / "model", tmp_path / "alone")
     with pytest.raises(ConfigurationError, match="no run beside .*alone says what it was trained on: name images"):
         vqtok("evaluate", "--tokenizer", alone)
-    with pytest.raises(ConfigurationError, match="is a folder: give the name of a JSON file"):
+    with pytest.raises(ConfigurationError, match="is a folder, not a file: choose another file"):
         vqtok("evaluate", "--out", tmp_path)
+    with pytest.raises(CheckpointError):
+        vqtok("evaluate", "--tokenizer", "")
     with pytest.raises(DataError):
         vqtok("evaluate", "--dataset", tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="num_images must be at least 1, got 0"):
         vqtok("evaluate", "--num-images", 0)
     shutil.rmtree(run)
     with pytest.raises(CheckpointError, match="no finished tokenizer"):
+        vqtok("evaluate")
+
+
+@pytest.mark.parametrize("config", ["lr: 3\nmodel: resnet\n", "- 1\n", "a: [", "x: !!bool z\n"])
+@pytest.mark.parametrize("command", ["evaluate --tokenizer", "inspect"])
+def test_the_configuration_of_another_program_is_none_of_a_run(run: Path, config: str, command: str) -> None:
+    (run / "config.yaml").write_text(config)
+    vqtok(*command.split(), run / "model", "--dataset", "images", "--split", "train")
+    with pytest.raises(ConfigurationError, match="no run beside"):
         vqtok("evaluate")
 
 
@@ -102,6 +121,31 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     (run / "model" / "metrics.json").unlink()
     vqtok("evaluate", "--num-images", 4)  # as many as there are
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
+
+
+def test_only_earlier_measurements_are_replaced(run: Path, tmp_path: Path) -> None:
+    for name, text in {
+        "thesis.txt": "mine",
+        "package.json": '{"name": "mine"}',
+        "list.json": "[]",
+        "train.json": '{"dataset": "x", "split": "y"}',
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigurationError, match="holds no metrics of vqtok, so it will not be overwritten"):
+            vqtok("evaluate", "--out", name)
+        assert (tmp_path / name).read_text() == text
+    vqtok("evaluate", "--out", "numbers.json")
+    (tmp_path / "link.json").symlink_to("numbers.json")
+    vqtok("evaluate", "--out", "link.json", "--num-images", 2)
+    assert (tmp_path / "link.json").is_symlink() and measured(tmp_path / "numbers.json")["num_images"] == 2
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_pipe_stays_a_pipe(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="pipe is a device or pipe, not a file"):
+        vqtok("evaluate", "--out", "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_json_is_the_measurement_on_stdout_and_nothing_else(run: Path) -> None:

@@ -82,7 +82,7 @@ def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
     for expected in ("health", "run/health"):
         assert vqtok("inspect", "run/model", "--dataset", images_folder)[0] == 0
         assert (Path(expected) / "health.json").is_file()
-        Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {images_folder}\n")
+        Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ncheckpoint_every: 3\ndataset: {images_folder}\n")
     assert vqtok("inspect", "run", "--dataset", images_folder, "--out", "third")[0] == 0
     assert Path("third/positions.png").is_file()
 
@@ -94,7 +94,15 @@ def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
         (("model", "--dataset", "nowhere"), "nowhere"),
         (("model", "--dataset", "images", "--num-images", "0"), "num_images must be at least 1, got 0"),
         (("model", "--dataset", "images", "--device", "warp"), "there is no device 'warp' here"),
+        (("model", "--dataset", "images", "--device", "meta"), "there is no device 'meta' here"),
+        (("model", "--dataset", "images", "--device", "privateuseone"), "there is no device 'privateuseone' here"),
+        (("model", "--dataset", "images", "--device", ""), "there is no device '' here"),
         (("model", "--out", "drawn"), "name the images with --dataset"),
+        (("model", "--split", "bogus", "--num-images", "-7"), "--split, --num-images are for the check of a codebook"),
+        (("model", "--batch-size", "-1"), "--batch-size is for the check of a codebook on images"),
+        (("model", "--device", "bogus"), "--device is for the check of a codebook on images"),
+        (("model", "--dataset-config", "bogus"), "--dataset-config is for the check of a codebook on images"),
+        (("model", "--revision", "v1"), "model is a folder, which has no revision 'v1'"),
         (("run", "--dataset", "images"), "run is a run without a finished tokenizer"),
         (("codes", "--dataset", "images"), "codes is codes: name a tokenizer"),
     ],
@@ -164,7 +172,8 @@ def save_with_codebook(tokenizer: VQTokenizer, codebook: torch.Tensor, run: Path
     """A run folder whose log says that all codes were in use at the end of training."""
     tokenizer.quantizer.codebook.copy_(codebook)
     tokenizer.save_pretrained(run / "model")
-    (run / "config.yaml").write_text(f"out: {run}\nsteps: 3\ndataset: {images}\nquantizer: {{type: vq}}\n")
+    settings = {"out": str(run), "steps": 3, "checkpoint_every": 3, "dataset": str(images), "quantizer": "vq"}
+    (run / "config.yaml").write_text(json.dumps(settings))
     rows = [{"step": 2, "split": "train", "usage": 0.9}, {"step": 3, "split": "train", "usage": 0.95}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +68,17 @@ def test_a_mounted_volume_is_filled(vqtok: Command, made: Path, mount: Path) -> 
 def test_images_are_decoded_into_a_mounted_volume(vqtok: Command, made: Path, mount: Path) -> None:
     assert vqtok("detokenize", "codes", "--tokenizer", "tok", "--out", mount)[::2] == (0, "")
     assert sorted(os.listdir(mount)) == ["cat", "dog"] and len(list(mount.rglob("*.png"))) == 12
+
+
+@pytest.mark.parametrize("split", ["{}/victim", "../victim", "../codes/../victim"])
+def test_images_are_decoded_into_the_folder_and_nowhere_else(vqtok: Command, made: Path, split: str) -> None:
+    shutil.move("codes", "victim")
+    Path("codes").mkdir()
+    Path("codes/dataset_dict.json").write_text(json.dumps({"splits": [split.format(made)]}))
+    before = everything(made)
+    code, _, complained = vqtok("detokenize", "codes", "--tokenizer", "tok", "--out", "a/b/c/new")
+    assert (code, everything(made)) == (2, before)
+    assert complained.startswith("vqtok: error: ") and complained.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,10 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
     ("options", "error", "message"),
     [
         (["--prior", "runs/no/other"], CheckpointError, "runs/no/other"),
+        (["--prior", ""], CheckpointError, "neither a tokenizer nor a prior|no prior"),
+        (["--tokenizer", ""], CheckpointError, "no tokenizer"),
+        (["--device", ""], ConfigurationError, "there is no device ''"),
+        (["--device", "meta"], ConfigurationError, "there is no device 'meta'"),
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
         (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
         (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),
@@ -154,6 +158,23 @@ def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
     sample("--num", "1", "--overwrite")
     with Image.open(folders / "samples.png") as grid:
         assert grid.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
+
+
+def test_a_file_that_appears_meanwhile_stays(
+    folders: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detokenize = VQTokenizer.detokenize
+
+    def write(self: VQTokenizer, codes: torch.Tensor) -> list[Image.Image]:
+        (folders / "samples.png").write_bytes(b"mine")
+        return detokenize(self, codes)
+
+    monkeypatch.setattr(VQTokenizer, "detokenize", write)
+    with pytest.raises(ConfigurationError, match=r"samples\.png exists, and is left alone") as error:
+        sample("--num", "1")
+    assert (folders / "samples.png").read_bytes() == b"mine"
+    with Image.open(str(error.value).rpartition(" ")[2]) as kept:
+        assert kept.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
 
 
 def test_the_permissions_of_an_image_grid_follow_the_umask(folders: Path) -> None:

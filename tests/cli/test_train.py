@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -68,6 +69,14 @@ def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folde
     assert all((one[name] == other[name]).all() for name in one)
     code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
     assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+def test_the_next_command_is_quoted_for_a_shell(vqtok: Command, images_folder: Path) -> None:
+    out = "my run; touch evil #"
+    code, said, _ = vqtok("train", "--dataset", "images", *TINY, "--out", out, "--steps=2")
+    assert code == 0
+    next_ = said.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(next_) == ["vqtok", "tokenize", "./images", "--tokenizer", f"{out}/model", "--out", "codes"]
 
 
 @pytest.mark.parametrize("config", [None, "model: resnet\nsteps: 3\n", "- 1\n", "{"])

@@ -84,6 +84,9 @@ def test_names_stay_below_the_folder_and_are_each_their_own(files: list[object],
         (["x" * 300, "y/" * 20 + "z"], ["000000.png", "y/" * 20 + "z.png"]),
         ([3, 1], ["1.png", "3.png"]),
         ([0.5, 1.5], ["000000.png", "000001.png"]),
+        (["n" * 300 + ".png", "é" * 127 + ".png"], ["000000.png", "000001.png"]),
+        (["a/" * 3000 + "x.png", f"{'m' * 226}.png"], ["000000.png", f"{'m' * 226}.png"]),
+        (["..png", "a.png"], ["..png", "a.png"]),
     ],
 )
 def test_any_column_of_names_is_decoded(

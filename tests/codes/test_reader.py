@@ -121,6 +121,33 @@ def test_broken_images_are_listed_in_the_sidecar(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "codes.json").read_text(encoding="utf-8"))["fingerprint"] == "a" * 64
 
 
+@pytest.mark.parametrize("value", [None, 5, -1, 2**70, True, "x", [], {}, [1], {"a": 1}, [[[]]]], ids=repr)
+@pytest.mark.parametrize("file", ["state.json", "dataset_info.json", "codes.json"])
+def test_values_of_other_types_are_one_line(write_codes: WriteCodes, tmp_path: Path, file: str, value: object) -> None:
+    whole = write_codes(make_grids(3, make_spec()), make_spec())
+    written = json.loads((whole / file).read_text())
+    for number, content in enumerate([value, *(written | {key: value} for key in written)]):
+        folder = shutil.copytree(whole, tmp_path / f"damaged-{number}")
+        (folder / file).write_text(json.dumps(content))
+        try:
+            load_codes(folder)
+            read_broken(folder)
+        except DataError as error:
+            assert "\n" not in str(error)
+        except MismatchError:
+            pass
+
+
+@pytest.mark.parametrize("file", ["state.json", "dataset_info.json", "codes.json"])
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "{"], ids=lambda text: text[:5])
+def test_json_that_is_damaged_is_one_line(write_codes: WriteCodes, file: str, content: str) -> None:
+    folder = write_codes(make_grids(3, make_spec()), make_spec())
+    (folder / file).write_text(content)
+    with pytest.raises(DataError, match="^[^\n]*$"):
+        load_codes(folder)
+        read_broken(folder)
+
+
 def test_damaged_and_missing_folders_are_one_line(write_codes: WriteCodes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no codes folder at"):
         load_codes(tmp_path / "nowhere")

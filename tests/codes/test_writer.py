@@ -14,7 +14,7 @@ from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from tests.disk import files_limited_to
 from vqtok.codes import SplitWriter, codes_array, load_codes, write_splits
 from vqtok.errors import DataError
-from vqtok.files import new_folder
+from vqtok.folders import new_folder
 
 
 @pytest.mark.parametrize(

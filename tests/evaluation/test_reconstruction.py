@@ -153,9 +153,10 @@ def test_numbers_below_one_are_refused(tiny_tokenizer: VQTokenizer, source: Imag
 
 def test_metrics_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "metrics.json"
-    assert write_metrics({"mse": 0.5}, path) == path
+    first = {"dataset": "digits", "split": "test", "pixels_sha256": "ab", "mse": 0.5}
+    assert write_metrics(first, path) == path
     unwritable: dict[str, Any] = {"mse": 0.25, "bad": object()}
     with pytest.raises(TypeError):
         write_metrics(unwritable, path)
-    assert json.loads(path.read_text()) == {"mse": 0.5}
+    assert json.loads(path.read_text()) == first
     assert [entry.name for entry in path.parent.iterdir()] == ["metrics.json"]

@@ -194,8 +194,64 @@ def test_files_that_cannot_be_read_are_named(run: Path) -> None:
         tokenizer_card(run / "model")
     (run / "metrics.jsonl").unlink()
     (run / "config.yaml").write_text("a: [")
-    with pytest.raises(CheckpointError, match=r"config\.yaml cannot be read as YAML"):
+    with pytest.raises(CheckpointError, match=r"cannot read the configuration .*config\.yaml: "):
         tokenizer_card(run / "model")
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [", b'a: "\xff"', b"x: !!bool z", b"x: 2001-13-45", b"[" * 6000, b"a: &a [*a]", b"- 1", b"\x00"]
+)
+def test_a_configuration_that_is_damaged_is_one_line(run: Path, content: bytes) -> None:
+    (run / "config.yaml").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.yaml") as caught:
+        tokenizer_card(run / "model")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"notes": 5}, {"notes": [1]}, {"dataset_revision": [1]}, {"num_images": "x"}, {"num_images": [1]}),
+        *({"dataset": None}, {"split": {"a": 1}}, {"mse": 10**400}),
+    ],
+    ids=lambda changed: str(changed)[:40],
+)
+def test_metrics_that_are_damaged_are_one_line(run: Path, changed: dict[str, object]) -> None:
+    (run / "model" / "metrics.json").write_text(json.dumps(EVALUATION | changed))
+    with pytest.raises(CheckpointError, match=r"metrics\.json (is damaged|cannot be read)"):
+        tokenizer_card(run / "model")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_number_that_is_too_large_is_one_line(run: Path, split: str) -> None:
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "split": split, "usage": 10**400}) + "\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
+        tokenizer_card(run / "model")
+
+
+def test_a_card_of_people_that_is_no_text_is_one_line(run: Path) -> None:
+    (run / "model" / "README.md").write_bytes(b"\xff\xfe mine")
+    with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text"):
+        write_card(run / "model")
+
+
+def test_no_path_of_this_machine_is_published(run: Path) -> None:
+    values = {
+        "dataset": "~/secret/photos",
+        "list": ["/srv/secret/a", ["/srv/secret/b"], 1],
+        "nest": {"path": "/srv/secret/c", "/srv/secret/d": None, "windows": r"C:\secret\e"},
+        "relative": "data/images",
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    text = tokenizer_card(run / "model")
+    assert "secret" not in text
+    recipe = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert recipe and yaml.safe_load(recipe[1]) == {
+        "dataset": "photos",
+        "list": ["a", ["b"], 1],
+        "nest": {"path": "c", "d": None, "windows": "e"},
+        "relative": "data/images",
+    }
 
 
 def test_the_newest_image_is_the_one_of_the_highest_step(run: Path) -> None:

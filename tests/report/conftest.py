@@ -19,7 +19,7 @@ from PIL import Image
 from vqtok.codes import CodesSpec, SplitWriter, write_sidecar, write_splits
 from vqtok.data import open_images
 from vqtok.evaluation import measure_health
-from vqtok.files import new_folder
+from vqtok.folders import new_folder
 from vqtok.priors import PriorBinding, build_prior
 from vqtok.report.health import draw_health
 from vqtok.tokenizer import VQTokenizer

@@ -39,6 +39,14 @@ def test_a_tokenizer_that_was_evaluated_tells_on_what(left: Left, tmp_path: Path
     assert rows["metrics"] == "mse 0.003"
 
 
+@pytest.mark.parametrize("metrics", ["{}", '{"dataset": "d", "split": "test", "num_images": "x"}', "[]", "[" * 60000])
+def test_metrics_that_are_damaged_are_named(left: Left, tmp_path: Path, metrics: str) -> None:
+    folder = shutil.copytree(left.root / "tokenizer" / "model", tmp_path / "model")
+    (folder / "metrics.json").write_text(metrics)
+    with pytest.raises(CheckpointError, match=r"metrics\.json"):
+        describe(folder)
+
+
 def test_a_prior_tells_its_classes_and_its_tokenizer(left: Left) -> None:
     summary = describe(left.root / "prior" / "model")
     rows = dict(summary.rows)
@@ -120,7 +128,9 @@ def test_damaged_files_are_named(left: Left, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
         describe(run)
     (run / "config.yaml").write_text("- a list")
-    with pytest.raises(CheckpointError, match=r"config\.yaml must hold key: value lines, found list"):
+    with pytest.raises(
+        CheckpointError, match=r"the configuration .*config\.yaml must hold key: value lines, found list"
+    ):
         describe(run)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):

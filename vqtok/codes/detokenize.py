@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from vqtok.codes.reader import CodeSet, codes_array, read_spec
 from vqtok.errors import ConfigurationError
-from vqtok.files import new_folder
+from vqtok.folders import new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
-LONGEST = 200  # bytes of the name of a file or folder; file systems allow 255, of which some are for number and suffix
+LONGEST_NAME, LONGEST_PATH = 230, 2000  # bytes; disks take 255 and 4096, some of which --out and numbers need
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
@@ -77,16 +76,16 @@ def _write_images(
             with torch.inference_mode():
                 images = tokenizer.detokenize(grids[start : start + batch_size])
             paths = [folder / name for name in names[start : start + batch_size]]
-            list(pool.map(lambda image, path: image.save(path), images, paths))
+            list(pool.map(lambda image, path: image.save(path, format="PNG"), images, paths))
             bar.update(len(images))
 
 
 def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    Names are texts or whole numbers. A row without a usable name (none, absolute, too long, or one that leaves the
-    folder) is named by its number; rows whose names differ only in the suffix get their number behind the name: a.jpg
-    and a.png give a-000000.png and a-000001.png.
+    Names are texts or whole numbers. A row without a usable name (none, absolute, too long for a disk, or one that
+    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the
+    name: a.jpg and a.png give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]
@@ -106,14 +105,14 @@ def image_file_names(files: Sequence[object]) -> list[str]:
 
 
 def _stem(file: object) -> str | None:
-    """The path without its suffix, or None where it is none or would not stay below the folder."""
+    """The path without its suffix, or None where it is none, is too long or would not stay below the folder."""
     if isinstance(file, int):
         return str(file)
     if not isinstance(file, str) or not file:
         return None
     path = PurePosixPath(file.replace("\\", "/"))
-    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
-        return None
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
+        return None
+    if len(file.encode()) > LONGEST_PATH or max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
         return None
     return str(path.with_suffix(""))

@@ -22,7 +22,7 @@ from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
 from vqtok.errors import ConfigurationError, DataError
-from vqtok.files import check_free, new_folder
+from vqtok.folders import check_free, new_folder
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer

@@ -144,13 +144,15 @@ def _load(path: Path) -> CodeSet:
         return load_saved(path)
     except FileNotFoundError:
         raise DataError(f"{path} is not a codes folder: make one with `vqtok tokenize <images> --out codes`") from None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or ["?"])[0]
         raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the images again") from error
 
 
 def _described(description: str, *, name: str) -> list[CodesSpec]:
     """The specs in a description: one, or several where `concatenate_datasets` joined them with empty lines."""
+    if not isinstance(description, str):
+        raise DataError(f"{name} is damaged: its description must be text, got {description!r:.60}")
     parts = [part.strip() for part in description.split("\n\n")]
     return [CodesSpec.from_json(part, name=name) for part in parts if part.startswith("{")]
 

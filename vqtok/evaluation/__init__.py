@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from vqtok.evaluation.codebook import code_use, count_codes
 from vqtok.evaluation.health import CodebookHealth, measure_health
-from vqtok.evaluation.reconstruction import evaluate_tokenizer, write_metrics
+from vqtok.evaluation.reconstruction import check_metrics_file, evaluate_tokenizer, write_metrics
 
-__all__ = ["CodebookHealth", "code_use", "count_codes", "evaluate_tokenizer", "measure_health", "write_metrics"]
+__all__ = [
+    "CodebookHealth",
+    "check_metrics_file",
+    "code_use",
+    "count_codes",
+    "evaluate_tokenizer",
+    "measure_health",
+    "write_metrics",
+]

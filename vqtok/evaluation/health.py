@@ -20,7 +20,8 @@ from vqtok.evaluation.codebook import CodeSample, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
 from vqtok.evaluation.positions import PositionCounts
-from vqtok.evaluation.reconstruction import first_batches, images_for, portable
+from vqtok.evaluation.reconstruction import first_batches, images_for
+from vqtok.hub import portable
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 

@@ -26,13 +26,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
-from vqtok.errors import ConfigurationError
-from vqtok.files import write_text
+from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.files import check_file, write_text
+from vqtok.hub import portable, read_metrics
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["evaluate_tokenizer", "write_metrics"]
+__all__ = ["check_metrics_file", "evaluate_tokenizer", "write_metrics"]
 
+OWN = "pixels_sha256"  # the key that tells metrics of ours from another JSON file
 SMALLEST_SSIM = 6  # pixels a side: the window of 11 is padded by reflecting 5 of them
 
 
@@ -67,14 +69,14 @@ def evaluate_tokenizer(
         sums.add(batch["pixels"])
         measured += len(batch["pixels"])
     return {
-        "dataset": source.name,
+        "dataset": portable(source.name),
         "dataset_resolved": portable(source.resolved),
         "dataset_revision": source.revision,
         "split": source.split,
         "num_images": measured,
         "num_unreadable": total - measured,
         "num_images_in_split": len(images),
-        "pixels_sha256": sums.digest.hexdigest(),
+        OWN: sums.digest.hexdigest(),
         **sums.measures(),
         "bits_per_image": tokenizer.codes_per_image * math.log2(tokenizer.codebook_size),
         "grid": list(tokenizer.grid),
@@ -173,16 +175,36 @@ def first_batches(images: ImageDataset, total: int, batch_size: int) -> Iterator
             progress.update(len(batch["pixels"]) + len(batch["skipped"]))
 
 
+def check_metrics_file(path: Path) -> None:
+    """Refuse a file that `write_metrics` would refuse, before any work.
+
+    Raises:
+        ConfigurationError: `path` is a folder or a device, or holds anything but earlier metrics.
+    """
+    check_file(path)
+    if not path.exists():
+        return
+    try:
+        ours = OWN in read_metrics(path)
+    except CheckpointError:
+        ours = False
+    if not ours:
+        raise ConfigurationError(
+            f"{path} holds no metrics of vqtok, so it will not be overwritten: choose another file"
+        )
+
+
 def write_metrics(metrics: dict[str, Any], path: str | Path) -> Path:
-    """Write what `evaluate_tokenizer` gave as JSON, whole or not at all; an earlier file is replaced."""
+    """Write what `evaluate_tokenizer` gave as JSON, whole or not at all; earlier metrics are replaced, nothing else.
+
+    Raises:
+        ConfigurationError: as in `check_metrics_file`, or the folder cannot be written.
+        DataError: the disk is full.
+    """
     path = Path(path)
+    check_metrics_file(path)
     write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return path
-
-
-def portable(name: str | None, parts: int = 1) -> str | None:
-    """A Hub id or a relative path as it is; of an absolute path, which tells about one machine only, the last parts."""
-    return str(Path(*Path(name).parts[-parts:])) if name and Path(name).is_absolute() else name
 
 
 def device_name(device: torch.device) -> str:

@@ -9,7 +9,15 @@ from vqtok.hub.folder import ModelFolder, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
-from vqtok.hub.run_metadata import newest_sample, read_metric_rows, step_of, training_usage
+from vqtok.hub.run_metadata import (
+    newest_sample,
+    portable,
+    read_metric_rows,
+    read_metrics,
+    run_of,
+    step_of,
+    training_usage,
+)
 from vqtok.hub.settings import DTYPES, check_settings
 from vqtok.hub.weights import check_fit
 
@@ -28,11 +36,14 @@ __all__ = [
     "newest_sample",
     "open_folder",
     "open_to_push",
+    "portable",
     "prior_card",
     "push",
     "push_model",
     "quiet_transformers",
     "read_metric_rows",
+    "read_metrics",
+    "run_of",
     "step_of",
     "tokenizer_card",
     "training_usage",

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vqtok.errors import CheckpointError
 from vqtok.files import write_bytes
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
@@ -106,9 +107,17 @@ def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
     images = {name: run_metadata.image} if run_metadata.image else {}
     written = origin / CARD
     check_links(origin, [written])
-    if written.is_file() and MARK not in (text := written.read_text(encoding="utf-8")):
+    if written.is_file() and MARK not in (text := read_card(written)):
         return Card(text, images)
     return Card(build_card(folder, run_metadata, repo_id), images)
+
+
+def read_card(path: Path) -> str:
+    """The text of a README.md. Raises CheckpointError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def write_card(folder: str | Path) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-
+from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError
 from vqtok.hub.folder import METRICS, check_links
-from vqtok.schema import read_object
+from vqtok.schema import checked, integer, read_object
 
-__all__ = ["RunMetadata", "find_run_metadata", "newest_sample", "read_metric_rows", "step_of", "training_usage"]
+__all__ = [
+    "RunMetadata",
+    "find_run_metadata",
+    "newest_sample",
+    "portable",
+    "read_metric_rows",
+    "read_metrics",
+    "run_of",
+    "step_of",
+    "training_usage",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,7 @@ def find_run_metadata(
     run = run or run_of(folder)
     check_links(folder, [folder / METRICS, folder / image])
     if metrics is None and (folder / METRICS).is_file():
-        metrics = read_object(folder / METRICS)
+        metrics = read_metrics(folder / METRICS)
     drawn, step = newest_sample(run) if run else (None, None)
     rows = []
     if run:
@@ -77,6 +87,30 @@ def find_run_metadata(
         image=drawn,
         step=step,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What metrics.json says beside its numbers, each of which is looked at where it is shown."""
+
+    dataset: str
+    split: str
+    dataset_resolved: str | None = None
+    dataset_revision: str | None = None
+    num_images: int | None = None
+    num_images_in_split: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The metrics that an evaluation wrote.
+
+    Raises:
+        CheckpointError: the file cannot be read, or says something else.
+    """
+    metrics = read_object(path)
+    checked(Measured, metrics, name=str(path))
+    return metrics
 
 
 def newest_sample(run: Path) -> tuple[Path | None, int | None]:
@@ -101,11 +135,21 @@ def read_metric_rows(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [row for row in rows if isinstance(row["step"], int) and isinstance(row["split"], str)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: every line must be an object with step and split") from error
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line, parse_int=integer)
+            if type(row["step"]) is not int or not isinstance(row["split"], str):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is damaged: every line must be an object with step and split, which line {number} is not"
+            ) from error
+        rows.append(row)
+    return rows
 
 
 def last_held_out(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -120,14 +164,26 @@ def training_usage(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def read_recipe(run: Path) -> Mapping[str, Any] | None:
-    """config.yaml of a run; of absolute paths, which tell about one machine only, the last part stays."""
+    """config.yaml of a run, without the paths of this machine."""
     path = run / "config.yaml"
     if not path.is_file():
         return None
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold key: value lines, found {type(values).__name__}")
-    return {key: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for key, v in values.items()}
+    recipe: Mapping[str, Any] = without_paths(read_yaml(path, error=CheckpointError))
+    return recipe
+
+
+def without_paths(value: Any) -> Any:
+    """A value of YAML with `portable` text, in lists and sections as well."""
+    if isinstance(value, Mapping):
+        return {without_paths(name): without_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    return portable(value) if isinstance(value, str) else value
+
+
+def portable(name: str | None, parts: int = 1) -> str | None:
+    """A Hub id or a relative path as it is; of one that tells about one machine or user only, the last parts."""
+    if name is None:
+        return None
+    own = Path(name).is_absolute() or name.startswith("~") or PureWindowsPath(name).is_absolute()
+    return str(Path(*re.split(r"[\\/]", name.rstrip("\\/"))[-parts:])) if own else name

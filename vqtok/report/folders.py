@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqtok.errors import DataError
-from vqtok.hub import describe_prior, describe_tokenizer, grid_text, open_folder, read_metric_rows, step_of
-from vqtok.report.files import read_yaml
+from vqtok.assignments import read_yaml
+from vqtok.errors import CheckpointError, DataError
+from vqtok.hub import (
+    describe_prior,
+    describe_tokenizer,
+    grid_text,
+    open_folder,
+    read_metric_rows,
+    read_metrics,
+    step_of,
+)
 from vqtok.schema import read_object
 
 __all__ = ["Summary", "describe"]
@@ -57,7 +66,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
 def kind_of(folder: Path) -> str | None:
     """What a folder holds, told by its files; None where it is nothing of ours."""
     names = {entry.name for entry in folder.iterdir()}
-    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml")):
+    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml", error=CheckpointError)):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
@@ -117,7 +126,7 @@ def codes_rows(folder: Path) -> Rows:
 
 def run_rows(folder: Path) -> Rows:
     """State, last metrics and files of a run folder."""
-    config = read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml", error=CheckpointError)
     rows = read_metric_rows(folder)
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
     saved = {path.parent.name: step_of(path.parent) for path in folder.glob("checkpoints/step-*/state.json")}
@@ -127,7 +136,8 @@ def run_rows(folder: Path) -> Rows:
         state = f"finished: {steps} steps"
     elif checkpoints:
         command = "train-prior" if kind == "prior" else "train"
-        state = f"stopped at step {step} of {steps}: goes on with `vqtok {command} --resume --out {folder}`"
+        resume = shlex.join(("vqtok", command, "--resume", "--out", str(folder)))
+        state = f"stopped at step {step} of {steps}: goes on with `{resume}`"
     else:
         state = f"not finished: step {step} of {steps}, no checkpoint to go on from"
     lines = [("trains", f"a {kind} on {config.get('codes', config.get('dataset'))}"), ("state", state)]
@@ -154,8 +164,10 @@ def metrics_rows(path: Path) -> Rows:
     """What `vqtok evaluate` found, where it wrote it."""
     if not path.is_file():
         return [("metrics", "none: measure them with `vqtok evaluate`")]
-    metrics = read_object(path)
-    where = f"{metrics.get('num_images'):,} images of {metrics.get('dataset')}, split {metrics.get('split')}"
+    metrics = read_metrics(path)
+    where = f"{metrics['dataset']}, split {metrics['split']}"
+    if metrics.get("num_images") is not None:
+        where = f"{metrics['num_images']:,} images of {where}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use", "bits_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
+from vqtok.assignments import read_yaml
 from vqtok.codes import codes_array, load_codes
+from vqtok.errors import CheckpointError
 from vqtok.files import write_text
 from vqtok.hub import read_metric_rows
 from vqtok.report.codebook import codebook_health
-from vqtok.report.files import read_yaml
 from vqtok.report.markup import number, section
 from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
 from vqtok.schema import read_object
@@ -87,7 +88,7 @@ def write_report(
 def lead(run: Path, tokenizer: VQTokenizer) -> str:
     """What the tokenizer does, in a sentence."""
     height, width = tokenizer.config.size
-    dataset = Path(str(read_yaml(run / "config.yaml").get("dataset", "images"))).name
+    dataset = Path(str(read_yaml(run / "config.yaml", error=CheckpointError).get("dataset", "images"))).name
     grid = " &times; ".join(map(str, tokenizer.grid))
     return (
         f"A tokenizer turned images of <em>{escape(dataset)}</em>, {height} &times; {width} pixels each, into grids "

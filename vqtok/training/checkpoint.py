@@ -20,7 +20,7 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.files import replace_folder, staging_path
+from vqtok.folders import replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 
 __all__ = [

@@ -6,6 +6,7 @@ Adversarial training, with two models and two optimizers, is a task like any oth
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -64,6 +65,14 @@ def train(
         TrainingError: a loss, weights or an evaluation that are not finite.
         VqtokError: what else the task refuses.
     """
+    with ExitStack() as held:
+        return train_holding(held, config, build_task, resume=resume, overwrite=overwrite)
+
+
+def train_holding(
+    held: ExitStack, config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resume: bool, overwrite: bool
+) -> TrainingResult:
+    """`train`, with what is given back when it is over, however it ends: the lock of the run folder."""
     run = Path(config.out)
     newest = checkpoint_to_resume(run, config.steps) if resume else None
     start = step_of(newest) if newest else 0
@@ -72,7 +81,7 @@ def train(
     task = build_task(accelerator)
     batches = task.batches(start)
     if accelerator.is_main_process:
-        prepare_run(run, resume=resume, overwrite=overwrite)
+        held.enter_context(prepare_run(run, resume=resume, overwrite=overwrite))
         save_config(config, run / "config.yaml")
     accelerator.wait_for_everyone()
     start_tracker(accelerator, config)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import write_text
+from vqtok.hub import read_metric_rows
+from vqtok.hub import run_of as folder_above
+from vqtok.locks import locked
+from vqtok.staging import entries_of
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run"]
+__all__ = ["MetricsFile", "newest_model", "prepare_run", "run_of"]
 
 KINDS = {
     "tokenizer": (("vqtok",), "vqtok train"),
@@ -43,11 +48,16 @@ def model_type(config: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, or refuse: only a run is resumed or, where that was asked for, replaced."""
+@contextmanager
+def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the run folder and have it for this process alone; only a run is resumed or, if asked for, replaced.
+
+    Raises:
+        ConfigurationError: the folder is in use, holds something else, or cannot be written.
+    """
     if resume and overwrite:
         raise ConfigurationError("--resume goes on with a run and --overwrite replaces it: pass one of them")
-    used = run.exists() and (not run.is_dir() or any(run.iterdir()))
+    used = run.exists() and (not run.is_dir() or any(entries_of(run)))
     if resume and not holds_run(run):
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
     if used and overwrite and not holds_run(run):
@@ -57,18 +67,24 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> None:
     if used and not resume and not overwrite:
         hint = "go on with --resume, replace it with --overwrite, or " if holds_run(run) else ""
         raise ConfigurationError(f"{run} is not empty: {hint}choose another folder with --out")
-    if overwrite:
-        remove_run(run)
-    run.mkdir(parents=True, exist_ok=True)
+    with locked(run):
+        if overwrite:
+            remove_run(run)
+        yield
 
 
 def holds_run(run: Path) -> bool:
     """Whether a folder holds the configuration of a run, and not that of some other program."""
     try:
-        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return {"out", "steps", "checkpoint_every"} <= read_yaml(run / "config.yaml").keys()
+    except ConfigurationError:
         return False
-    return isinstance(content, dict) and {"out", "steps", "checkpoint_every"} <= content.keys()
+
+
+def run_of(model: Path) -> Path | None:
+    """The run folder that a folder is the `model/` of; None beside the configuration of some other program."""
+    run = folder_above(model)
+    return run if run and holds_run(run) else None
 
 
 def remove_run(run: Path) -> None:
@@ -83,11 +99,14 @@ class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, with the step and the split it speaks of."""
 
     def __init__(self, run: Path, *, after_step: int) -> None:
-        """Open for a run that goes on after a step; rows of later steps, from a part that was lost, are dropped."""
+        """Open for a run that goes on after a step; rows of later steps, from a part that was lost, are dropped.
+
+        Raises:
+            CheckpointError: the rows cannot be read.
+        """
         self.path = run / "metrics.jsonl"
-        rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
-        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= after_step]
-        write_text(self.path, "".join(kept))
+        kept = [row for row in read_metric_rows(run) if row["step"] <= after_step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Append one row."""

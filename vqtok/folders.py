@@ -1,0 +1,182 @@
+"""A folder appears whole or not at all.
+
+replace_folder             a folder that is always ours, as a run's model: written beside, swapped in
+new_folder, check_free     a folder the user names: written in a hidden folder inside it, see `staging.py`
+clear_folder               a folder the user names for work that takes place in it
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vqtok.errors import ConfigurationError
+from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, sync
+from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
+
+__all__ = ["check_free", "clear_folder", "new_folder", "replace_folder", "staging_path"]
+
+SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its place at the end; an older one goes once the new one is there.
+
+    For folders that are ours alone, such as `model/` in a run. The folder given is `staging_path(path)`, so that the
+    processes of one run may write into it together: one of them enters this, and all of them are done when it leaves.
+
+    Raises:
+        OSError: as it comes from the disk; what was at `path` is as before.
+    """
+    partial, old = staging_path(path), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():  # killed between the two renames below
+        os.replace(old, path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _follow_umask(partial)
+        _sync_tree(partial)
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        sync(path.parent)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def staging_path(path: Path) -> Path:
+    """Where `replace_folder(path)` has the folder written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder whose entries are in `out` at the end, all of them or none.
+
+    What killed runs left behind in `out` is removed first, and a warning is logged.
+
+    Args:
+        out: the folder to fill: missing, empty, or one that may be replaced.
+        marker: a file that every folder of this kind has, so that nothing else is ever replaced. It is put in `out`
+            last; before it come the other files, and before those the folders.
+        overwrite: replace what is in `out` if the marker is there, as a whole and at the end.
+
+    Raises:
+        ConfigurationError: at once where `out` may not be filled or cannot be written; at the end where something
+            appeared in it meanwhile, which is left alone, and the finished work is then in a folder the error names.
+        DataError: the disk is full; what was in `out` is as before.
+    """
+    check_free(out, marker=marker, overwrite=overwrite)
+    final = out.resolve()
+    made = [folder for folder in (final, *final.parents) if not folder.exists()]
+    staging = Staging(final)
+    try:
+        with in_one_line(out, NO_ROOM | NO_ACCESS):
+            lock = staging.make()
+        with lock, in_one_line(out, NO_ROOM):
+            try:
+                _check_free(out, marker, overwrite, besides=staging.path)  # now that others see this one
+                before = _contents(final)
+                yield staging.new
+                _sync_tree(staging.new)
+                _refuse_what_appeared(staging, out, before)
+                staging.install(marker)
+            finally:
+                staging.discard()
+    finally:
+        for folder in made:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False) -> None:
+    """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
+
+    Raises:
+        ConfigurationError: `out` is a file, holds something that may not be replaced, or another process is filling it.
+    """
+    if out.exists() or out.is_symlink():
+        _check_free(out, marker, overwrite)
+
+
+def _check_free(out: Path, marker: str | None, overwrite: bool, besides: Path | None = None) -> None:
+    if not out.is_dir():
+        raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
+    with in_one_line(out, NO_ROOM | NO_ACCESS):
+        remove_leftovers(out, besides)
+        occupied = bool(entries_of(out))
+    if not occupied:
+        return
+    marked = marker is not None and (out / marker).is_file()
+    if overwrite and not marked:
+        raise ConfigurationError(f"{out} holds no {marker}, so it will not be overwritten: choose another folder")
+    if not overwrite:
+        hint = ", or pass --overwrite" if marked else ""
+        raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
+
+
+def _refuse_what_appeared(staging: Staging, out: Path, before: dict[str, tuple[int, int, int]]) -> None:
+    """Look again at what is in `out`, and keep the finished work elsewhere if there is more than before."""
+    if appeared := _contents(staging.out).items() - before.items():
+        kept = staging.keep()
+        raise ConfigurationError(
+            f"{min(appeared)[0]} appeared in {out} while it was being written, and is left alone: "
+            f"the finished work is in {out / kept.name}"
+        )
+
+
+def clear_folder(out: Path, *, marker: str) -> None:
+    """Make a folder, or empty one of ours for work that takes place in it; its marker goes last.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+        DataError: the disk is full.
+    """
+    with in_one_line(out, NO_ROOM | NO_ACCESS):
+        out.mkdir(parents=True, exist_ok=True)
+        for entry in sorted(entries_of(out), key=lambda entry: entry.name == marker):
+            if is_folder(entry):
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every entry below a folder, with what changes when another takes its place."""
+    found = {}
+    for entry in entries_of(folder) if folder.exists() else ():
+        below = entry.rglob("*") if is_folder(entry) else ()
+        with suppress(FileNotFoundError):  # another process is taking it away
+            for path in (entry, *below):
+                state = path.lstat()
+                changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
+                found[str(path.relative_to(folder))] = (state.st_ino, *changing)
+    return found
+
+
+def _follow_umask(folder: Path) -> None:
+    """Give files the permissions that their folder was made with; safetensors makes its own with 600."""
+    for path in folder.rglob("*"):
+        if is_file(path):
+            path.chmod(folder.stat().st_mode & 0o666)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Have everything below a folder on the disk."""
+    paths = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())]
+    if len(paths) > SYNCED_ALONE and sys.platform != "win32":
+        os.sync()
+        return
+    for path in paths:
+        sync(path)

@@ -1,0 +1,64 @@
+"""A folder is one process's alone while it works there; the lock ends with the process, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from vqtok.errors import ConfigurationError
+from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line
+
+__all__ = ["OWNER_FILE", "lock", "locked", "this_process"]
+
+OWNER_FILE = ".owner.txt"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none, and have it for this process alone, as far as its file system has locks.
+
+    Raises:
+        ConfigurationError: another process has it, or it cannot be made or written.
+        DataError: the disk is full.
+    """
+    owner = folder / OWNER_FILE
+    with in_one_line(folder, NO_ROOM | NO_ACCESS):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = owner.open("a+", encoding="utf-8")
+    with file:
+        # a file without a name is one that its process removed after this one had opened it
+        if lock(file) is False or os.fstat(file.fileno()).st_nlink == 0:
+            file.seek(0)
+            process = file.read().strip() or "another process"
+            raise ConfigurationError(f"{process} is at work in {folder}: wait for it, or choose another folder")
+        file.truncate(0)
+        file.write(this_process())
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink()
+
+
+def lock(file: IO[str]) -> bool | None:
+    """Take the lock of an open file, which ends with the process; False where another has it, None without locks."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
+    return True
+
+
+def this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}\n"
