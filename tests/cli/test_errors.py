@@ -93,10 +93,13 @@ def test_a_folder_that_is_empty(refused: Refused, tmp_path: Path) -> None:
     assert message.startswith("./empty holds no files; give a folder of images (")
 
 
-def test_a_text_that_is_called_a_image(refused: Refused, images_folder: Path) -> None:
-    (images_folder / "cat" / "00.png").write_text("not an image")
+def test_texts_that_are_called_images(refused: Refused, images_folder: Path) -> None:
+    """Three of twelve, of which at most one is held out; a single one would be passed over."""
+    for name in ("00.png", "02.png", "04.png"):
+        (images_folder / "cat" / name).write_text("not an image")
     message = refused("train", "--dataset", "images", *TINY)
-    assert f"{images_folder / 'cat' / '00.png'} is not an image of a format that is read (" in message
+    assert "mend or remove them, or raise max_unreadable, which is 0.01: " in message
+    assert f"{images_folder / 'cat' / '02.png'} is not an image of a format that is read (" in message
 
 
 def test_too_few_images(refused: Refused, images_folder: Path) -> None:
