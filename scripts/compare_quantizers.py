@@ -150,7 +150,7 @@ def speeds(runs: list[Path], rounds: int) -> list[float]:
 
 def training_step(model: VQTokenizer) -> Callable[[], None]:
     model.train().to(memory_format=torch.channels_last)
-    optimizers = build_optimizers(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9))
+    optimizers = build_optimizers(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9), muon=True)
     pixels = torch.rand(BATCH, model.config.num_channels, *model.config.size) * 2 - 1
 
     def step() -> None:

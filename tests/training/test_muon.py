@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.runs import make
+from vqtok.data import ImageSource
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.muon import Muon, orthogonalized
 from vqtok.training.optimization import OptimizedModel, build_optimizers
+from vqtok.training.tokenizer import train_tokenizer
 
 
 def by_singular_values(matrix: Tensor) -> Tensor:
@@ -77,13 +81,22 @@ def test_the_memory_format_of_kernels_changes_nothing() -> None:
 
 
 def test_every_weight_is_moved_by_one_optimizer(tiny_tokenizer: Any) -> None:
-    adamw, muon = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x", optimizer="muon"))
+    adamw, muon = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x"), muon=True)
     moved = [parameter for each in (adamw, muon) for group in each.param_groups for parameter in group["params"]]
     assert {id(each) for each in moved} == {id(each) for each in tiny_tokenizer.parameters()}
     assert len(moved) == len(list(tiny_tokenizer.parameters()))
     assert {parameter.ndim for parameter in muon.param_groups[0]["params"]} == {4}
-    (only,) = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x", optimizer="adamw"))
+    (only,) = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x"))
     assert isinstance(only, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_setting_decides_what_moves_the_kernels(
+    optimizer: str, tmp_path: Path, sources: tuple[ImageSource, ImageSource]
+) -> None:
+    train_tokenizer(make(tmp_path / "run", optimizer=optimizer), *sources)
+    files = {path.name for path in (tmp_path / "run" / "checkpoints" / "step-000008").glob("optimizer*.bin")}
+    assert files == {"optimizer.bin"} | ({"optimizer_1.bin"} if optimizer == "muon" else set())
 
 
 class ScalingAccelerator:
@@ -110,13 +123,13 @@ class ScalingAccelerator:
 
 
 def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
-    config = TokenizerTrainingConfig(out="runs/x", optimizer="muon", max_grad_norm=1.0)
+    config = TokenizerTrainingConfig(out="runs/x", max_grad_norm=1.0)
     pixels, moved = torch.randn(2, 3, 5, 5), []
     for scale in (1.0, 1024.0):
         torch.manual_seed(0)
         model = nn.Conv2d(3, 4, 3)
         accelerator: Any = ScalingAccelerator(scale)
-        optimized = OptimizedModel(model, config, accelerator)
+        optimized = OptimizedModel(model, config, accelerator, muon=True)
         for _ in range(3):
             optimized.step(model(pixels).square().mean())
         moved.append([each.detach().clone() for each in model.parameters()])

@@ -48,14 +48,14 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     assert len(decayed["params"]) + len(plain["params"]) == len(list(tiny_tokenizer.parameters()))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_biases_of_classes_and_positions_are_biases(optimizer: str) -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_biases_of_classes_and_positions_are_biases(muon: bool) -> None:
     """Though they have two dimensions and four; what is multiplied with features decays."""
     binding = PriorBinding(fingerprint="f" * 64, grid=(2, 2), codebook_size=3, label_names=("a", "b"))
     prior = build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1})
     names = {id(parameter): name for name, parameter in prior.named_parameters()}
     plain, decayed = set(), set()
-    for each in build_optimizers(prior, make(weight_decay=0.1, optimizer=optimizer)):
+    for each in build_optimizers(prior, make(weight_decay=0.1), muon=muon):
         for group in each.param_groups:
             (decayed if group["weight_decay"] else plain).update(names[id(each)] for each in group["params"])
     assert decayed == {name for name in names.values() if name.endswith("weight") and "_bias" not in name}

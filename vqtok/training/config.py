@@ -47,9 +47,6 @@ class LoopConfig(Options):
         description="steps of the warm-up; by default a fifth of the steps, at most 500 for a tokenizer and 100 "
         "for a prior",
     )
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="what moves the weights; muon moves kernels, and AdamW all else"
-    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of weights of two and more dimensions")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
     precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(no_as_text)] = Field(
@@ -121,7 +118,9 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
-    optimizer: Literal["adamw", "muon"] = Field("muon", description=LoopConfig.model_fields["optimizer"].description)
+    optimizer: Literal["adamw", "muon"] = Field(
+        "muon", description="what moves the kernels of the networks; AdamW moves all else"
+    )
 
     @field_validator("quantizer")
     @classmethod

@@ -19,15 +19,15 @@ __all__ = ["OptimizedModel", "build_optimizers", "learning_rate_at"]
 BETAS = (0.9, 0.99)
 
 
-def build_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov and Hutter 2019), and after it Muon for the kernels where the configuration asks for it.
+def build_optimizers(model: nn.Module, config: LoopConfig, *, muon: bool = False) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019), and after it Muon for the kernels where that is wanted.
 
     Biases, norms and codebooks do not decay.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     weights = [parameter for name, parameter in named if is_weight(name, parameter)]
     others = [parameter for name, parameter in named if not is_weight(name, parameter)]
-    kernels = [parameter for parameter in weights if parameter.ndim == 4] if config.optimizer == "muon" else []
+    kernels = [parameter for parameter in weights if parameter.ndim == 4] if muon else []
     taken = set(map(id, kernels))
     groups = [
         {"params": [each for each in weights if id(each) not in taken], "weight_decay": config.weight_decay},
@@ -59,14 +59,15 @@ class OptimizedModel:
 
     Args:
         model: the module whose forward computes the loss, or what the loss is computed from.
-        config: says the optimizer, the weight decay, the norm that gradients are clipped to and whether to compile.
+        config: says the weight decay, the norm that gradients are clipped to and whether to compile.
         accelerator: of the run; its checkpoints hold the model and the optimizers from now on.
+        muon: whether Muon moves the kernels.
     """
 
-    def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator) -> None:
+    def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator, *, muon: bool = False) -> None:
         self.accelerator = accelerator
         self.max_grad_norm = config.max_grad_norm
-        optimizers = build_optimizers(model, config)
+        optimizers = build_optimizers(model, config, muon=muon)
         self.adamw = optimizers[0]
         if config.compile:
             model.compile()  # in place, so that checkpoints hold the same names with and without
