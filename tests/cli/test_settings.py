@@ -38,7 +38,7 @@ def test_every_setting_of_a_method_is_listed_as_it_is_declared(vqtok: Command, m
 
 def test_a_setting_has_its_default_sentence_and_what_it_may_be(vqtok: Command) -> None:
     said = vqtok("settings", "ema")[1]
-    assert "quantizer.decay = 0.99\n    Decay of the moving averages over training batches. A number of" in said
+    assert "quantizer.epsilon = 1e-05\n    Laplace smoothing of the counts. A number above 0.\n" in said
     said = vqtok("settings", "train")[1]
     assert "steps = 10000\n    Number of optimizer steps. A whole number of at least 1.\n" in said
     assert "compile = false\n" in said and "image_column = null\n" in said and "weight_decay = 0.0\n" in said
