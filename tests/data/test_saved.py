@@ -110,6 +110,16 @@ def test_links_into_the_hubs_cache_are_its_own_files(world: Path) -> None:
     assert {split: len(source) for split, source in open_all(str(snapshot)).items()} == {"train": 2, "test": 2}
 
 
+def test_a_snapshot_of_the_hub_names_no_split_above_itself(world: Path) -> None:
+    """Though its files may lie there, in the folder of its repository."""
+    snapshots = world / "repository" / "snapshots"
+    shutil.copytree(world / "set", snapshots, dirs_exist_ok=True)
+    shutil.copytree(world / "splits", snapshots / "commit")
+    rewrite(snapshots / "commit" / "dataset_dict.json", splits=[".."])
+    with pytest.raises(DataError, match="not the name of a folder in it"):
+        open_all(str(snapshots / "commit"))
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"splits": 1}', '{"splits": [1]}', "{", '{"_data_files": [1]}'])
 def test_damaged_descriptions_are_one_line(world: Path, content: str) -> None:
     (world / "splits" / "dataset_dict.json").write_text(content)

@@ -40,7 +40,7 @@ def load_saved(folder: Path) -> Dataset | DatasetDict:
         return _load_split(folder, root)
     splits = _entries(folder / SPLITS, "splits")
     for split in splits:
-        if not isinstance(split, str) or Path(split).name != split:
+        if not isinstance(split, str) or Path(split).name != split or split == "..":
             raise DataError(f"{folder} is not read: its split {split!r} is not the name of a folder in it")
     return DatasetDict({split: _load_split(_own(folder, split, root), root) for split in splits})
 
