@@ -87,7 +87,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
     page = make_page(out, settings or Settings())
     for row in record:
         mention(f"  {row['seconds']:5.0f} s  {row['title']}")
-    done(f"the page is {page}: open it in a browser", next=("inspect", f"{out}/tokenizer"))
+    done(f"the page is {page}: open it in a browser", next=("vqtok", "inspect", f"{out}/tokenizer"))
     return page
 
 

@@ -109,7 +109,7 @@ def evaluate(
     print_measures(metrics | held_out, as_json=as_json)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
-        next=("tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
+        next=("vqtok", "tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
         err=as_json,
     )
 

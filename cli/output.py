@@ -96,10 +96,10 @@ def note(message: str, *, err: bool = False) -> None:
 def done(message: str, *, warnings: Sequence[str] = (), next: Sequence[object] = (), err: bool = False) -> None:
     """Print where the result is, what is wrong with it and, where there is one, the command that goes on from it.
 
-    The command is given as its arguments, for a shell to take as they are, and some of them may come from others.
+    The command is given word by word, for a shell to take as they are, and some of the words may come from others.
     """
     say(message, err=err)
     for warning in warnings:
         say(f"warning: {warning}", err=err)
     if next:
-        mention(f"next: vqtok {shlex.join(map(str, next))}", err=err)
+        mention(f"next: {shlex.join(map(str, next))}", err=err)

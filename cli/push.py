@@ -46,4 +46,4 @@ def push(
     url = push_folder(model.path, repo_id, private=private, revision=revision, commit_message=message)
     name, load = ("load_prior", "") if model.kind == "prior" else ("VQTokenizer", ".from_pretrained")
     at = f', revision="{revision}"' if revision else ""
-    done(f"pushed to {url}", next=f"python -c 'from vqtok import {name}; {name}{load}(\"{repo_id}\"{at})'")
+    done(f"pushed to {url}", next=("python", "-c", f'from vqtok import {name}; {name}{load}("{repo_id}"{at})'))

@@ -117,7 +117,7 @@ def sample(
     write_grid(images, rows, out, overwrite=overwrite)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{counted(num, 'image')} on {out}", next=("push", model, "ORG/NAME") if model else ())
+    done(f"{counted(num, 'image')} on {out}", next=("vqtok", "push", model, "ORG/NAME") if model else ())
 
 
 def load(

@@ -84,5 +84,5 @@ def tokenize(
         )
     done(
         f"codes of {counted(total - len(broken), 'image')} written to {out}",
-        next=("train-prior", out, "--out", "runs/prior"),
+        next=("vqtok", "train-prior", out, "--out", "runs/prior"),
     )

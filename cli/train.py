@@ -77,14 +77,14 @@ def train(
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
             f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=("train", "--resume", "--out", settings.out),
+            next=("vqtok", "train", "--resume", "--out", settings.out),
         )
         raise typer.Exit(128 + result.stopped_by)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     done(
         f"tokenizer written to {result.model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=("tokenize", "./images", "--tokenizer", result.model, "--out", "codes"),
+        next=("vqtok", "tokenize", "./images", "--tokenizer", result.model, "--out", "codes"),
     )
     if push_to_hub:
         done(f"pushed to {push(result.model, push_to_hub)}")

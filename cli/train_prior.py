@@ -85,7 +85,7 @@ def train_prior(
         assert result.stopped_by is not None  # nothing else ends a run early
         done(
             f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=("train-prior", "--resume", "--out", settings.out),
+            next=("vqtok", "train-prior", "--resume", "--out", settings.out),
         )
         raise typer.Exit(128 + result.stopped_by)
     done(
@@ -93,7 +93,7 @@ def train_prior(
         f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
         f"{result.metrics['unigram_bits_per_code']:.4g} bits without looking at other codes)",
         next=(
-            *("sample", "--prior", settings.out, "--tokenizer", tokenizer or binding.tokenizer or "TOKENIZER"),
+            *("vqtok", "sample", "--prior", settings.out, "--tokenizer", tokenizer or binding.tokenizer or "TOKENIZER"),
             *("--out", "samples.png"),
         ),
     )

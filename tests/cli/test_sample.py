@@ -128,7 +128,7 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
         (["--device", "meta"], ConfigurationError, "there is no device 'meta'"),
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
         (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
-        (["--temperature", "0"], ConfigurationError, "temperature must be above 0"),
+        (["--temperature", "0"], ConfigurationError, "temperature must be a number of at least 1e-6"),
         (["--out", "grid.jpg"], ConfigurationError, "must end in .png"),
     ],
 )
@@ -190,7 +190,7 @@ def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("name", "allowed"), [("guidance-scale", "a number"), ("temperature", "above 0"), ("top-p", "")]
+    ("name", "allowed"), [("guidance-scale", "from -1e6 to 1e6"), ("temperature", "at least 1e-6"), ("top-p", "")]
 )
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_that_are_none_are_refused_before_anything_is_drawn(
