@@ -15,11 +15,6 @@ from vqtok.data import open_all, read_images
 from vqtok.errors import DataError
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A private image, and a dataset's folder with an image, a link to the private one and one to its own."""

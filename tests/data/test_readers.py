@@ -17,11 +17,6 @@ from vqtok.data import ImageSource, open_all, open_images, read_images
 from vqtok.errors import DataError
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def png(level: int) -> bytes:
     data = io.BytesIO()
     Image.new("L", (4, 4), level).save(data, "PNG")

@@ -16,11 +16,6 @@ from vqtok.data import ImageFormat, ImageSource, image_array, native_format, ope
 from vqtok.errors import ConfigurationError, DataError, HubError
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def save(path: Path, level: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", size, level).convert(mode).save(path)
