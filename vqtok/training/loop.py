@@ -5,8 +5,8 @@ Adversarial training, with two models and two optimizers, is a task like any oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -65,14 +65,6 @@ def train(
         TrainingError: a loss, weights or an evaluation that are not finite.
         VqtokError: what else the task refuses.
     """
-    with ExitStack() as held:
-        return train_holding(held, config, build_task, resume=resume, overwrite=overwrite)
-
-
-def train_holding(
-    held: ExitStack, config: LoopConfig, build_task: Callable[[Accelerator], Task], *, resume: bool, overwrite: bool
-) -> TrainingResult:
-    """`train`, with what is given back when it is over, however it ends: the lock of the run folder."""
     run = Path(config.out)
     newest = checkpoint_to_resume(run, config.steps) if resume else None
     start = step_of(newest) if newest else 0
@@ -80,14 +72,23 @@ def train_holding(
     set_seed(config.seed)
     task = build_task(accelerator)
     batches = task.batches(start)
-    if accelerator.is_main_process:
-        held.enter_context(prepare_run(run, resume=resume, overwrite=overwrite))
-        save_config(config, run / "config.yaml")
-    accelerator.wait_for_everyone()
-    start_tracker(accelerator, config)
-    set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
-    if newest:
-        load_checkpoint(accelerator, newest)
+    main = accelerator.is_main_process
+    with prepare_run(run, resume=resume, overwrite=overwrite) if main else nullcontext():
+        if main:
+            save_config(config, run / "config.yaml")
+        accelerator.wait_for_everyone()
+        start_tracker(accelerator, config)
+        set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
+        if newest:
+            load_checkpoint(accelerator, newest)
+        return train_from(start, config, accelerator, task, batches)
+
+
+def train_from(
+    start: int, config: LoopConfig, accelerator: Accelerator, task: Task, batches: Iterator[tuple[Tensor, ...]]
+) -> TrainingResult:
+    """Go on from a step to the end of the run, whose folder is there and locked; arguments and errors as in `train`."""
+    run = Path(config.out)
     metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
 
     def log(step: int, split: str, report: Report) -> None:
