@@ -9,6 +9,7 @@ import torch
 
 from tests.quantizers.methods import rows_of
 from vqtok.quantizers import GumbelQuantizer
+from vqtok.quantizers.gumbel import divergence_from_uniform
 
 BATCH, DIM, HEIGHT, WIDTH, SIZE = 2, 3, 2, 3, 5
 ROWS = BATCH * HEIGHT * WIDTH
@@ -130,3 +131,17 @@ def test_a_restart_between_forward_and_backward_harms_nothing() -> None:
     (output.loss + output.quantized.sum()).backward()
     assert quantizer.codebook.grad.isfinite().all()
     assert latents.grad.isfinite().all()
+
+
+def test_divergence_is_that_of_autograd_and_finite_where_a_latent_is_sure_of_its_code() -> None:
+    logits = torch.randn(6, SIZE, dtype=torch.float64) * 10
+    logits[-1] = torch.tensor([0.0, -1e5, -1e5, -1e5, -1e5])
+    found, expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    divergence = divergence_from_uniform(found)
+    log_q = expected.log_softmax(dim=1)
+    by_hand = (log_q.exp() * log_q).sum(dim=1) + math.log(SIZE)
+    (divergence * torch.arange(6)).sum().backward()
+    (by_hand * torch.arange(6)).sum().backward()
+    torch.testing.assert_close(divergence, by_hand)
+    assert divergence[-1].item() == pytest.approx(math.log(SIZE))
+    torch.testing.assert_close(found.grad, expected.grad)

@@ -292,9 +292,11 @@ class CodebookQuantizer(Quantizer):
             self.usage.begin_evenly(rows_in_batch)
 
     def affinity(self, rows: Tensor, embeddings: Tensor) -> Tensor:
-        """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), -||z - e||^2."""
-        squares = rows.square().sum(dim=1, keepdim=True) + embeddings.square().sum(dim=1)
-        return torch.addmm(squares, rows, embeddings.t(), beta=-1, alpha=2)
+        """How close each row (N, d) is to each code (K, d), the larger the closer: (N, K), ||z||^2 - ||z - e||^2.
+
+        The ||z||^2 is the same for all codes of a row, so that a softmax over them is that of -||z - e||^2.
+        """
+        return torch.addmm(-embeddings.square().sum(dim=1), rows, embeddings.t(), alpha=2)
 
     def entropy_losses(self, rows: Tensor, embeddings: Tensor) -> dict[str, tuple[float, Tensor]]:
         """The entropy term of rows (N, d) in its two parts; nothing where its weight is 0."""
