@@ -174,7 +174,7 @@ def test_advice_is_what_measured_better(quantizer: dict[str, Any], expected: lis
     leave nothing to say of projections or methods for many codes."""
     size = {"codebook_size": 16} | ({} if quantizer["type"] in ("bsq", "lfq") else {"code_dim": 8})
     found = advice_of(quantizer | size)
-    common = ["learning_rate=0.001", "warmup_steps=1000", "quantizer.codebook_size=8"]
+    common = ["learning_rate=0.001", "quantizer.codebook_size=8"]
     assert found == [f"quantizer.{line}" for line in expected] + common
 
 
@@ -190,30 +190,13 @@ def test_advice_on_the_dimension_and_on_many_codes() -> None:
     assert "type" not in " ".join(advice_of({"type": "bsq", "codebook_size": 2**36}))
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"steps": 10_000}, "warmup_steps=1000"),
-        ({"steps": 300}, None),
-        ({"steps": 300, "warmup_steps": 0}, "warmup_steps=30"),
-        ({"steps": 300, "warmup_steps": 30}, "warmup_steps=60"),
-        ({"steps": 300, "warmup_steps": 50}, None),
-        ({"steps": 8}, None),
-    ],
-    ids=str,
-)
-def test_a_longer_warm_up_is_at_most_a_fifth_of_the_run(changes: dict[str, int], expected: str | None) -> None:
-    found = [line for line in advice_of({"type": "ema"}, **changes) if line.startswith("warmup")]
-    assert found == ([expected] if expected else [])
-
-
 @pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_every_advice_is_a_setting_that_is_taken(method: str) -> None:
     unhealthy = {"restart_threshold": 0.0, "init": "normal"}
     known = {name: value for name, value in unhealthy.items() if name in defaults(method)}
     config = make({"type": method} | known)
     advice = remedies(config)
-    assert {"learning_rate=0.001", "warmup_steps=1000"} <= set(advice)
+    assert "learning_rate=0.001" in advice
     for assignment in advice:
         changed = resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
         assert changed != config

@@ -29,7 +29,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_zero() -> None:
 
 
 def test_warm_up_is_a_share_of_the_steps_and_has_an_end() -> None:
-    assert [make(steps=steps).warmup_steps for steps in (8, 300, 10_000, 40_000)] == [1, 60, 500, 500]
+    assert [make(steps=steps).warmup_steps for steps in (8, 300, 10_000, 40_000)] == [0, 6, 200, 500]
     prior = [PriorTrainingConfig(out="runs/x", codes="codes", steps=steps).warmup_steps for steps in (300, 10_000)]
     assert prior == [60, 100]
     assert make(steps=300, warmup_steps=0).warmup_steps == 0

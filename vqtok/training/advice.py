@@ -11,8 +11,7 @@ projection_dim=8            0.0660, as good within what runs differ by, with few
 temperature                 ibq, 400 steps: 66 codes with 0.02, 38 with 0.1; lfq: 512 with 1, 22 with 8.
 entropy_weight              lfq and bsq, whose only pull towards even use it is: lfq, 512 codes with 0.1, 45 with a
                             tenth of it. That more than 0.1 helps rests on what the term says, not on a run.
-learning_rate, warmup_steps latents that move slowly are followed. A fifth of the steps measured best, see
-                            `vqtok/training/config.py`: never more than that.
+learning_rate               latents that move slowly are followed.
 codebook_size               fewer codes have more latents each.
 simvq, fsq                  of 16,384 codes simvq used 15,757; levels of fsq are not learned: none is left behind.
 """
@@ -23,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vqtok.errors import ConfigurationError
-from vqtok.training.config import WARMUP_SHARE, TokenizerTrainingConfig
+from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import resolve_config
 
 __all__ = ["remedies"]
@@ -49,9 +48,6 @@ def candidates(config: TokenizerTrainingConfig) -> Iterator[str]:
     for name, better in improvements(options):
         yield f"{prefix}.{name}={better}"
     yield f"learning_rate={config.learning_rate / 2:g}"
-    longer = 2 * (config.warmup_steps or config.steps // 20)
-    if 0 < longer <= config.steps / WARMUP_SHARE:
-        yield f"warmup_steps={longer}"
     size = options.get("codebook_size", 0)
     if size >= 4:
         yield f"{prefix}.codebook_size={size // 2}"

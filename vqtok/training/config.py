@@ -14,11 +14,6 @@ from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
 __all__ = ["LoopConfig", "TokenizerTrainingConfig"]
 
-# mnist-mini, hidden_size 32, mse over variance after 100, 300 (means of two seeds) and 1,000 steps (one seed):
-# a twentieth 0.452, 0.132, 0.0615; a tenth 0.461, 0.134, 0.0588; a fifth 0.448, 0.127, 0.0581. That was with AdamW;
-# with Muon none 0.164, 0.0592, 0.0306; a twentieth 0.169, 0.0628, 0.0325; a fifth 0.187, 0.0645, 0.0309.
-WARMUP_SHARE = 5
-
 
 def no_as_text(value: Any) -> Any:
     """YAML reads no as false."""
@@ -45,8 +40,8 @@ class LoopConfig(Options):
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,
         validate_default=True,
-        description="steps of the warm-up; by default a fifth of the steps, at most 500 for a tokenizer and 100 "
-        "for a prior",
+        description="steps of the warm-up; by default a fiftieth of the steps for a tokenizer, at most 500, and a "
+        "fifth for a prior, at most 100",
     )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of weights of two and more dimensions")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 never clips")
@@ -64,12 +59,16 @@ class LoopConfig(Options):
     keep_checkpoints: int = Field(2, ge=1, description="number of checkpoints to keep, the newest")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
 
+    warmup_share: ClassVar[float] = 1 / 50
     longest_warmup: ClassVar[int] = 500
 
     @field_validator("warmup_steps")
     @classmethod
     def _warmup_of_the_run(cls, given: int | None, info: ValidationInfo) -> int:
-        return min(cls.longest_warmup, info.data.get("steps", 0) // WARMUP_SHARE) if given is None else given
+        if given is not None:
+            return given
+        steps: int = info.data.get("steps", 0)
+        return min(cls.longest_warmup, round(steps * cls.warmup_share))
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
