@@ -6,18 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
+from tests.data.images import save
 from vqtok.codes import tokenize_dataset
 from vqtok.data import ImageSource, image_array, open_all, open_images, open_splits
 from vqtok.errors import DataError
 from vqtok.tokenizer import VQTokenizer
-
-
-def save(path: Path, level: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (4, 4), level).save(path)
-    return path
 
 
 def files(source: ImageSource) -> list[str]:

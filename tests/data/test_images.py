@@ -12,17 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from tests.data.images import encoded
 from vqtok.data import fit_image, fitting, image_array, load_image
 from vqtok.data.images import RESAMPLING
 from vqtok.errors import ConfigurationError, DataError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def colour(image: Image.Image | bytes, num_channels: int = 3) -> tuple[int, ...]:

@@ -11,22 +11,10 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import Dataset, Features
-from PIL import Image
 
-from vqtok.data import ImageSource, open_all, open_images, read_images
+from tests.data.images import levels, png
+from vqtok.data import open_all, open_images
 from vqtok.errors import DataError
-
-
-def png(level: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (4, 4), level).save(data, "PNG")
-    return data.getvalue()
-
-
-def levels(source: ImageSource) -> list[int]:
-    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
-    assert not broken
-    return [int(level) for level in pixels.ravel()]
 
 
 def write_rows(folder: Path, kind: str) -> Path:

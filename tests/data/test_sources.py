@@ -8,46 +8,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets.exceptions import DatasetNotFoundError
-from PIL import Image
 
-from vqtok.data import ImageFormat, ImageSource, image_array, native_format, open_all, open_images, open_splits, readers
+from tests.data.images import Builder, digits, levels, save
+from vqtok.data import ImageFormat, native_format, open_all, open_images, open_splits, readers
 from vqtok.errors import ConfigurationError, DataError, HubError
-
-
-def save(path: Path, level: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, level).convert(mode).save(path)
-    return path
-
-
-def levels(source: ImageSource) -> list[int]:
-    """The grey level of every image, which tells the tests which one it is."""
-    cells = [source.image_data(cell, "a row") for cell in source.encoded(range(len(source)))]
-    return [int(image_array(data, num_channels=1, size=(1, 1))[0, 0, 0]) for data in cells]
-
-
-class Builder:
-    """What `load_dataset_builder` gives, of splits in memory."""
-
-    def __init__(self, splits: DatasetDict) -> None:
-        self.splits = splits
-        self.config = datasets.BuilderConfig()
-
-    def download_and_prepare(self) -> None:
-        pass
-
-    def as_dataset(self) -> DatasetDict:
-        return self.splits
-
-
-def digits(count: int = 4, **columns: list[Any]) -> Dataset:
-    images = [Image.new("L", (4, 4), level) for level in range(count)]
-    return Dataset.from_dict(
-        {"image": images, **columns},
-        features=Features({"image": datasets.Image(), **{name: Value("int64") for name in columns}}),
-    )
 
 
 def test_mnist_mini_is_balanced_in_every_prefix_and_named() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from vqtok.data import ImageSource, open_all, open_splits, read_images
+from tests.data.images import levels, png, save
+from vqtok.data import open_all, open_splits
 from vqtok.errors import DataError
-
-
-def png(level: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (4, 4), level).save(data, "PNG")
-    return data.getvalue()
-
-
-def save(path: Path, level: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(level))
-    return path
 
 
 def tables(folder: Path, *names: str) -> str:
@@ -35,12 +22,6 @@ def tables(folder: Path, *names: str) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"image": pa.array([{"bytes": png(level), "path": None}])}), folder / name)
     return str(folder)
-
-
-def levels(source: ImageSource) -> list[int]:
-    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
-    assert not broken
-    return [int(level) for level in pixels.ravel()]
 
 
 def opened(name: str) -> dict[str, list[int]]:
