@@ -91,31 +91,6 @@ def test_a_single_split_of_any_name_is_trained_on(tmp_path: Path) -> None:
     assert len(open_images(str(tmp_path / "set"), split="everything")) == 10
 
 
-@pytest.fixture
-def table_forms(tmp_path: Path) -> dict[str, Path]:
-    """The same four images in every form that `datasets` can read."""
-    dataset = digits(4, label=[0, 1, 0, 1])
-    dataset.to_parquet(tmp_path / "set.parquet")
-    dataset.save_to_disk(tmp_path / "saved")
-    DatasetDict({"train": dataset}).save_to_disk(tmp_path / "splits")
-    (tmp_path / "repository" / "data").mkdir(parents=True)
-    dataset.to_parquet(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet")
-    dataset.to_parquet(tmp_path / "repository" / "data" / "test-00000-of-00001.parquet")
-    (tmp_path / "set.arrow").write_bytes((tmp_path / "saved" / "data-00000-of-00001.arrow").read_bytes())
-    names = ("set.parquet", "set.arrow", "saved", "splits", "repository")
-    return {name: tmp_path / name for name in names}
-
-
-@pytest.mark.parametrize("form", ["set.parquet", "set.arrow", "saved", "splits", "repository"])
-def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[str, Path], form: str) -> None:
-    splits = open_all(str(table_forms[form]))
-    assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
-    source = splits["train"]
-    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
-    assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
-    assert source.row_name(2, source.encoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"
-
-
 def saved(folder: Path, dataset: Dataset) -> str:
     dataset.save_to_disk(folder / "set")
     return str(folder / "set")

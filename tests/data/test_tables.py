@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import DatasetDict
 
-from tests.data.images import levels, png, save
+from tests.data.images import digits, levels, png, save
 from vqtok.data import open_all, open_splits
 from vqtok.errors import DataError
 
@@ -154,3 +155,28 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["x.png"], "more": [1]}), tmp_path / "set" / "b.parquet")
     with pytest.raises(DataError, match="set cannot be loaded: (?!An error occurred)[^\n]*$"):
         open_all(name)
+
+
+@pytest.fixture
+def table_forms(tmp_path: Path) -> dict[str, Path]:
+    """The same four images in every form that `datasets` can read."""
+    dataset = digits(4, label=[0, 1, 0, 1])
+    dataset.to_parquet(tmp_path / "set.parquet")
+    dataset.save_to_disk(tmp_path / "saved")
+    DatasetDict({"train": dataset}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    dataset.to_parquet(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet")
+    dataset.to_parquet(tmp_path / "repository" / "data" / "test-00000-of-00001.parquet")
+    (tmp_path / "set.arrow").write_bytes((tmp_path / "saved" / "data-00000-of-00001.arrow").read_bytes())
+    names = ("set.parquet", "set.arrow", "saved", "splits", "repository")
+    return {name: tmp_path / name for name in names}
+
+
+@pytest.mark.parametrize("form", ["set.parquet", "set.arrow", "saved", "splits", "repository"])
+def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[str, Path], form: str) -> None:
+    splits = open_all(str(table_forms[form]))
+    assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
+    source = splits["train"]
+    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
+    assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
+    assert source.row_name(2, source.encoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"
