@@ -7,9 +7,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import Dataset, DatasetDict, Features
 
-from tests.data.images import Builder, digits, levels, save
+from tests.data.images import digits, levels, save
 from vqtok.data import ImageFormat, native_format, open_all, open_images, open_splits, readers
 from vqtok.errors import ConfigurationError, DataError
 
@@ -89,70 +89,7 @@ def test_a_single_split_of_any_name_is_trained_on(tmp_path: Path) -> None:
     assert len(open_images(str(tmp_path / "set"), split="everything")) == 10
 
 
-def saved(folder: Path, dataset: Dataset) -> str:
-    dataset.save_to_disk(folder / "set")
-    return str(folder / "set")
-
-
-def test_several_image_columns_must_be_chosen_from(tmp_path: Path) -> None:
-    name = saved(tmp_path, digits(4).add_column("file", ["p.png"] * 4))
-    save(tmp_path / "set" / "p.png", 7)
-    source = open_all(name, image_column="file")["train"]
-    assert levels(source) == [7] * 4  # a column of paths, since it was named
-    two = saved(
-        tmp_path / "two",
-        Dataset.from_dict({"a": [None], "b": [None]}).cast(Features({"a": datasets.Image(), "b": datasets.Image()})),
-    )
-    with pytest.raises(DataError, match="several columns of images: a, b; name one"):
-        open_all(two)
-    assert open_all(two, image_column="b")["train"].image_column == "b"
-    with pytest.raises(DataError, match="no column c; its columns are a .Image., b .Image."):
-        open_all(two, image_column="c")
-
-
-def test_sets_without_images_or_rows_are_refused_with_what_they_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = saved(tmp_path, Dataset.from_dict({"text": ["a"], "label": [1]}))
-    with pytest.raises(DataError, match=r"no column of images; its columns are text \(string\), label \(int64\)"):
-        open_images(words)
-    with pytest.raises(DataError, match="the column label of .* holds no images"):
-        open_images(words, image_column="label")
-    nothing = digits(4).select([])
-    nothing.to_parquet(tmp_path / "empty.parquet")
-    for name in (saved(tmp_path / "empty", nothing), str(tmp_path / "empty.parquet")):
-        with pytest.raises(DataError, match="has no rows"):
-            open_images(name)
-    monkeypatch.setattr(readers, "load_dataset_builder", lambda *_, **__: Builder(DatasetDict({"train": nothing})))
-    with pytest.raises(DataError, match="org/name has no rows"):
-        open_images("org/name")
-
-
-def test_labels_are_found_by_type_or_named(tmp_path: Path) -> None:
-    fine, coarse = ClassLabel(names=["x", "y"]), ClassLabel(names=["z"])
-    both = digits(2, fine=[1, 0], coarse=[0, 0], size=[5, 6], missing=[0, -1])
-    both = both.cast_column("fine", fine).cast_column("coarse", coarse)
-    name = saved(tmp_path, both)
-    source = open_all(name)["train"]
-    assert source.label_column is None and "several columns of labels, so none is used: fine, coarse" in source.notes[0]
-    named = open_all(name, label_column="fine")["train"]
-    assert named.label_names == ("x", "y") and named.labels().tolist() == [1, 0] and named.notes == ()  # type: ignore[union-attr]
-    assert open_all(name, label_column="size")["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
-    assert open_all(name, label_column="size")["train"].label_names == ("5", "6")
-    for column, complaint in (("image", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
-        with pytest.raises(DataError, match=complaint):
-            open_all(name, label_column=column)
-    only = open_all(saved(tmp_path / "one", both.remove_columns("fine")))["train"]
-    assert only.label_column == "coarse"
-
-
-def test_a_label_that_is_missing_somewhere_is_not_used(tmp_path: Path) -> None:
-    for number, labels in enumerate(([0, -1], [0, None])):
-        source = open_all(saved(tmp_path / str(number), digits(2, label=labels)))["train"]
-        assert source.label_column is None and "rows without a label" in source.notes[0]
-
-
 def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
-    name = saved(tmp_path, Dataset.from_dict({"image": [None]}, features=Features({"image": datasets.Image()})))
+    Dataset.from_dict({"image": [None]}, features=Features({"image": datasets.Image()})).save_to_disk(tmp_path / "set")
     with pytest.raises(DataError, match=r"row 0 of .*set, split train holds no image"):
-        native_format(open_all(name)["train"])
+        native_format(open_all(str(tmp_path / "set"))["train"])
