@@ -10,9 +10,9 @@ import datasets
 from datasets import Dataset, DatasetDict, Features, Value
 from PIL import Image
 
-from vqtok.data import ImageSource, read_images
+from vqtok.data import ImageDataset, ImageSource, read_images
 
-__all__ = ["Builder", "digits", "encoded", "levels", "png", "save"]
+__all__ = ["Builder", "digits", "encoded", "images_of", "levels", "png", "save"]
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -46,6 +46,10 @@ def levels(source: ImageSource) -> list[int]:
     pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
     assert not broken
     return [int(level) for level in pixels.ravel()]
+
+
+def images_of(source: ImageSource, memory_limit: int = 1 << 20) -> ImageDataset:
+    return ImageDataset(source, image_size=(8, 8), num_channels=1, memory_limit=memory_limit)
 
 
 class Builder:
