@@ -1,4 +1,4 @@
-"""Small images whose grey level tells which one they are, as files, as rows of a table and as a dataset."""
+"""Small images, most of one level that tells which one it is: alone, as files, as rows of a table, as a dataset."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value
 from PIL import Image
 
-from vqtok.data import ImageDataset, ImageSource, read_images
+from vqtok.data import ImageDataset, ImageSource, image_array, read_images
 
-__all__ = ["Builder", "digits", "encoded", "images_of", "levels", "png", "save"]
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+
+
+def flat(mode: str, value: Any) -> Image.Image:
+    return Image.new(mode, (4, 4), value)
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -23,18 +28,25 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def png(level: int) -> bytes:
-    return encoded(Image.new("L", (4, 4), level), "PNG")
+    return encoded(flat("L", level), "PNG")
+
+
+def colour(image: Image.Image | bytes, num_channels: int = 3) -> tuple[int, ...]:
+    """The one colour of an image of one colour."""
+    pixels = image_array(image, num_channels=num_channels, size=(2, 2))
+    assert (pixels == pixels[:, :1, :1]).all()
+    return tuple(int(value) for value in pixels[:, 0, 0])
 
 
 def save(path: Path, level: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (4, 4), level).save(path)
+    flat("L", level).save(path)
     return path
 
 
 def digits(count: int = 4, **columns: list[Any]) -> Dataset:
     """Rows of the levels 0, 1, 2, ..., and integers beside them."""
-    images = [Image.new("L", (4, 4), level) for level in range(count)]
+    images = [flat("L", level) for level in range(count)]
     return Dataset.from_dict(
         {"image": images, **columns},
         features=Features({"image": datasets.Image(), **{name: Value("int64") for name in columns}}),
