@@ -87,7 +87,7 @@ def test_a_model_with_nothing_beside_it_claims_nothing(tmp_path: Path, tiny_toke
     assert ModelCard(text).data.datasets is None
 
 
-def test_a_folder_of_images_is_no_data_set_of_the_hub(
+def test_a_folder_of_images_is_no_dataset_of_the_hub(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my" / "images").mkdir(parents=True)

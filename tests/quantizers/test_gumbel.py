@@ -74,7 +74,7 @@ def test_values_and_gradients_by_hand(logits: str, hard: bool) -> None:
     np.testing.assert_allclose(quantizer.codebook.grad.numpy(), d_codebook, rtol=1e-4, atol=1e-6)
 
 
-def test_codes_are_drawn_in_the_proportions_of_their_logits() -> None:
+def test_codes_are_sampled_in_the_proportions_of_their_logits() -> None:
     quantizer = make(temperature=0.1, temperature_end=0.1)
     latents = torch.randn(1, DIM, 1, 1).expand(1, DIM, 200, 200)
     shares = torch.bincount(quantizer(latents).codes.flatten(), minlength=SIZE) / 40_000
@@ -115,7 +115,7 @@ def test_the_temperature_falls_along_an_exponential_and_stays() -> None:
     assert int(quantizer.noise.batches_seen) == 7
 
 
-def test_a_hard_draw_hands_on_one_code_exactly() -> None:
+def test_a_hard_sample_hands_on_one_code_exactly() -> None:
     quantizer = make(hard=True, init="data", restart_threshold=0.9)
     latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH)
     quantizer(latents)

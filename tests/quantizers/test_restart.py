@@ -74,7 +74,7 @@ def test_codes_that_latents_leave_behind_at_the_start_of_training_are_soon_back(
     assert len(quantizer.encode(torch.randn(64, 3, 4, 4) + 30).unique()) >= 30
 
 
-def test_a_threshold_of_zero_never_restarts_and_draws_nothing() -> None:
+def test_a_threshold_of_zero_never_restarts_and_samples_nothing() -> None:
     quantizer = make(EMAQuantizer, init="normal", restart_threshold=0.0)
     state = torch.get_rng_state()
     quantizer(torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(0)))

@@ -119,7 +119,7 @@ def test_images_of_any_size_and_mode_are_brought_to_the_configured_one(tiny_toke
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
-def test_codes_are_painted(channels: int, mode: str) -> None:
+def test_codes_are_decoded(channels: int, mode: str) -> None:
     model = make(num_channels=channels)
     codes = model.encode(pixels(channels=channels))
     decoded = model.detokenize(codes)
