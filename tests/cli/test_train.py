@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.cli.conftest import Command
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import loop
 from vqtok_cli.train import default_run
-
-Command = Callable[..., tuple[int, str, str]]
 
 TINY = [
     "--codebook-size=16",
