@@ -124,15 +124,6 @@ def test_a_hard_sample_hands_on_one_code_exactly() -> None:
     assert torch.equal(output.quantized, before[output.codes].permute(0, 3, 1, 2))
 
 
-def test_a_restart_between_forward_and_backward_harms_nothing() -> None:
-    quantizer = make(init="data", restart_threshold=0.9, decay=0.0, codebook_size=64)
-    latents = torch.randn(BATCH, DIM, HEIGHT, WIDTH, requires_grad=True)
-    output = quantizer(latents)
-    (output.loss + output.quantized.sum()).backward()
-    assert quantizer.codebook.grad.isfinite().all()
-    assert latents.grad.isfinite().all()
-
-
 def test_divergence_is_that_of_autograd_and_finite_where_a_latent_is_sure_of_its_code() -> None:
     logits = torch.randn(6, SIZE, dtype=torch.float64) * 10
     logits[-1] = torch.tensor([0.0, -1e5, -1e5, -1e5, -1e5])
