@@ -21,7 +21,8 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from vqtok.quantizers.base import BatchPart
-from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, Projection, QuantizedRows
+from vqtok.quantizers.codebook import CodebookQuantizer, Projection, QuantizedRows
+from vqtok.quantizers.codebook_options import CodebookOptions
 from vqtok.quantizers.lookup import gather_codes
 from vqtok.quantizers.restart import RestartOptions
 
@@ -116,8 +117,6 @@ class GumbelQuantizer(CodebookQuantizer):
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
         if self.options.logits == "linear":
             self.to_logits = Projection(self.embedding_dim, self.codebook_size)
-        if self.options.restart_threshold > 0:
-            self.count_usage(self.options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

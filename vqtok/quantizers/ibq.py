@@ -28,7 +28,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vqtok.quantizers.base import mean_squared_error
-from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, QuantizedRows
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows
+from vqtok.quantizers.codebook_options import CodebookOptions
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
 from vqtok.quantizers.restart import RestartOptions
 
@@ -66,8 +67,6 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
-        if self.options.restart_threshold > 0:
-            self.count_usage(self.options)
         self.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:

@@ -7,8 +7,8 @@ The codebook is every corner of a cube, {-1, 1}^D (equation 3). Its entropy term
 makes each latent choose surely and all latents together choose everything. The exponent splits over the dimensions, so
 bit d of the code has log-odds 4 z_d / temperature. Both entropies are exact over all K codes: the first is a sum over
 bits, and E[p(c | z)], with the bits of a code in two halves a and b, is the matrix E[p(a | z) p(b | z)^T], one product
-of (sqrt(K), N) by (N, sqrt(K)). The memory grows as K + 2 N sqrt(K); N K numbers are never held. Without the term none
-of this is worked out, and `use_entropy` is not among the metrics.
+of (sqrt(K), N) by (N, sqrt(K)). The memory grows as K + 2 N sqrt(K); N K numbers are never held. Without the term that
+product is left out, and `use_entropy` is not among the metrics.
 """
 
 from __future__ import annotations
