@@ -129,7 +129,7 @@ class CodebookQuantizer(Quantizer):
         A weight of 0 leaves all of its rows out.
         """
         if self.usage is not None:
-            self.usage.collect(rows, codes, self.noise(self.codebook_size), part, weight=weight)
+            self.usage.collect(rows, codes, self.noise(2 * self.codebook_size).view(2, -1), part, weight=weight)
 
     def collected(self) -> list[Tensor]:
         return [] if self.usage is None else self.usage.collected
