@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from vqtok.errors import ConfigurationError
-from vqtok.training import loop
+from vqtok.training import accelerator
+from vqtok.training.accelerator import build_accelerator
 from vqtok.training.config import LoopConfig
-from vqtok.training.loop import build_accelerator
 
 
 def make(**values: Any) -> LoopConfig:
@@ -16,7 +16,7 @@ def make(**values: Any) -> LoopConfig:
 
 
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
+    monkeypatch.setattr(accelerator.Accelerator, "num_processes", 3)
     with pytest.raises(ConfigurationError, match="batch_size 32 must divide by 3 processes x 2 gradient"):
         build_accelerator(make(gradient_accumulation_steps=2))
 
@@ -25,7 +25,7 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
     def lacking(*_: Any, **__: Any) -> None:
         raise ImportError("No module named 'wandb'")
 
-    monkeypatch.setattr(loop, "Accelerator", lacking)
+    monkeypatch.setattr(accelerator, "Accelerator", lacking)
     with pytest.raises(
         ConfigurationError, match=r"the tracker 'wandb' is not installed: pip install 'vqtok\[trackers\]'"
     ):
