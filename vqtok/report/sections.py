@@ -136,10 +136,11 @@ def code_grids(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     if not len(codes):
         return ""
     grid = code_image_grid(tokenizer, codes, columns=GRIDS_SHOWN)
+    first = " of the first codebook" if tokenizer.num_codebooks > 1 else ""
     return section(
         "Images as codes",
         f"What the prior reads: the grid of codes under each image that it decodes to, from the split "
-        f"<em>{escape(split)}</em>. One square is one code; codes whose vectors are close have similar colours.",
+        f"<em>{escape(split)}</em>. One square is one code{first}; codes whose vectors are close have similar colours.",
         figure(grid, "decoded images over their grids of codes"),
     )
 
