@@ -37,7 +37,8 @@ def detokenize(
     from vqtok.codes import detokenize_dataset, load_codes, read_spec
     from vqtok.errors import DataError, did_you_mean
     from vqtok.folders import check_free
-    from vqtok_cli.output import counted, done, resolved
+    from vqtok.text import counted
+    from vqtok_cli.output import done, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out)

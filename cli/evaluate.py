@@ -71,8 +71,9 @@ def evaluate(
     from vqtok.data import open_images
     from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
     from vqtok.quantizers import CodeCounting
+    from vqtok.text import counted
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import counted, done, note, resolved
+    from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     model = load_tokenizer(

@@ -215,7 +215,8 @@ def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: b
 
 def print_health(health: CodebookHealth, verdict: Verdict, in_training: float | None) -> None:
     """The numbers, the use in training beside them, and the verdict."""
-    from vqtok_cli.output import counted, say
+    from vqtok.text import counted
+    from vqtok_cli.output import say
 
     about, numbers = health.about, health.numbers()
     images = counted(about["num_images"], "image")

@@ -75,8 +75,9 @@ def sample(
     from vqtok.errors import ConfigurationError
     from vqtok.files import check_file
     from vqtok.priors import generate
+    from vqtok.text import counted
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import counted, done, resolved
+    from vqtok_cli.output import done, resolved
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")

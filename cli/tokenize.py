@@ -44,8 +44,9 @@ def tokenize(
     from vqtok.codes import SIDECAR, file_columns, read_broken, tokenize_sources
     from vqtok.data import open_all
     from vqtok.folders import check_free
+    from vqtok.text import counted
     from vqtok.training.runs import newest_model
-    from vqtok_cli.output import counted, done, note, resolved
+    from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)

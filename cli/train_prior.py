@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtok.hub import check_can_push, push
+from vqtok.text import counted
 from vqtok.training import resolve_config, resume_config
 from vqtok.training.prior import train_prior as train
 from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok_cli.described import grouped, options_from, sentence
-from vqtok_cli.output import counted, done, note, resolved
+from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
 

@@ -21,6 +21,7 @@ from vqtok.data.folders import split_group
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
+from vqtok.text import counted
 
 __all__ = ["ImageSource", "find_held_out", "open_all", "open_images", "open_splits"]
 
@@ -212,7 +213,7 @@ def find_held_out(
     if split_group(split) == "test":
         return split, ()
     why = "there is no test split" if split == found[0] else f"the split {found[0]} has no labels"
-    return split, (f"{why}: {split} ({len(splits[split]):,} images) is used to test on",)
+    return split, (f"{why}: {split} ({counted(len(splits[split]), 'image')}) is used to test on",)
 
 
 def _split_up(
@@ -293,4 +294,4 @@ def _source(
 
 
 def _listed(splits: dict[str, Dataset]) -> str:
-    return ", ".join(f"{split} ({len(dataset):,} rows)" for split, dataset in splits.items())
+    return ", ".join(f"{split} ({counted(len(dataset), 'row')})" for split, dataset in splits.items())

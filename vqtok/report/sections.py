@@ -21,6 +21,7 @@ from vqtok.report.charts import Line, bar_chart, line_chart
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
 from vqtok.schema import read_object
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["code_grids", "code_use", "drawn_samples", "prior_training", "reconstructions", "training"]
@@ -111,8 +112,8 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     images = sum(len(codes) for codes in grids.values())
     return section(
         "Use of the codes",
-        f"Of {use.num_codes:,} codes, {use.codes_in_use:,} occur in {images:,} images, with a perplexity of "
-        f"{use.perplexity:.4g}.",
+        f"Of {use.num_codes:,} codes, {use.codes_in_use:,} occur in {counted(images, 'image')}, with a perplexity "
+        f"of {use.perplexity:.4g}.",
         chart,
     )
 
