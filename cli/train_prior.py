@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vqtok.codes import open_grids
 from vqtok.hub import check_can_push, push
-from vqtok.training import PriorTrainingConfig, resolve_config, resume_config
+from vqtok.training import PriorTrainingConfig
 from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
+from vqtok_cli.training import finished_model, settings_for
 
 __all__ = ["train_prior"]
 
@@ -54,11 +54,14 @@ def train_prior(
     have labels, it learns them as classes, which vqtok sample can ask for. Options given here replace settings from
     --config, and --set replaces both.
     """
-    sources: dict[str, Any] = {"file": config, "options": {"codes": codes, **given}, "assignments": set_ or []}
-    if resume:
-        settings = resume_config(PriorTrainingConfig, Path(given.get("out", "runs/prior")), **sources)
-    else:
-        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **sources)
+    settings = settings_for(
+        PriorTrainingConfig,
+        given={"codes": codes, **given},
+        file=config,
+        assignments=set_,
+        out="runs/prior",
+        resume=resume,
+    )
     if push_to_hub:
         check_can_push(push_to_hub)
     binding, train_grids, test_grids, notes = open_grids(
@@ -80,15 +83,9 @@ def train_prior(
 
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume, overwrite=overwrite)
-    if result.model is None:
-        assert result.stopped_by is not None  # nothing else ends a run early
-        done(
-            f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=("vqtok", "train-prior", "--resume", "--out", settings.out),
-        )
-        raise typer.Exit(128 + result.stopped_by)
+    model = finished_model("train-prior", result, settings.out)
     done(
-        f"prior written to {result.model} ({result.metrics['loss']:.4g} nats or "
+        f"prior written to {model} ({result.metrics['loss']:.4g} nats or "
         f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
         f"{result.metrics['unigram_bits_per_code']:.4g} bits without looking at other codes)",
         next=(
@@ -97,4 +94,4 @@ def train_prior(
         ),
     )
     if push_to_hub:
-        done(f"pushed to {push(result.model, push_to_hub)}")
+        done(f"pushed to {push(model, push_to_hub)}")
