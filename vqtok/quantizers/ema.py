@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook_options import NearestCodeOptions
 from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
 
 __all__ = ["EMAOptions", "EMAQuantizer"]
@@ -42,13 +43,13 @@ class EMAQuantizer(CodebookQuantizer):
     options: EMAOptions
     code_sums: Tensor
     usage: CodeUsage
+    keeps_sums = True
     training_state = (*CodebookQuantizer.training_state, "code_sums")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.register_buffer("codebook", torch.empty(self.codebook_size, self.embedding_dim))
         self.register_buffer("code_sums", torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = self.count_usage(self.options, keep_sums=True)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
