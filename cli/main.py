@@ -143,10 +143,10 @@ def user_message(error: Exception) -> str | None:
     """One line for what a user can mend, None for a bug of ours."""
     from huggingface_hub.errors import StrictDataclassError
 
-    from vqtok.errors import VqtokError
+    from vqtok.errors import VqtokError, one_line
 
     if isinstance(error, VqtokError | StrictDataclassError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, OSError) and error.errno in (NO_ROOM | DENIED):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}: free some space or choose a folder that can be written"

@@ -26,11 +26,10 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
-from vqtok.errors import DataError, HubError, did_you_mean
+from vqtok.errors import DataError, HubError, did_you_mean, one_line
 from vqtok.text import counted
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]

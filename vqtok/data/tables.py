@@ -24,8 +24,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 
 from vqtok.data.folders import group_by_split, left_out
-from vqtok.data.images import one_line
-from vqtok.errors import DataError, VqtokError, did_you_mean
+from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
 __all__ = ["KINDS", "build", "is_metadata", "loading", "read_metadata", "read_table", "read_tables", "table_kind"]
 

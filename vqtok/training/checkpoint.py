@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import load
 from safetensors import SafetensorError
 
-from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.errors import CheckpointError, ConfigurationError, one_line
 from vqtok.folders import replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 
@@ -86,10 +86,6 @@ def save_model(model: Saveable, run: Path) -> None:
             f"cannot write the model {run / 'model'}: {one_line(error)}; its checkpoint is whole: "
             "free some space and go on with --resume"
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def whole_checkpoints(run: Path) -> list[Path]:
