@@ -60,7 +60,7 @@ def test_classes_come_from_the_column_of_labels(
 
 def test_a_label_column_that_is_none_is_refused(folder: Path) -> None:
     make_codes(20, {"kind": LABEL["label"], "sort": LABEL["label"]}).save_to_disk(folder)
-    with pytest.raises(DataError, match="name one of kind, sort with --label-column"):
+    with pytest.raises(DataError, match="set label_column to one of kind, sort"):
         open_grids(folder)
     with pytest.raises(DataError, match="codes has no column knd; its columns are .* Did you mean 'kind'"):
         open_grids(folder, label_column="knd")

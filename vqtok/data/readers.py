@@ -138,7 +138,7 @@ def _commit(splits: dict[str, Dataset]) -> str | None:
 
 def _refuse_config(name: str, config: str | None) -> None:
     if config is not None:
-        raise DataError(f"{name} has no configurations, got {config!r}: leave --dataset-config out")
+        raise DataError(f"{name} has no configurations, got {config!r}: leave dataset_config out")
 
 
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:

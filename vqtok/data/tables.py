@@ -174,7 +174,7 @@ def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
     names = re.findall(r"'([^']*)'", found[1])
     if config is None:
         raise DataError(
-            f"{name} has several configurations: {', '.join(names)}; choose one with --dataset-config"
+            f"{name} has several configurations: {', '.join(names)}; set dataset_config to one of them"
         ) from error
     raise DataError(
         f"{name} has no configuration {config}, only {', '.join(names)}.{did_you_mean(config, names)}"
