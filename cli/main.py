@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -33,11 +32,6 @@ COMMANDS = {
     "demo": "Run every step on handwritten digits, in a few minutes.",
 }
 """Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
-"""What the disk may answer and a user can mend, wherever it is asked."""
 
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
 """Commands that do something without arguments; the others show their help."""
@@ -144,6 +138,7 @@ def user_message(error: Exception) -> str | None:
     from huggingface_hub.errors import StrictDataclassError
 
     from vqtok.errors import VqtokError, one_line
+    from vqtok.files import BAD_PATH, DENIED, NO_ROOM
 
     if isinstance(error, VqtokError | StrictDataclassError):
         return one_line(error)
