@@ -13,7 +13,6 @@ import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import load
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from vqtok.errors import CheckpointError, ConfigurationError, one_line
 from vqtok.folders import replace_folder, staging_path
 from vqtok.hub import quiet_transformers
+from vqtok.hub.push import Saveable
 
 __all__ = [
     "checkpoint_to_resume",
@@ -38,12 +38,6 @@ STATE = "state.json"
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 # A file that is cut off or is no checkpoint at all.
 READ_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
-
-
-class Saveable(Protocol):
-    """What `save_model` needs of a model."""
-
-    def save_pretrained(self, save_directory: Any, /) -> Any: ...
 
 
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int) -> Path:
