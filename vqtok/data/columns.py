@@ -88,10 +88,10 @@ def find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
     if not found:
         raise DataError(
             f"{name} has no column of images; its columns are {_listed_columns(features)}. If one of them holds "
-            "paths or encoded files, set image_column to it"
+            "paths or encoded files, name it as image_column"
         )
     if len(found) > 1:
-        raise DataError(f"{name} has several columns of images: {', '.join(found)}; set image_column to one of them")
+        raise DataError(f"{name} has several columns of images: {', '.join(found)}; name one of them as image_column")
     return found[0]
 
 
