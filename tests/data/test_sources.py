@@ -164,13 +164,13 @@ def test_validation_stands_in_for_a_test_split(tmp_path: Path) -> None:
     save(tmp_path / "valid" / "2.png", 2)
     train, test = open_splits(str(tmp_path))
     assert (levels(train), levels(test), test.split) == ([1], [2], "validation")
-    assert "validation (1 images) is used to test on" in train.notes[0]
+    assert "validation (1 image) is used to test on" in train.notes[0]
     assert levels(open_images(str(tmp_path), split="test")) == [2]
 
 
 def test_tiny_sets_and_senseless_shares(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 1)
-    with pytest.raises(DataError, match="has one image and no test split"):
+    with pytest.raises(DataError, match="has 1 image and no test split"):
         open_splits(str(tmp_path))
     save(tmp_path / "2.png", 2)
     assert [len(part) for part in open_splits(str(tmp_path), test_share=0.99)] == [1, 1]
@@ -313,7 +313,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no files; give a folder of images"):
         open_images(str(tmp_path))
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match=r"holds 1 files, none of them an image \(a.txt, ...\)"):
+    with pytest.raises(DataError, match=r"holds 1 file, none of them an image \(a.txt, ...\)"):
         open_images(str(tmp_path))
     image = save(tmp_path / "b.png")
     with pytest.raises(DataError, match="is one image; give the folder"):
@@ -321,7 +321,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be parquet, arrow, csv, .* is none of these"):
         open_images(str(tmp_path / "a.txt"))
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"1 images and 1 parquet or arrow files \(c.parquet"):
+    with pytest.raises(DataError, match=r"1 image and 1 parquet or arrow file \(c.parquet"):
         open_images(str(tmp_path))
     image.unlink()
     for broken in (tmp_path, tmp_path / "c.parquet"):
