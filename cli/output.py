@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import typer
 
-__all__ = ["counted", "done", "mention", "note", "printable", "quiet", "resolved", "say"]
+__all__ = ["done", "mention", "note", "printable", "quiet", "resolved", "say"]
 
 QUIET = ContextVar("QUIET", default=False)
 
@@ -81,11 +81,6 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)
-
-
-def counted(number: int, thing: str) -> str:
-    """How many there are of something: 1 image, 1,200 images."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def note(message: str, *, err: bool = False) -> None:

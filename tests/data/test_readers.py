@@ -129,9 +129,7 @@ def two_configurations(tmp_path: Path) -> Path:
 
 def test_several_configurations_are_listed_and_one_is_chosen(two_configurations: Path) -> None:
     name = str(two_configurations)
-    with pytest.raises(
-        DataError, match=f"^{name} has several configurations: small, large; choose one with --dataset-c"
-    ):
+    with pytest.raises(DataError, match=f"^{name} has several configurations: small, large; set dataset_config to"):
         open_all(name)
     assert levels(open_all(name, config="large")["train"]) == [2, 2, 2]
     assert levels(open_images(name, config="small", test_share=0)) == [1, 1, 1]
@@ -143,7 +141,7 @@ def test_a_configuration_of_what_has_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(png(1))
     for name in ("mnist-mini", str(tmp_path / "images"), str(write_rows(tmp_path / "rows", "parquet"))):
-        with pytest.raises(DataError, match="has no configurations, got 'a': leave --dataset-config out"):
+        with pytest.raises(DataError, match="has no configurations, got 'a': leave dataset_config out"):
             open_all(name, config="a")
 
 
@@ -170,7 +168,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no files; give a folder of images"):
         open_images(str(tmp_path))
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match=r"holds 1 files, none of them an image \(a.txt, ...\)"):
+    with pytest.raises(DataError, match=r"holds 1 file, none of them an image \(a.txt, ...\)"):
         open_images(str(tmp_path))
     image = save(tmp_path / "b.png")
     with pytest.raises(DataError, match="is one image; give the folder"):
@@ -178,7 +176,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be parquet, arrow, csv, .* is none of these"):
         open_images(str(tmp_path / "a.txt"))
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"1 images and 1 parquet or arrow files \(c.parquet"):
+    with pytest.raises(DataError, match=r"1 image and 1 parquet or arrow file \(c.parquet"):
         open_images(str(tmp_path))
     image.unlink()
     for broken in (tmp_path, tmp_path / "c.parquet"):

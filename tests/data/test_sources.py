@@ -57,13 +57,13 @@ def test_validation_stands_in_for_a_test_split(tmp_path: Path) -> None:
     save(tmp_path / "valid" / "2.png", 2)
     train, test = open_splits(str(tmp_path))
     assert (levels(train), levels(test), test.split) == ([1], [2], "validation")
-    assert "validation (1 images) is used to test on" in train.notes[0]
+    assert "validation (1 image) is used to test on" in train.notes[0]
     assert levels(open_images(str(tmp_path), split="test")) == [2]
 
 
 def test_tiny_sets_and_senseless_shares(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 1)
-    with pytest.raises(DataError, match="has one image and no test split"):
+    with pytest.raises(DataError, match="has 1 image and no test split"):
         open_splits(str(tmp_path))
     save(tmp_path / "2.png", 2)
     assert [len(part) for part in open_splits(str(tmp_path), test_share=0.99)] == [1, 1]

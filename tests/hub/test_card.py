@@ -98,6 +98,8 @@ def test_a_folder_of_images_is_no_dataset_of_the_hub(
         assert "On the first 100 of 10,000 images of" in text
         assert "\n\nOne image in ten is held out by seed 0.\n" in text
         assert f"images of `{shown}`, split" in text
+        text = tokenizer_card(run / "model", metrics=metrics | {"num_images": 1, "num_images_in_split": 1})
+        assert f"On 1 image of `{shown}`, split" in text
         assert ModelCard(text).data.eval_results[0].dataset_type == "custom"
     (run / "config.yaml").write_text("dataset: cifar10\n")
     assert ModelCard(tokenizer_card(run / "model")).data.datasets == ["uoft-cs/cifar10"]

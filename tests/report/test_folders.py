@@ -37,6 +37,8 @@ def test_a_tokenizer_that_was_evaluated_tells_on_what(left: Left, tmp_path: Path
     rows = dict(describe(folder).rows)
     assert rows["measured on"] == "10,000 images of cifar10, split test"
     assert rows["metrics"] == "mse 0.003"
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"num_images": 1}))
+    assert dict(describe(folder).rows)["measured on"] == "1 image of cifar10, split test"
 
 
 @pytest.mark.parametrize("metrics", ["{}", '{"dataset": "d", "split": "test", "num_images": "x"}', "[]", "[" * 60000])

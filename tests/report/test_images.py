@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vqtok.report.images import code_colours, code_image_grid, data_uri
-from vqtok.tokenizer import VQTokenizer
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 
 def test_close_vectors_have_close_colours(tiny_tokenizer: VQTokenizer) -> None:
@@ -21,6 +21,17 @@ def test_close_vectors_have_close_colours(tiny_tokenizer: VQTokenizer) -> None:
     assert colours.shape == (16, 3) and len(np.unique(colours, axis=0)) == 16
     along = colours[:, 0] if colours[0, 0] < colours[-1, 0] else colours[::-1, 0]
     assert (np.diff(along) > 0).all() and (along.min(), along.max()) == (40, 240)
+
+
+def test_colours_are_those_of_the_codebook_that_is_shown() -> None:
+    """The vectors of the other one are larger, and lie in another order."""
+    each = {"type": "ema", "codebook_size": 16, "code_dim": 2}
+    tokenizer = VQTokenizer(VQTokenizerConfig(quantizer={"type": "product", "num_codebooks": 2, "each": each}))
+    first, second = (member.codebook.zero_() for member in tokenizer.quantizer.members())
+    first[:, 0] = torch.arange(16.0)
+    second[:, 0] = 100 * torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    red = code_colours(tokenizer, np.arange(16)).astype(int)[:, 0]
+    assert (np.diff(red) > 0).all() or (np.diff(red) < 0).all()
 
 
 def test_an_image_grid_shows_every_image_over_its_codes(tiny_tokenizer: VQTokenizer) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vqtok.data.images import image_array
 from vqtok.errors import DataError
+from vqtok.text import counted
 
 if TYPE_CHECKING:
     from vqtok.data.sources import ImageSource
@@ -200,15 +201,15 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if len(self.unreadable) > (max(1, max_share * len(self)) if max_share else 0):
             reasons = [self.unreadable[index].reason for index in sorted(self.unreadable)[:3]]
             raise DataError(
-                f"{len(self.unreadable):,} of the {len(self):,} images of {self.source.name} cannot be read, more than "
-                f"the {100 * max_share:g}% that may be skipped; mend or remove them, or raise max_unreadable, which is "
-                f"{max_share:g}: {'; '.join(reasons)}"
+                f"{len(self.unreadable):,} of the {counted(len(self), 'image')} of {self.source.name} cannot be read, "
+                f"more than the {100 * max_share:g}% that may be skipped; mend or remove them, or raise "
+                f"max_unreadable, which is {max_share:g}: {'; '.join(reasons)}"
             )
 
     def none_readable(self, example: UnreadableImage) -> DataError:
         """The error for a source without a single image that can be read."""
         return DataError(
-            f"none of the {len(self):,} images of {self.source.name} can be read, such as: {example.reason}"
+            f"none of the {counted(len(self), 'image')} of {self.source.name} can be read, such as: {example.reason}"
         )
 
     def _decode(self, indices: Sequence[int]) -> tuple[Tensor, list[int], dict[int, UnreadableImage]]:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage
 from vqtok.errors import ConfigurationError, DataError
+from vqtok.text import counted
 
 __all__ = ["ordered_batches", "to_pixels", "training_batches", "training_order"]
 
@@ -67,7 +68,7 @@ def training_batches(
     if len(images) < batch_size * world_size:
         processes = f" on each of {world_size} processes" if world_size > 1 else ""
         raise DataError(
-            f"{images.source.name} has {len(images)} images for training, fewer than one batch of "
+            f"{images.source.name} has {counted(len(images), 'image')} for training, fewer than one batch of "
             f"{batch_size}{processes}; give more images or a smaller batch size"
         )
     steps = _steps(len(images), batch_size, start_step, rank, world_size)

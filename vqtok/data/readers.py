@@ -26,11 +26,11 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
-from vqtok.errors import DataError, HubError, did_you_mean
+from vqtok.errors import DataError, HubError, did_you_mean, one_line
+from vqtok.text import counted
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
 
@@ -138,7 +138,7 @@ def _commit(splits: dict[str, Dataset]) -> str | None:
 
 def _refuse_config(name: str, config: str | None) -> None:
     if config is not None:
-        raise DataError(f"{name} has no configurations, got {config!r}: leave --dataset-config out")
+        raise DataError(f"{name} has no configurations, got {config!r}: leave dataset_config out")
 
 
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
@@ -176,8 +176,8 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     alone = [file for file, kind in tables.items() if kind in ("parquet", "arrow") and file not in metadata]
     if files.images and alone:
         raise DataError(
-            f"{name} holds {len(files.images)} images and {len(alone)} parquet or arrow files ({alone[0]}, ...); "
-            "name a folder with one kind, or one of the files"
+            f"{name} holds {counted(len(files.images), 'image')} and {counted(len(alone), 'parquet or arrow file')} "
+            f"({alone[0]}, ...); name a folder with one kind, or one of the files"
         )
     if tables and not files.images:
         splits, notes = read_tables(path, name, list(tables), config)
@@ -185,7 +185,7 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     _refuse_config(name, config)
     if not files.images:
         others = files.others
-        found = f"{len(others)} files, none of them an image ({others[0]}, ...)" if others else "no files"
+        found = f"{counted(len(others), 'file')}, none of them an image ({others[0]}, ...)" if others else "no files"
         raise DataError(
             f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
             f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqtok.quantizers import Quantizer
 
-__all__ = ["CodeDistances", "code_distances", "code_vectors"]
+__all__ = ["CodeDistances", "code_distances", "code_vectors", "of_codebook"]
 
 Array = npt.NDArray[Any]
 
@@ -77,13 +77,18 @@ def code_vectors(
     chosen = torch.arange(quantizer.codebook_size) if codes is None else codes
     parts = []
     for codes in chosen.to(device).split(CODES_AT_ONCE):
-        grid = codes.view(1, -1, 1)
-        if quantizer.num_codebooks > 1:
-            alone = torch.full((1, len(codes), 1, quantizer.num_codebooks), -1, device=device)
-            alone[..., codebook] = grid
-            grid = alone
+        grid = of_codebook(codes.view(1, -1, 1), codebook, quantizer.num_codebooks)
         parts.append(quantizer.decode(grid)[0, :, :, 0].T.float())
     return torch.cat(parts)
+
+
+def of_codebook(codes: Tensor, codebook: int, num_codebooks: int) -> Tensor:
+    """Codes (B, h, w) of one codebook as a quantizer decodes them: where Q > 1 (B, h, w, Q), the others none."""
+    if num_codebooks == 1:
+        return codes
+    alone = codes.new_full((*codes.shape, num_codebooks), -1)
+    alone[..., codebook] = codes
+    return alone
 
 
 def nearest_others(vectors: Tensor, codes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vqtok.data import ImageDataset
+from vqtok.evaluation.distances import of_codebook
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["BestPositions", "CodeExamples", "cut_patch", "decode_code", "spread_codes"]
@@ -122,11 +123,8 @@ def decode_code(tokenizer: VQTokenizer, codebook: int, code: int) -> npt.NDArray
     """The middle of what the decoder decodes where every position has one code, and other codebooks have none."""
     height, width = tokenizer.grid
     codes = torch.full((1, height, width), code, device=tokenizer.device)
-    if tokenizer.num_codebooks > 1:
-        alone = torch.full((1, height, width, tokenizer.num_codebooks), -1, device=tokenizer.device)
-        alone[..., codebook] = codes
-        codes = alone
-    vectors = tokenizer.quantizer.decode(codes).to(tokenizer.dtype)
+    alone = of_codebook(codes, codebook, tokenizer.num_codebooks)
+    vectors = tokenizer.quantizer.decode(alone).to(tokenizer.dtype)
     pixels = (tokenizer.decoder(vectors)[0].float().clamp(-1, 1) + 1) * 127.5
     decoded = pixels.round().to(torch.uint8).cpu().numpy()
     return cut_patch(decoded, (height // 2, width // 2), tokenizer.config.downsample_factor)

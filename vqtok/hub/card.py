@@ -24,6 +24,7 @@ from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
+from vqtok.text import counted
 
 __all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
 
@@ -217,7 +218,7 @@ def images_of(measured: Mapping[str, Any]) -> str:
     if not isinstance(count, int):
         return f"On {split}"
     if not isinstance(whole, int) or whole == count:
-        return f"On {count:,} images of {split}"
+        return f"On {counted(count, 'image')} of {split}"
     return f"On the first {count:,} of {whole:,} images of {split}"
 
 

@@ -17,6 +17,7 @@ from vqtok.errors import CheckpointError, VqtokError
 from vqtok.hub.folder import ModelFolder
 from vqtok.quantizers import Quantizer, build_quantizer
 from vqtok.schema import checked
+from vqtok.text import counted
 
 __all__ = ["Binding", "Description", "describe_prior", "describe_tokenizer", "grid_text"]
 
@@ -171,7 +172,7 @@ def code_shape(grid: tuple[int, int], num_codebooks: int) -> tuple[int, ...]:
 
 
 def grid_text(shape: tuple[int, ...]) -> str:
-    return f"{' x '.join(map(str, shape))}, {math.prod(shape):,} codes per image"
+    return f"{' x '.join(map(str, shape))}, {counted(math.prod(shape), 'code')} per image"
 
 
 def options_text(section: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:

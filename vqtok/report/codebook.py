@@ -14,6 +14,7 @@ from vqtok.report.health import HEALTH
 from vqtok.report.markup import image, number, section
 from vqtok.report.sections import curve
 from vqtok.schema import read_object
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["codebook_health"]
@@ -59,7 +60,7 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
             f"{tokenizer.fingerprint[:12]}: run `vqtok inspect --dataset` on this one"
         )
     text = (
-        f"On {found['num_images']:,} images of <em>{escape(str(found['dataset']))}</em>, split "
+        f"On {counted(found['num_images'], 'image')} of <em>{escape(str(found['dataset']))}</em>, split "
         f"<em>{escape(str(found['split']))}</em>: {use_text(found)}"
     )
     drawings = [

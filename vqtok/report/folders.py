@@ -20,6 +20,7 @@ from vqtok.hub import (
     step_of,
 )
 from vqtok.schema import read_object
+from vqtok.text import counted
 
 __all__ = ["Summary", "describe"]
 
@@ -113,7 +114,7 @@ def codes_rows(folder: Path) -> Rows:
     ]
     for split, dataset in splits.items():
         use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
-        rows.append((str(split), f"{len(dataset):,} images, {use}"))
+        rows.append((str(split), f"{counted(len(dataset), 'image')}, {use}"))
     broken = read_broken(folder) if (folder / "codes.json").is_file() else []
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
@@ -167,7 +168,7 @@ def metrics_rows(path: Path) -> Rows:
     metrics = read_metrics(path)
     where = f"{metrics['dataset']}, split {metrics['split']}"
     if metrics.get("num_images") is not None:
-        where = f"{metrics['num_images']:,} images of {where}"
+        where = f"{counted(metrics['num_images'], 'image')} of {where}"
     keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use", "bits_in_use")
     return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
 

@@ -23,6 +23,7 @@ from vqtok.evaluation import CodebookHealth
 from vqtok.files import new_file, write_text
 from vqtok.report.charts import COLOURS
 from vqtok.report.examples import draw_examples
+from vqtok.text import counted
 
 __all__ = ["DRAWINGS", "HEALTH", "draw_health"]
 
@@ -221,7 +222,7 @@ def panel_title(health: CodebookHealth, codebook: int, text: str) -> str:
 
 def where(health: CodebookHealth) -> str:
     about = health.about
-    return f"{about['num_images']:,} images of {about['dataset']}, {about['split']}"
+    return f"{counted(about['num_images'], 'image')} of {about['dataset']}, {about['split']}"
 
 
 DRAWINGS: dict[str, Callable[[CodebookHealth], Figure]] = {

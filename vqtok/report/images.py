@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vqtok.data import image_grid
+from vqtok.evaluation.distances import code_vectors
 from vqtok.quantizers.counting import COUNTABLE
 from vqtok.tokenizer import VQTokenizer
 
@@ -21,14 +22,12 @@ __all__ = ["code_colours", "code_image_grid", "data_uri"]
 def code_colours(tokenizer: VQTokenizer, codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """A colour for each of some codes, (n,) -> uint8 (n, 3), such that codes with vectors close to each other match.
 
-    The vectors are projected on their first three principal components. Ranks along them, rather than values, become
-    red, green and blue, so that the whole range of colours is used.
+    Of several codebooks the codes are those of the first. The vectors are projected on their first three principal
+    components. Ranks along them, rather than values, become red, green and blue, so that the whole range of colours is
+    used.
     """
-    grid = torch.from_numpy(codes).to(tokenizer.device).view(1, -1, 1)
-    if tokenizer.num_codebooks > 1:
-        grid = grid[..., None].expand(-1, -1, -1, tokenizer.num_codebooks)
-    with torch.no_grad():
-        vectors = tokenizer.quantizer.decode(grid)[0, :, :, 0].T.double().cpu().numpy()  # (n, D)
+    found = code_vectors(tokenizer.quantizer, codes=torch.from_numpy(codes), device=tokenizer.device)
+    vectors = found.double().cpu().numpy()  # (n, D)
     centred = vectors - vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     components = centred @ directions[:3].T  # (n, 3), fewer where D is below 3

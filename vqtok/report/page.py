@@ -26,6 +26,7 @@ from vqtok.report.codebook import codebook_health
 from vqtok.report.markup import number, section
 from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
 from vqtok.schema import read_object
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["write_report"]
@@ -107,7 +108,7 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
             (
                 "Error / variance",
                 number(metrics["mse_over_variance"]),
-                f"on {metrics['num_images']:,} images",
+                f"on {counted(metrics['num_images'], 'image')}",
             ),
             ("PSNR", number(metrics["psnr"], " dB"), "of the mean squared error"),
             ("SSIM", number(metrics["ssim"]), "1 is identical"),

@@ -21,6 +21,7 @@ from vqtok.report.charts import Line, bar_chart, line_chart
 from vqtok.report.images import code_image_grid
 from vqtok.report.markup import figure, image, section
 from vqtok.schema import read_object
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["code_grids", "code_use", "drawn_samples", "prior_training", "reconstructions", "training"]
@@ -111,8 +112,8 @@ def code_use(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     images = sum(len(codes) for codes in grids.values())
     return section(
         "Use of the codes",
-        f"Of {use.num_codes:,} codes, {use.codes_in_use:,} occur in {images:,} images, with a perplexity of "
-        f"{use.perplexity:.4g}.",
+        f"Of {use.num_codes:,} codes, {use.codes_in_use:,} occur in {counted(images, 'image')}, with a perplexity "
+        f"of {use.perplexity:.4g}.",
         chart,
     )
 
@@ -136,10 +137,11 @@ def code_grids(grids: Mapping[str, Any], tokenizer: VQTokenizer) -> str:
     if not len(codes):
         return ""
     grid = code_image_grid(tokenizer, codes, columns=GRIDS_SHOWN)
+    first = " of the first codebook" if tokenizer.num_codebooks > 1 else ""
     return section(
         "Images as codes",
         f"What the prior reads: the grid of codes under each image that it decodes to, from the split "
-        f"<em>{escape(split)}</em>. One square is one code; codes whose vectors are close have similar colours.",
+        f"<em>{escape(split)}</em>. One square is one code{first}; codes whose vectors are close have similar colours.",
         figure(grid, "decoded images over their grids of codes"),
     )
 

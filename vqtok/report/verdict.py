@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vqtok.evaluation import CodebookHealth
 from vqtok.quantizers import CodeUse, even_use, too_few_in_use
+from vqtok.text import counted
 from vqtok.training import TokenizerTrainingConfig
 from vqtok.training.advice import remedies
 
@@ -70,5 +71,5 @@ def coinciding(health: CodebookHealth) -> list[str]:
     for codebook, found in enumerate(health.distances):
         used = health.counts[codebook][found.codes] > 0
         count += int((used & (found.nearest <= COINCIDE * found.pairs.mean())).sum())
-    codes = "1 code in use lies" if count == 1 else f"{count:,} codes in use lie"
-    return [f"{codes} on top of another code"] if count else []
+    lie = "lies" if count == 1 else "lie"
+    return [f"{counted(count, 'code')} in use {lie} on top of another code"] if count else []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, one_line
 from vqtok.training.config import LoopConfig
 
 __all__ = ["build_accelerator", "start_tracker"]
@@ -28,8 +28,7 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
             project_dir=config.out,
         )
     except ValueError as error:  # one that the device lacks, or a second one in one process
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"precision {config.precision!r} cannot be used here: {reason}") from error
+        raise ConfigurationError(f"precision {config.precision!r} cannot be used here: {one_line(error)}") from error
     except ImportError as error:
         raise ConfigurationError(
             f"the tracker {config.tracker!r} is not installed: pip install 'vqtok[trackers]'"

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse, even_use, too_few_in_use
+from vqtok.text import counted
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 
@@ -123,7 +124,7 @@ class UsageAlarm:
         self, window: CodeUseWindow, use: CodeUse | DimensionUse, step: int, *, last: bool
     ) -> tuple[list[str], list[str]]:
         """Warnings and notes on the use over the window after a step, none where there is nothing to say."""
-        where = f"over the last {window.images:,} training images"
+        where = f"over the last {counted(window.images, 'training image')}"
         fallen, warning = self.fallen, usage_warning(self.config, use, where)
         if window.full:
             self.fallen = warning is not None

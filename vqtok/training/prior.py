@@ -23,8 +23,9 @@ from vqtok.priors import (
     negative_log_likelihood,
     training_loss,
 )
+from vqtok.priors.grids import CodeGrids, unigram_bits_per_code
+from vqtok.text import counted
 from vqtok.training import loop
-from vqtok.training.grids import CodeGrids, unigram_bits_per_code
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.prior_config import PriorTrainingConfig
@@ -97,8 +98,8 @@ class PriorTask(Task):
         test.check(binding, "the held-out codes")
         if len(train) < config.batch_size:
             raise DataError(
-                f"{config.codes} has {len(train)} images for training, fewer than one batch of {config.batch_size}: "
-                "give more codes or a smaller batch_size"
+                f"{config.codes} has {counted(len(train), 'image')} for training, fewer than one batch of "
+                f"{config.batch_size}: give more codes or a smaller batch_size"
             )
         self.config, self.binding, self.accelerator = config, binding, accelerator
         self.train_grids, self.test_grids, self.tokenizer = train, test, tokenizer

@@ -24,6 +24,7 @@ from vqtok.data import (
     training_batches,
 )
 from vqtok.quantizers import CodeCounting
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training import loop
 from vqtok.training.config import TokenizerTrainingConfig
@@ -237,7 +238,7 @@ class TokenizerTask(Task):
             metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
         )
         seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
-        warning = usage_warning(self.config, use, f"on {seen:,} held-out image{'s' if seen > 1 else ''}")
+        warning = usage_warning(self.config, use, f"on {counted(seen, 'held-out image')}")
         if last and warning:
             report.warnings.append(f"step {step}: {warning}")
         return report

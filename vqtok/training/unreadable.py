@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from vqtok.data import ImageDataset, UnreadableImage
+from vqtok.text import counted
 
 __all__ = ["UnreadableImages"]
 
@@ -61,6 +62,5 @@ class UnreadableImages:
 
 def line(new: list[UnreadableImage], what: str) -> str:
     """What is wrong with the first of some images, and how many there are."""
-    count = "1 image" if len(new) == 1 else f"{len(new):,} images"
     reasons = "; ".join(image.reason for image in new[:NAMED])
-    return f"{count} {what}: {reasons}{'; ...' if len(new) > NAMED else ''}"
+    return f"{counted(len(new), 'image')} {what}: {reasons}{'; ...' if len(new) > NAMED else ''}"
