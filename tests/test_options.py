@@ -8,7 +8,7 @@ import pytest
 from pydantic import AfterValidator, Field, model_validator
 
 from vqtok.errors import ConfigurationError
-from vqtok.options import Allowed, Options, Setting, Types, all_settings, setting, settings_of
+from vqtok.options import Allowed, Options, Setting, Types, setting, settings_of
 
 
 def is_even(number: int) -> int:
@@ -237,12 +237,6 @@ def test_settings_say_what_is_declared() -> None:
         "share": (float, "a number above 0 and below 1", 0.5, False),
         "shape": (str, "one of flat, pair, round", "round", False),
     }
-
-
-def test_all_settings_go_into_the_default_types() -> None:
-    inner = ["shape.radius", "shape.softness"]
-    assert [item.name for item in all_settings(Drawing)] == [item.name for item in settings_of(Drawing)] + inner
-    assert [item.name for item in all_settings(PairOptions)] == ["each", "each.sides", "each.colour"]
 
 
 def test_one_setting_by_its_name() -> None:
