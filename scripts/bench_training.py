@@ -69,7 +69,7 @@ def products(sizes: list[Size]) -> Callable[[], None]:
 
 def training_step(model: VQTokenizer, pixels: Tensor) -> Callable[[], None]:
     config = TokenizerTrainingConfig(out="unused")
-    optimizers = build_optimizers(model, config, muon=True)
+    optimizers = build_optimizers(model, config)
 
     def run() -> None:
         loss = model(pixels).loss

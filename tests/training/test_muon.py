@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from tests.training.runs import make
 from vqtok.data import ImageSource
+from vqtok.priors import PriorBinding, build_prior
+from vqtok.training import PriorTrainingConfig
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.muon import Muon, orthogonalized
 from vqtok.training.optimization import OptimizedModel, build_optimizers
@@ -90,13 +92,38 @@ def test_the_memory_format_of_kernels_changes_nothing() -> None:
 
 
 def test_every_weight_is_moved_by_one_optimizer(tiny_tokenizer: Any) -> None:
-    adamw, muon = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x"), muon=True)
+    adamw, muon = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x"))
     moved = [parameter for each in (adamw, muon) for group in each.param_groups for parameter in group["params"]]
     assert {id(each) for each in moved} == {id(each) for each in tiny_tokenizer.parameters()}
     assert len(moved) == len(list(tiny_tokenizer.parameters()))
     assert {parameter.ndim for parameter in muon.param_groups[0]["params"]} == {4}
-    (only,) = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x"))
+    (only,) = build_optimizers(tiny_tokenizer, TokenizerTrainingConfig(out="runs/x", optimizer="adamw"))
     assert isinstance(only, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("arch", "moved"),
+    [
+        (
+            {"type": "transformer", "hidden_size": 8, "num_layers": 1, "num_heads": 2},
+            {f"self_attn.{name}_proj" for name in "qkvo"} | {f"mlp.{name}_proj" for name in ("gate", "up", "down")},
+        ),
+        (
+            {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1},
+            {"vertical", "horizontal", "vertical_to_horizontal", "residual"},
+        ),
+    ],
+)
+def test_muon_moves_the_layers_of_a_prior_and_neither_embeddings_nor_heads(
+    arch: dict[str, Any], moved: set[str]
+) -> None:
+    binding = PriorBinding(fingerprint="f" * 64, grid=(2, 2), codebook_size=3, label_names=("a", "b"))
+    prior = build_prior(binding, arch)
+    names = {id(parameter): name for name, parameter in prior.named_parameters()}
+    _, muon = build_optimizers(prior, PriorTrainingConfig(out="runs/x", codes="codes"))
+    found = [names[id(each)] for each in muon.param_groups[0]["params"]]
+    assert {name.partition("layers.0.")[2] for name in found} == {f"{name}.weight" for name in moved}
+    assert muon.param_groups[0]["weight_decay"] == 0.05
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -138,7 +165,7 @@ def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
         torch.manual_seed(0)
         model = nn.Conv2d(3, 4, 3)
         accelerator: Any = ScalingAccelerator(scale)
-        optimized = OptimizedModel(model, config, accelerator, muon=True)
+        optimized = OptimizedModel(model, config, accelerator)
         for _ in range(3):
             optimized.step(model(pixels).square().mean())
         moved.append([each.detach().clone() for each in model.parameters()])
@@ -154,7 +181,7 @@ def test_a_gradient_that_overflows_for_one_optimizer_skips_the_step_of_both(valu
     model, pixels = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5)
     accelerator: Any = ScalingAccelerator(1024.0)
     config = TokenizerTrainingConfig(out="runs/x", max_grad_norm=max_grad_norm)
-    optimized = OptimizedModel(model, config, accelerator, muon=True)
+    optimized = OptimizedModel(model, config, accelerator)
     optimized.step(model(pixels).square().mean())
     before = [each.detach().clone() for each in model.parameters()]
     overflow = model.bias.register_hook(lambda gradient: torch.full_like(gradient, value))

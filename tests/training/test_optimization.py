@@ -39,7 +39,7 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     codebook = torch.nn.Parameter(tiny_tokenizer.quantizer.codebook.clone())
     del tiny_tokenizer.quantizer.codebook
     tiny_tokenizer.quantizer.codebook = codebook
-    (adamw,) = build_optimizers(tiny_tokenizer, make(weight_decay=0.1, learning_rate=0.5))
+    (adamw,) = build_optimizers(tiny_tokenizer, make(weight_decay=0.1, learning_rate=0.5, optimizer="adamw"))
     decayed, plain = adamw.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"], decayed["lr"], plain["lr"]) == (0.1, 0.0, 0.5, 0.5)
     assert {parameter.ndim for parameter in decayed["params"]} == {4}
@@ -48,14 +48,14 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     assert len(decayed["params"]) + len(plain["params"]) == len(list(tiny_tokenizer.parameters()))
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_biases_of_classes_and_positions_are_biases(muon: bool) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_biases_of_classes_and_positions_are_biases(optimizer: str) -> None:
     """Though they have two dimensions and four; what is multiplied with features decays."""
     binding = PriorBinding(fingerprint="f" * 64, grid=(2, 2), codebook_size=3, label_names=("a", "b"))
     prior = build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1})
     names = {id(parameter): name for name, parameter in prior.named_parameters()}
     plain, decayed = set(), set()
-    for each in build_optimizers(prior, make(weight_decay=0.1), muon=muon):
+    for each in build_optimizers(prior, make(weight_decay=0.1, optimizer=optimizer)):
         for group in each.param_groups:
             (decayed if group["weight_decay"] else plain).update(names[id(each)] for each in group["params"])
     assert decayed == {name for name in names.values() if name.endswith("weight") and "_bias" not in name}

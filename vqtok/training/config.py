@@ -37,6 +37,9 @@ class LoopConfig(Options):
         1, ge=1, description="parts that a batch is split into, to save memory; an entropy term is that of each part"
     )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "muon", description="what moves convolution kernels and the matrices of a transformer; AdamW moves all else"
+    )
     warmup_steps: Annotated[int | None, Field(ge=0)] = Field(
         None,
         validate_default=True,
@@ -118,9 +121,6 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
-    optimizer: Literal["adamw", "muon"] = Field(
-        "muon", description="what moves the kernels of the networks; AdamW moves all else"
-    )
 
     @field_validator("quantizer")
     @classmethod

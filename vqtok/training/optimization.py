@@ -19,22 +19,22 @@ __all__ = ["OptimizedModel", "build_optimizers", "learning_rate_at"]
 BETAS = (0.9, 0.99)
 
 
-def build_optimizers(model: nn.Module, config: LoopConfig, *, muon: bool = False) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov and Hutter 2019), and after it Muon for the kernels where that is wanted.
+def build_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019), and after it Muon for the layers where that is wanted.
 
     Biases, norms and codebooks do not decay.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     weights = [parameter for name, parameter in named if is_weight(name, parameter)]
     others = [parameter for name, parameter in named if not is_weight(name, parameter)]
-    kernels = [parameter for parameter in weights if parameter.ndim == 4] if muon else []
-    taken = set(map(id, kernels))
+    layers = [parameter for name, parameter in named if config.optimizer == "muon" and is_of_a_layer(name, parameter)]
+    taken = set(map(id, layers))
     groups = [
         {"params": [each for each in weights if id(each) not in taken], "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
-    return [adamw, Muon(kernels, lr=config.learning_rate, weight_decay=config.weight_decay)] if kernels else [adamw]
+    return [adamw, Muon(layers, lr=config.learning_rate, weight_decay=config.weight_decay)] if layers else [adamw]
 
 
 def is_weight(name: str, parameter: nn.Parameter) -> bool:
@@ -43,6 +43,12 @@ def is_weight(name: str, parameter: nn.Parameter) -> bool:
     The biases of a PixelCNN have a row for every class and a column for every position.
     """
     return parameter.ndim >= 2 and not name.endswith(("codebook", "_bias.weight", "position"))
+
+
+def is_of_a_layer(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a kernel of a network or of a layer, or a matrix of one: no embedding and no head."""
+    within = f".{name}"
+    return is_weight(name, parameter) and (".layers." in within or (parameter.ndim == 4 and ".head." not in within))
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -59,15 +65,14 @@ class OptimizedModel:
 
     Args:
         model: the module whose forward computes the loss, or what the loss is computed from.
-        config: says the weight decay, the norm that gradients are clipped to and whether to compile.
+        config: says the optimizer, the weight decay, the norm that gradients are clipped to and whether to compile.
         accelerator: of the run; its checkpoints hold the model and the optimizers from now on.
-        muon: whether Muon moves the kernels.
     """
 
-    def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator, *, muon: bool = False) -> None:
+    def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.max_grad_norm = config.max_grad_norm
-        optimizers = build_optimizers(model, config, muon=muon)
+        optimizers = build_optimizers(model, config)
         self.adamw = optimizers[0]
         if config.compile:
             model.compile()  # in place, so that checkpoints hold the same names with and without

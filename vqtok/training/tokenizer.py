@@ -134,7 +134,7 @@ class TokenizerTask(Task):
             for source in (train, test)
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        self.tokenizer = OptimizedModel(model, config, accelerator, muon=config.optimizer == "muon")
+        self.tokenizer = OptimizedModel(model, config, accelerator)
         model.quantizer.watch(self.tokenizer.adamw)
         self.models = [self.tokenizer]
         self.units_per_step = config.batch_size
