@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vqtok.hub.card import prior_card, tokenizer_card, write_card
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
-from vqtok.hub.fetch import fetch, is_hub_id
+from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import ModelFolder, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
@@ -30,8 +30,8 @@ __all__ = [
     "describe_prior",
     "describe_tokenizer",
     "fetch",
+    "find_model",
     "grid_text",
-    "is_hub_id",
     "loading",
     "newest_sample",
     "open_folder",
