@@ -85,7 +85,7 @@ class PriorBinding:
 
     @property
     def null_class(self) -> int:
-        """The class number that stands for "no class", one past the last: unconditional draws and guidance use it."""
+        """The class number that stands for "no class", one past the last: for guidance and sampling without a class."""
         return self.num_classes
 
     def code_shape(self, count: int) -> tuple[int, ...]:
