@@ -79,6 +79,7 @@ def inspect(
     stand for.
     """
     from vqtok.hub import fetch
+    from vqtok.names import is_hub_id
     from vqtok.report import describe
     from vqtok_cli.tokenizers import check_revision
 
@@ -87,7 +88,7 @@ def inspect(
         refuse_unused(given | {"dataset_config": dataset_config, "out": out})
     check_revision(path, revision)
     folder = Path(path)
-    if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
+    if not folder.exists() and is_hub_id(path):
         folder = fetch(path, revision=revision)
     summary = describe(folder, name=path)
     found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}

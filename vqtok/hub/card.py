@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -24,6 +23,7 @@ from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
+from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
 __all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
@@ -271,8 +271,5 @@ def short_name(repository: str) -> str:
 
 def hub_id(name: object) -> str | None:
     """owner/name of a repository on the Hub, where the name stands for one and not for a folder of this machine."""
-    from vqtok.data.readers import KNOWN  # brings in datasets, which a model that is only loaded never needs
-
     text = KNOWN.get(str(name), str(name)).partition("@")[0]
-    known = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and not Path(text).exists()
-    return text if known else None
+    return text if is_hub_id(text) and not Path(text).exists() else None

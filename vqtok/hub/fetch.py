@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import SETTINGS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.settings import CONFIG, read_settings
 from vqtok.hub.weights import INDEX, WEIGHTS, shards
+from vqtok.names import is_hub_id
 
-__all__ = ["fetch", "find_model", "is_hub_id"]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name can be one of a repository on the Hub, owner/name or, of a few old ones, name."""
-    return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) is not None
+__all__ = ["fetch", "find_model"]
 
 
 def find_model(name: str | os.PathLike[str], *, kind: Kind, **asked: Any) -> ModelFolder:
