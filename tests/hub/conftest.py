@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.hub_server import HubServer
+from vqtok.hub import open_folder
+from vqtok.hub.card import card_of
 from vqtok.tokenizer import VQTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,13 @@ class RunClient(Protocol):
     def __call__(
         self, code: str, *, token: str | None = ..., home: str = ..., fails: bool = ..., **env: str
     ) -> str: ...
+
+
+def card_text(folder: Path, *, metrics: Mapping[str, object] | None = None, repo_id: str | None = None) -> str:
+    """The card of a model folder, where these metrics lie if there are any."""
+    if metrics:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return card_of(open_folder(folder), repo_id or str(folder), folder).text
 
 
 @pytest.fixture

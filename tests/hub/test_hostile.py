@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.hub.conftest import card_text
 from vqtok.errors import CheckpointError, VqtokError
-from vqtok.hub import prior_card, tokenizer_card
 from vqtok.priors import PriorBinding, build_prior, load_prior
 from vqtok.report import describe
 from vqtok.tokenizer import VQTokenizer
@@ -144,7 +144,7 @@ def test_whatever_stands_in_a_configuration_is_loaded_or_refused_in_one_line(
             put(folder, path, value)
             attempt(load, kind, folder)
             attempt(describe, folder)
-            attempt(prior_card if kind != "tokenizer" else tokenizer_card, folder)
+            attempt(card_text, folder)
             (folder / "config.json").write_text(whole)
 
 
@@ -154,7 +154,7 @@ def test_a_configuration_that_is_no_object_is_refused_in_one_line(
 ) -> None:
     folder = save("tokenizer", tiny_tokenizer, tmp_path / "model")
     (folder / "config.json").write_bytes(text.encode(errors="surrogatepass"))
-    for call in (VQTokenizer.from_pretrained, load_prior, tokenizer_card, prior_card):
+    for call in (VQTokenizer.from_pretrained, load_prior, card_text):
         with pytest.raises(VqtokError) as caught:
             call(folder)
         assert "\n" not in str(caught.value)

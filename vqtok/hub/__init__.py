@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vqtok.hub.card import prior_card, tokenizer_card, write_card
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import ModelFolder, open_folder
@@ -37,7 +36,6 @@ __all__ = [
     "open_folder",
     "open_to_push",
     "portable",
-    "prior_card",
     "push",
     "push_model",
     "quiet_transformers",
@@ -45,7 +43,5 @@ __all__ = [
     "read_metrics",
     "run_of",
     "step_of",
-    "tokenizer_card",
     "training_usage",
-    "write_card",
 ]

@@ -54,24 +54,19 @@ def run_of(folder: Path) -> Path | None:
     return run if folder.resolve().name == "model" and (run / "config.yaml").is_file() else None
 
 
-def find_run_metadata(
-    folder: Path, image: str, *, run: Path | None = None, metrics: Mapping[str, Any] | None = None
-) -> RunMetadata:
+def find_run_metadata(folder: Path, image: str) -> RunMetadata:
     """Gather what lies beside a model.
 
     Args:
         folder: the model's.
         image: name of the image in the folder, which is taken before one of the run.
-        run: its run folder; by default the one that the folder is the `model/` of.
-        metrics: of an evaluation; by default those in metrics.json of the folder.
 
     Raises:
         CheckpointError: a file that cannot be read, or that is a link to one elsewhere.
     """
-    run = run or run_of(folder)
+    run = run_of(folder)
     check_links(folder, [folder / METRICS, folder / image])
-    if metrics is None and (folder / METRICS).is_file():
-        metrics = read_metrics(folder / METRICS)
+    metrics = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else None
     drawn, step = newest_sample(run) if run else (None, None)
     rows = []
     if run:
