@@ -181,7 +181,7 @@ def measure(
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    from vqtok.training.runs import run_of
+    from vqtok.hub import run_of
 
     folder = Path(str(model.repository))
     return folder.parent / "health" if run_of(folder) else Path("health")
@@ -198,9 +198,8 @@ def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
     """Check the codebook and plot it; print the result, and give what --json prints."""
-    from vqtok.hub import read_metric_rows, training_usage
+    from vqtok.hub import read_metric_rows, run_of, training_usage
     from vqtok.report import draw_health, judge
-    from vqtok.training.runs import run_of
     from vqtok_cli.output import done
 
     verdict, run = judge(health, settings_of(model)), run_of(Path(str(model.repository)))

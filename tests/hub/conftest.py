@@ -22,6 +22,7 @@ from vqtok.hub.card import card_of
 from vqtok.tokenizer import VQTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
+RUN = "out: /runs/digits\nsteps: 500\ncheckpoint_every: 500\n"  # what tells the configuration of a run
 
 
 class RunClient(Protocol):
@@ -85,7 +86,7 @@ def run(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
     """The run folder of a tokenizer: recipe, figures of training, an image and the model."""
     folder = tmp_path / "runs" / "digits"
     tiny_tokenizer.save_pretrained(folder / "model")
-    (folder / "config.yaml").write_text(f"out: {folder}\nsteps: 500\ndataset: ylecun/mnist\n")
+    (folder / "config.yaml").write_text(f"{RUN}dataset: ylecun/mnist\n")
     rows = [
         {"step": 250, "split": "test", "mse": 0.5, "perplexity": 2.0, "usage": 0.25},
         {"step": 500, "split": "train", "loss": 0.125, "usage": 0.5},

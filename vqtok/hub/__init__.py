@@ -9,6 +9,7 @@ from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
+    is_run,
     newest_sample,
     portable,
     read_metric_rows,
@@ -31,6 +32,7 @@ __all__ = [
     "fetch",
     "find_model",
     "grid_text",
+    "is_run",
     "loading",
     "newest_sample",
     "open_folder",

@@ -165,10 +165,9 @@ def metrics_section(run_metadata: RunMetadata) -> str:
         return f"{images_of(measured)}:\n\n{metric_table(measured)}{told}"
     if run_metadata.held_out:
         recipe, step = run_metadata.recipe or {}, run_metadata.held_out["step"]
-        data = (
-            f"what was held out of {code(recipe.get('dataset') or recipe.get('codes'))}" if recipe else "held-out data"
-        )
-        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{training_table(run_metadata)}"
+        data = code(recipe.get("dataset") or recipe.get("codes"))
+        where = f"at step {plain(step)}, on what was held out of {data}"
+        return f"Measured while training, {where}:\n\n{training_table(run_metadata)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 

@@ -14,6 +14,7 @@ from vqtok.hub import (
     describe_prior,
     describe_tokenizer,
     grid_text,
+    is_run,
     open_folder,
     read_metric_rows,
     read_metrics,
@@ -67,7 +68,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
 def kind_of(folder: Path) -> str | None:
     """What a folder holds, told by its files; None where it is nothing of ours."""
     names = {entry.name for entry in folder.iterdir()}
-    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml", error=CheckpointError)):
+    if is_run(folder):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
