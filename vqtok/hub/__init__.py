@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vqtok.hub.card import shown
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import ModelFolder, open_folder
@@ -44,6 +45,7 @@ __all__ = [
     "read_metric_rows",
     "read_metrics",
     "run_of",
+    "shown",
     "step_of",
     "training_usage",
 ]

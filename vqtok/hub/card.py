@@ -25,7 +25,7 @@ from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
 from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
-__all__ = ["MARK", "Card", "card_of"]
+__all__ = ["MARK", "Card", "card_of", "shown"]
 
 MARK = "<!-- Written by vqtok. To keep a text of your own, change it and delete this line. -->"
 IMAGES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
@@ -202,6 +202,7 @@ def metric_table(values: Mapping[str, Any]) -> str:
 
 
 def shown(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that people are shown, in this order: those with a meaning that are finite."""
     return {name: values[name] for name in MEANINGS if is_number(values.get(name))}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.schema import checked
+from vqtok.text import tokenizer_text
 
 __all__ = ["Labels", "PriorBinding"]
 
@@ -67,11 +68,6 @@ class PriorBinding:
         """What `from_config` reads, made of JSON types only."""
         names = None if self.label_names is None else list(self.label_names)
         return asdict(self) | {"grid": list(self.grid), "label_names": names}
-
-    @property
-    def source(self) -> str:
-        """The tokenizer as people are told about it: where it was found, and at which commit."""
-        return f"{self.tokenizer}{f' at {self.revision}' if self.revision else ''}"
 
     @property
     def codes_per_image(self) -> int:
@@ -154,10 +150,10 @@ class PriorBinding:
             MismatchError: naming both fingerprints.
         """
         if fingerprint != self.fingerprint:
-            trained_with = f" ({self.source})" if self.tokenizer else ""
+            own = tokenizer_text(self.fingerprint, self.tokenizer, self.revision)
             raise MismatchError(
-                f"the prior models codes of tokenizer {self.fingerprint[:12]}{trained_with}, not of the given one, "
-                f"{fingerprint[:12]}: sample with the tokenizer that made the prior's codes"
+                f"the prior models codes of tokenizer {own}, not of the given one, {fingerprint[:12]}: "
+                "sample with the tokenizer that made the prior's codes"
             )
 
     def _names_shown(self) -> list[str]:
