@@ -40,7 +40,7 @@ class Settings:
         *("--batch-size", "32", "--steps", "1700", "--learning-rate", "2e-3"),
         *("--set", "eval_every=425", "--set", "checkpoint_every=1700"),
     )
-    sample: Sequence[str] = ("--num", "100", "--top-p", "0.95", "--guidance-scale", "2")
+    sample: Sequence[str] = ("--num-images", "100", "--top-p", "0.95", "--guidance-scale", "2")
 
 
 def demo(

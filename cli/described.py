@@ -100,7 +100,7 @@ def capitalized(text: str) -> str:
 def default_of(kind: type[Options], name: str) -> str | None:
     """The default of a setting as text, followed by those of other methods that differ: `256 (pixelcnn: 128)`."""
     default = setting(kind, name).default
-    others = [f"{kind}: {value}" for kind, value in defaults_by_type(kind, name).items() if value != default]
+    others = [f"{method}: {value}" for method, value in defaults_by_type(kind, name).items() if value != default]
     if default is None:
         return None
     return f"{default} ({', '.join(others)})" if others else str(default)
@@ -117,7 +117,7 @@ def defaults_by_type(kind: type[Options], name: str) -> dict[str, Any]:
     """The default of a setting for each type of its section that has it."""
     last = name.partition(".")[2]
     types = types_of_section(kind, name).items()
-    return {name: setting(options, last).default for name, options in types if last in options.model_fields}
+    return {method: setting(options, last).default for method, options in types if last in options.model_fields}
 
 
 def grouped(config: LoopConfig, facts: Mapping[str, object], panels: Mapping[str, Sequence[str]]) -> dict[str, object]:

@@ -77,21 +77,19 @@ def find_tokenizer(spec: CodesSpec, *, device: str | None) -> VQTokenizer:
         MismatchError: neither has; names the fingerprint.
     """
     from vqtok.errors import CheckpointError, HubError, MismatchError
-    from vqtok.training.runs import newest_model
     from vqtok_cli.tokenizers import load_tokenizer
 
     tried = []
     for place in (spec.repository, None):
         try:
-            name = place or str(newest_model("tokenizer"))
             revision = spec.revision if place and not Path(place).is_dir() else None
-            model = load_tokenizer(name, device=device, revision=revision)
+            model = load_tokenizer(place, device=device, revision=revision)
         except (CheckpointError, HubError) as error:
             tried.append(str(error))
             continue
         if model.fingerprint == spec.fingerprint:
             return model
-        tried.append(f"{name} is {model.fingerprint[:12]}")
+        tried.append(f"{model.repository} is {model.fingerprint[:12]}")
     reasons = "; ".join(dict.fromkeys(tried))
     raise MismatchError(
         f"tokenizer {spec.fingerprint[:12]} made these codes but was not found ({reasons}): name it with --tokenizer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from vqtok_cli.parameters import (
     TokenizerName,
     TokenizerRevision,
 )
-
-if TYPE_CHECKING:
-    from vqtok.training import TokenizerTrainingConfig
 
 __all__ = ["evaluate"]
 
@@ -72,13 +69,11 @@ def evaluate(
     from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
     from vqtok.quantizers import CodeCounting
     from vqtok.text import counted
-    from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.runs import data_settings
     from vqtok_cli.tokenizers import load_tokenizer
 
-    model = load_tokenizer(
-        str(newest_model("tokenizer")) if tokenizer is None else tokenizer, device=device, revision=revision
-    )
+    model = load_tokenizer(tokenizer, device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
@@ -130,32 +125,3 @@ def print_measures(metrics: Mapping[str, Any], *, as_json: bool) -> None:
     for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
-
-
-def run_config(tokenizer: Path) -> TokenizerTrainingConfig | None:
-    """The configuration of the run that a tokenizer folder is the `model/` of."""
-    from vqtok.hub import run_of
-    from vqtok.training import TokenizerTrainingConfig
-    from vqtok.training.resolution import load_config
-
-    run = run_of(tokenizer) if tokenizer.is_dir() else None
-    return load_config(TokenizerTrainingConfig, run / "config.yaml") if run else None
-
-
-def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
-    """What `open_images` is to be told: the dataset, and how the run of the tokenizer read it where that is the one.
-
-    Images that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
-
-    Raises:
-        ConfigurationError: no dataset is named, and no run beside the tokenizer names one.
-    """
-    from vqtok.errors import ConfigurationError
-
-    run = run_config(tokenizer)
-    if dataset is None and run is None:
-        raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
-    if run is None or dataset not in (None, run.dataset):
-        return {"dataset": dataset}
-    names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
-    return {name: getattr(run, name) for name in names} | {"config": run.dataset_config}

@@ -165,8 +165,8 @@ def measure(
     """Load the tokenizer and look at its codes on the images."""
     from vqtok.data import open_images
     from vqtok.evaluation import measure_health
-    from vqtok_cli.evaluate import data_settings
     from vqtok_cli.output import note
+    from vqtok_cli.runs import data_settings
     from vqtok_cli.tokenizers import load_tokenizer
 
     model = load_tokenizer(name, device=device, revision=revision)
@@ -190,7 +190,7 @@ def default_folder(model: VQTokenizer) -> Path:
 def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
     """The configuration of a tokenizer's run, or of one like it where there is none beside it."""
     from vqtok.training import TokenizerTrainingConfig
-    from vqtok_cli.evaluate import run_config
+    from vqtok_cli.runs import run_config
 
     run = run_config(Path(str(model.repository)))
     return run or TokenizerTrainingConfig(out="", network=model.config.network, quantizer=model.config.quantizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -33,11 +32,6 @@ COMMANDS = {
     "demo": "Run every step on handwritten digits, in a few minutes.",
 }
 """Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
-"""What the disk may answer and a user can mend, wherever it is asked."""
 
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
 """Commands that do something without arguments; the others show their help."""
@@ -143,10 +137,11 @@ def user_message(error: Exception) -> str | None:
     """One line for what a user can mend, None for a bug of ours."""
     from huggingface_hub.errors import StrictDataclassError
 
-    from vqtok.errors import VqtokError
+    from vqtok.errors import VqtokError, one_line
+    from vqtok.files import BAD_PATH, DENIED, NO_ROOM
 
     if isinstance(error, VqtokError | StrictDataclassError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, OSError) and error.errno in (NO_ROOM | DENIED):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}: free some space or choose a folder that can be written"

@@ -42,7 +42,7 @@ def sample(
     tokenizer_revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a tokenizer on the Hub.")
     ] = None,
-    num: Annotated[int, typer.Option(help="Number of images.")] = 64,
+    num_images: Annotated[int, typer.Option(help="Number of images.")] = 64,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,8 +69,8 @@ def sample(
 ) -> None:
     """Sample new images from a prior.
 
-    The images are decoded by the tokenizer and written as one image grid. If the prior knows classes, each has a row
-    of its own.
+    The images are decoded by the tokenizer and written as one image grid, a square. If the prior knows classes, --label
+    is not given and there is an image for each class, every class has a row of its own.
     """
     from vqtok.errors import ConfigurationError
     from vqtok.files import check_file
@@ -82,11 +82,11 @@ def sample(
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
     check_file(out, overwrite=overwrite)
-    if num < 1:
-        raise ConfigurationError(f"--num must be at least 1, got {num}")
+    if num_images < 1:
+        raise ConfigurationError(f"--num-images must be at least 1, got {num_images}")
     source = str(newest_model("prior")) if prior is None else prior
     loaded_prior, binding, loaded = load(source, revision, tokenizer, tokenizer_revision, device=device)
-    labels, rows = lay_out(binding, label, num)
+    labels, rows = lay_out(binding, label, num_images)
     resolved(
         "sample",
         {
@@ -94,7 +94,7 @@ def sample(
             "revision": revision,
             "tokenizer": loaded.repository,
             "tokenizer_revision": loaded.revision,
-            "images": f"{num:,} of {classes_shown(binding, labels)}",
+            "images": f"{num_images:,} of {classes_shown(binding, labels)}",
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
@@ -106,7 +106,7 @@ def sample(
     images = generate(
         loaded_prior,
         loaded,
-        num_images=num,
+        num_images=num_images,
         labels=labels,
         temperature=temperature,
         top_k=top_k,
@@ -118,7 +118,7 @@ def sample(
     write_grid(images, rows, out, overwrite=overwrite)
     run = Path(source).parent if Path(source).name == "model" else Path(source)
     model = run / "model" if (run / "model").is_dir() else None
-    done(f"{counted(num, 'image')} on {out}", next=("vqtok", "push", model, "ORG/NAME") if model else ())
+    done(f"{counted(num_images, 'image')} on {out}", next=("vqtok", "push", model, "ORG/NAME") if model else ())
 
 
 def load(
@@ -155,22 +155,20 @@ def write_grid(images: list[Image.Image], rows: list[int], out: Path, *, overwri
         grid.save(partial)
 
 
-def lay_out(binding: PriorBinding, given: list[str] | None, num: int) -> tuple[list[int] | None, list[int]]:
-    """The class of each of `num` images, or None for a prior without classes, and how many stand in each row.
+def lay_out(binding: PriorBinding, given: list[str] | None, num_images: int) -> tuple[list[int] | None, list[int]]:
+    """The classes that `num_images` images have in turn, or None for a prior without, and how many stand in each row.
 
-    Classes are dealt in turn. Where none are asked for and there is an image for each, every class has a row of its
-    own; otherwise the rows make a square.
+    Where none are asked for and there is an image for each, every class has a row of its own; otherwise the rows make a
+    square.
     """
-    if not given and 0 < binding.num_classes <= num:
-        least, more = divmod(num, binding.num_classes)
+    if not given and 0 < binding.num_classes <= num_images:
+        least, more = divmod(num_images, binding.num_classes)
         rows = [least + (number < more) for number in range(binding.num_classes)]
         return [number for number, count in enumerate(rows) for _ in range(count)], rows
-    columns = math.ceil(math.sqrt(num))
-    rows = [min(columns, num - start) for start in range(0, num, columns)]
-    if given:
-        numbers = [binding.label_number(label) for label in given]
-        return [numbers[index % len(numbers)] for index in range(num)], rows
-    return list(range(num)) if binding.num_classes else None, rows
+    columns = math.ceil(math.sqrt(num_images))
+    rows = [min(columns, num_images - start) for start in range(0, num_images, columns)]
+    classes = [binding.label_number(label) for label in given] if given else list(range(binding.num_classes))
+    return classes[:num_images] or None, rows
 
 
 def fill_rows(images: list[Image.Image], rows: list[int]) -> list[Image.Image]:

@@ -11,8 +11,7 @@ import typer
 
 from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.options import Options, Setting, Types, settings_of, types_of
-from vqtok.training import TokenizerTrainingConfig
-from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok.training import PriorTrainingConfig, TokenizerTrainingConfig
 from vqtok_cli.described import capitalized
 
 __all__ = ["settings"]

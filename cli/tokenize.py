@@ -45,14 +45,11 @@ def tokenize(
     from vqtok.data import open_all
     from vqtok.folders import check_free
     from vqtok.text import counted
-    from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out, marker=SIDECAR, overwrite=overwrite)
-    model = load_tokenizer(
-        str(newest_model("tokenizer")) if tokenizer is None else tokenizer, device=device, revision=revision
-    )
+    model = load_tokenizer(tokenizer, device=device, revision=revision)
     sources = open_all(dataset, split=split, image_column=image_column, config=dataset_config)
     height, width = model.grid
     resolved(

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["check_revision", "load_tokenizer"]
 
 
-def load_tokenizer(name: str, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
-    """Load a tokenizer for use; a run folder stands for the model in it.
+def load_tokenizer(name: str | None, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
+    """Load a tokenizer for use, None for that of the newest finished run; a run folder stands for the model in it.
 
     Raises:
-        CheckpointError: a folder without a tokenizer.
+        CheckpointError: a folder without a tokenizer, or no finished run.
         HubError: a repository or revision that cannot be read.
         ConfigurationError: a device that this machine does not have, or a revision of a folder.
     """
@@ -23,7 +23,9 @@ def load_tokenizer(name: str, *, device: str | None = None, revision: str | None
 
     from vqtok.errors import ConfigurationError
     from vqtok.tokenizer import VQTokenizer
+    from vqtok.training.runs import newest_model
 
+    name = str(newest_model("tokenizer")) if name is None else name
     check_revision(name, revision)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,20 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from vqtok.errors import ConfigurationError
 from vqtok.hub import check_can_push, push
-from vqtok.training import (
-    TokenizerTrainingConfig,
-    open_training_images,
-    resolve_config,
-    resume_config,
-    train_tokenizer,
-)
+from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.training import finished_model, settings_for
 
 __all__ = ["train"]
 
@@ -56,14 +48,9 @@ def train(
     The tokenizer is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. Options
     given here replace settings from --config, and --set replaces both.
     """
-    sources: dict[str, Any] = {"file": config, "options": given, "assignments": set_ or []}
-    if resume:
-        if "out" not in given:
-            raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
-        settings = resume_config(TokenizerTrainingConfig, Path(given["out"]), **sources)
-    else:
-        settings = resolve_config(TokenizerTrainingConfig, base={"out": ""}, **sources)
-        settings = settings.model_copy(update={"out": settings.out or default_run(settings.dataset)})
+    settings = settings_for(TokenizerTrainingConfig, given=given, file=config, assignments=set_, out="", resume=resume)
+    if not settings.out:
+        settings = settings.model_copy(update={"out": default_run(settings.dataset)})
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_images, test_images = open_training_images(settings)
@@ -73,21 +60,15 @@ def train(
         note(line)
 
     result = train_tokenizer(settings, train_images, test_images, resume=resume, overwrite=overwrite)
-    if result.model is None:
-        assert result.stopped_by is not None  # nothing else ends a run early
-        done(
-            f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=("vqtok", "train", "--resume", "--out", settings.out),
-        )
-        raise typer.Exit(128 + result.stopped_by)
+    model = finished_model("train", result, settings.out)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     done(
-        f"tokenizer written to {result.model} (held-out: {numbers})",
+        f"tokenizer written to {model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=("vqtok", "tokenize", "./images", "--tokenizer", result.model, "--out", "codes"),
+        next=("vqtok", "tokenize", "./images", "--tokenizer", model, "--out", "codes"),
     )
     if push_to_hub:
-        done(f"pushed to {push(result.model, push_to_hub)}")
+        done(f"pushed to {push(model, push_to_hub)}")
 
 
 def default_run(dataset: str) -> str:

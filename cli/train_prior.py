@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from vqtok.codes import open_grids
 from vqtok.hub import check_can_push, push
-from vqtok.text import counted
-from vqtok.training import resolve_config, resume_config
-from vqtok.training.prior import train_prior as train
-from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok.training import PriorTrainingConfig
+from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
+from vqtok_cli.training import finished_model, settings_for
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from vqtok.data.columns import Labels
-    from vqtok.priors import PriorBinding
-    from vqtok.training.grids import CodeGrids
-
-__all__ = ["open_grids", "train_prior"]
+__all__ = ["train_prior"]
 
 OPTIONS = {
     "Data": ("label_column", "unconditional"),
@@ -62,14 +54,23 @@ def train_prior(
     have labels, it learns them as classes, which vqtok sample can ask for. Options given here replace settings from
     --config, and --set replaces both.
     """
-    sources: dict[str, Any] = {"file": config, "options": {"codes": codes, **given}, "assignments": set_ or []}
-    if resume:
-        settings = resume_config(PriorTrainingConfig, Path(given.get("out", "runs/prior")), **sources)
-    else:
-        settings = resolve_config(PriorTrainingConfig, base={"out": "runs/prior"}, **sources)
+    settings = settings_for(
+        PriorTrainingConfig,
+        given={"codes": codes, **given},
+        file=config,
+        assignments=set_,
+        out="runs/prior",
+        resume=resume,
+    )
     if push_to_hub:
         check_can_push(push_to_hub)
-    binding, train_grids, test_grids, notes = open_grids(settings)
+    binding, train_grids, test_grids, notes = open_grids(
+        settings.codes,
+        label_column=settings.label_column,
+        unconditional=settings.unconditional,
+        test_share=settings.test_share,
+        seed=settings.seed,
+    )
     facts = {
         "images": f"{len(train_grids):,} for training, {len(test_grids):,} held out",
         "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size:,} codes",
@@ -82,15 +83,9 @@ def train_prior(
 
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     result = train(settings, binding, train_grids, test_grids, tokenizer=loaded, resume=resume, overwrite=overwrite)
-    if result.model is None:
-        assert result.stopped_by is not None  # nothing else ends a run early
-        done(
-            f"{result.stopped_by.name} at step {result.step}: saved in {settings.out}/checkpoints",
-            next=("vqtok", "train-prior", "--resume", "--out", settings.out),
-        )
-        raise typer.Exit(128 + result.stopped_by)
+    model = finished_model("train-prior", result, settings.out)
     done(
-        f"prior written to {result.model} ({result.metrics['loss']:.4g} nats or "
+        f"prior written to {model} ({result.metrics['loss']:.4g} nats or "
         f"{result.metrics['bits_per_code']:.4g} bits per held-out code; "
         f"{result.metrics['unigram_bits_per_code']:.4g} bits without looking at other codes)",
         next=(
@@ -99,73 +94,4 @@ def train_prior(
         ),
     )
     if push_to_hub:
-        done(f"pushed to {push(result.model, push_to_hub)}")
-
-
-def open_grids(config: PriorTrainingConfig) -> tuple[PriorBinding, CodeGrids, CodeGrids, list[str]]:
-    """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
-
-    Raises:
-        DataError: no codes there, no training split, a label column that is not there, or labels that are none.
-    """
-    from datasets import DatasetDict
-
-    from vqtok.codes import codes_array, load_codes, read_spec
-    from vqtok.data.sources import find_held_out
-    from vqtok.errors import DataError
-    from vqtok.priors import PriorBinding
-    from vqtok.training.grids import CodeGrids, hold_out
-
-    dataset = load_codes(config.codes)
-    spec = read_spec(config.codes)
-    splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
-    if "train" not in splits:
-        raise DataError(f"{config.codes} has no split 'train', only {', '.join(splits)}: tokenize training images too")
-    labels, notes = open_labels(config, splits)
-    held, held_notes = find_held_out(splits, "train", labels)
-    if held and labels and not labels.are_in(splits[held]):
-        held, held_notes = None, (f"the split {held} has no labels, so it is not used",)
-
-    def grids(name: str) -> CodeGrids:
-        classes = labels.of(splits[name], f"{config.codes}, split {name}") if labels else None
-        return CodeGrids(codes=codes_array(splits[name]), labels=classes)
-
-    binding = PriorBinding(
-        fingerprint=spec.fingerprint,
-        grid=spec.grid,
-        codebook_size=spec.codebook_size,
-        num_codebooks=spec.num_codebooks,
-        label_names=labels.names if labels else None,
-        tokenizer=spec.repository,
-        revision=spec.revision,
-    )
-    notes = [*notes, *held_notes]
-    if held:
-        return binding, grids("train"), grids(held), notes
-    train, test = hold_out(grids("train"), share=config.test_share, seed=config.seed)
-    note = (
-        f"no test split: {counted(len(test), 'image')} held out (test_share {config.test_share:g}, seed {config.seed})"
-    )
-    return binding, train, test, [*notes, note]
-
-
-def open_labels(config: PriorTrainingConfig, splits: dict[str, Dataset]) -> tuple[Labels | None, list[str]]:
-    """The classes of the codes by the rule of `vqtok.data.columns`, None for a prior without; and notes for the user.
-
-    Raises:
-        DataError: several columns could be it, or the one that is named holds no labels for all training images.
-    """
-    from vqtok.data.columns import find_labels
-    from vqtok.errors import DataError
-
-    if config.unconditional:
-        return None, []
-    labels, notes = find_labels(splits, config.codes, config.label_column, must_choose=True)
-    if labels is None or not labels.are_in(splits["train"]):
-        if config.label_column:
-            raise DataError(
-                f"the column {config.label_column} of {config.codes} has training images without a label: choose "
-                "another, or pass --unconditional"
-            )
-        return None, [*notes, "the codes have no labels, so the prior has no classes"]
-    return labels, list(notes)
+        done(f"pushed to {push(model, push_to_hub)}")

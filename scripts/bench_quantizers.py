@@ -202,9 +202,8 @@ def weigh(whose: str, mode: str) -> None:
     """Print the MiB that one call takes at the last size beyond what was held before; its own process."""
     size = GOALS[-1]
     latents = latents_of(size, "cpu")
-    call = {"vqtok": ours, "library": library}[whose](size, latents)[mode] if whose == "library" else None
-    if call is None:  # built without the forward pass that starts it, which would hold what it needs already
-        call = fresh(size, latents, mode)
+    # Ours without the forward pass that starts it, which would hold what it needs already.
+    call = library(size, latents)[mode] if whose == "library" else fresh(size, latents, mode)
     Path("/proc/self/clear_refs").write_text("5")  # the most held is what is held now
     before = resident("VmRSS")
     call()

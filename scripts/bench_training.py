@@ -5,8 +5,9 @@
 A convolution is a matrix product of size (positions) x (inputs of one position) x (outputs), forward once and backward
 twice (for its input, but for the first layer's, and for its weights). The bare products of all layers, and of the
 lookup, are timed with torch.mm on operands of those sizes, in turn with whole training steps (forward, backward,
-clipping, AdamW) of the tokenizer, so that the noise of the machine falls on both. Medians are printed; the share is
-products / step.
+clipping, Muon and AdamW) of the tokenizer, so that the noise of the machine falls on both. Medians are printed; the
+share is products / step. The products of Muon's own are part of the step and not counted among those, for AdamW does
+without.
 """
 
 from __future__ import annotations

@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_training import seconds, training_step
 
 from vqtok.data import ImageSource, open_splits
 from vqtok.evaluation import evaluate_tokenizer, write_metrics
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
-from vqtok.training.optimization import build_optimizers
 
 BATCH = 32
 
@@ -143,30 +141,16 @@ def evaluate(run: Path, test: ImageSource) -> dict[str, Any]:
 
 def speeds(runs: list[Path], rounds: int) -> list[float]:
     """Images a second of a training step, forward, backward and optimizer, for each finished run."""
-    steps = [training_step(VQTokenizer.from_pretrained(run / "model")) for run in runs]
-    seconds = [[seconds_of(step) for step in steps] for _ in range(rounds + 2)][2:]  # the first two warm up
-    return [BATCH / statistics.median(column) for column in zip(*seconds, strict=True)]
-
-
-def training_step(model: VQTokenizer) -> Callable[[], None]:
-    model.train().to(memory_format=torch.channels_last)
-    optimizers = build_optimizers(model, TokenizerTrainingConfig(out="unused", learning_rate=1e-9), muon=True)
-    pixels = torch.rand(BATCH, model.config.num_channels, *model.config.size) * 2 - 1
-
-    def step() -> None:
-        loss = model(pixels).loss
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return step
-
-
-def seconds_of(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    models = [VQTokenizer.from_pretrained(run / "model") for run in runs]
+    steps = [
+        training_step(
+            model.train().to(memory_format=torch.channels_last),
+            torch.rand(BATCH, model.config.num_channels, *model.config.size) * 2 - 1,
+        )
+        for model in models
+    ]
+    took = [[seconds(step) for step in steps] for _ in range(rounds + 2)][2:]  # the first two warm up
+    return [BATCH / statistics.median(column) for column in zip(*took, strict=True)]
 
 
 def line(row: dict[str, Any], speed: float) -> str:

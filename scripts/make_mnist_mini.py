@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 from PIL import Image as PILImage
+
+from vqtok.files import new_file
 
 REPOSITORY = "ylecun/mnist"
 TARGET = Path(__file__).resolve().parent.parent / "vqtok" / "data" / "sample" / "mnist-mini.parquet"
@@ -81,16 +82,15 @@ def main() -> None:
         splits += [number] * len(rows)
 
     table = pa.table([images, labels, splits], schema=FEATURES.arrow_schema)
-    beside = args.out.with_name(f".{args.out.name}.part")
-    pq.write_table(  # one large page: zstd sees every digit at once
-        table,
-        beside,
-        compression="zstd",
-        compression_level=22,
-        use_dictionary=["label", "split"],
-        data_page_size=1 << 26,
-    )
-    os.replace(beside, args.out)
+    with new_file(args.out) as partial:
+        pq.write_table(  # one large page: zstd sees every digit at once
+            table,
+            partial,
+            compression="zstd",
+            compression_level=22,
+            use_dictionary=["label", "split"],
+            data_page_size=1 << 26,
+        )
     print(f"{args.out}: {len(table):,} digits, {args.out.stat().st_size:,} bytes")
 
 

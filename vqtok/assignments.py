@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vqtok.errors import ConfigurationError, VqtokError
+from vqtok.errors import ConfigurationError, VqtokError, one_line
 
 __all__ = ["merge", "nest", "parse_assignment", "read_yaml", "read_yaml_text", "write_yaml_text"]
 
@@ -60,9 +60,7 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
     try:
         return name.strip(), read_yaml_text(text)
     except yaml.YAMLError as error:
-        raise ConfigurationError(
-            f"the value in --set {assignment!r} is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise ConfigurationError(f"the value in --set {assignment!r} is not YAML: {one_line(error)}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -107,7 +105,7 @@ def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError) -> di
     try:
         content = read_yaml_text(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as reason:
-        raise error(f"cannot read the configuration {path}: {' '.join(str(reason).split())}") from reason
+        raise error(f"cannot read the configuration {path}: {one_line(reason)}") from reason
     if not isinstance(content, dict):
         raise error(f"the configuration {path} must hold key: value lines, found {type(content).__name__}")
     return {str(name): value for name, value in content.items()}

@@ -23,7 +23,11 @@ __all__ = [
     "TrainingError",
     "VqtokError",
     "did_you_mean",
+    "one_line",
+    "shortened",
 ]
+
+SHOWN = 100  # characters of a value in an error
 
 
 class VqtokError(Exception):
@@ -58,3 +62,14 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Say which allowed name is closest to a misspelt one: `" Did you mean 'x'?"`, or nothing where none is close."""
     matches = difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

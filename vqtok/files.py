@@ -16,6 +16,8 @@ from pathlib import Path
 from vqtok.errors import ConfigurationError, DataError
 
 __all__ = [
+    "BAD_PATH",
+    "DENIED",
     "NO_ACCESS",
     "NO_ROOM",
     "check_file",
@@ -28,10 +30,10 @@ __all__ = [
 ]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ACCESS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
-}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+NO_ACCESS = DENIED | BAD_PATH | {errno.ENOENT, errno.EISDIR, errno.EEXIST}
+"""What the disk may answer and a user can mend; the last three of `NO_ACCESS` only where a file is written."""
 
 
 @contextmanager

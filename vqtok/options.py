@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from vqtok.errors import ConfigurationError, did_you_mean
+from vqtok.errors import ConfigurationError, did_you_mean, shortened
 
 __all__ = ["Allowed", "Options", "Setting", "Types", "all_settings", "setting", "settings_of", "types_of"]
 
@@ -106,11 +106,11 @@ class Types:
         if isinstance(given, str):
             given = {"type": given}
         if not isinstance(given, Mapping):
-            raise _refused(f" must be the name of a type or key: value entries, got {_shortened(given)}")
+            raise _refused(f" must be the name of a type or key: value entries, got {shortened(given)}")
         entries = {"type": self.default} | {str(name): value for name, value in given.items()}
         name = entries["type"]
         if not isinstance(name, str) or name not in self.kinds:
-            text = f".type must be one of {', '.join(self.kinds)}, got {_shortened(name)}"
+            text = f".type must be one of {', '.join(self.kinds)}, got {shortened(name)}"
             raise _refused(_with_hint(text, did_you_mean(str(name), self.kinds)))
         return entries
 
@@ -254,7 +254,7 @@ def _explain(error: ValidationError, kind: type[Options], values: Mapping[str, A
         return f"{name}: {reason}" if name else reason
     given = reduce(lambda section, part: section[part], path, values)  # the whole list where an item failed
     finite = " and finite" if first["type"] == "finite_number" else ""
-    text = f"{name} must be {_allowed(field)}{finite}, got {_shortened(given)}"
+    text = f"{name} must be {_allowed(field)}{finite}, got {shortened(given)}"
     return f"{text}: {reason}" if reason else _with_hint(text, did_you_mean(str(given), _choices(field)))
 
 
@@ -296,8 +296,3 @@ def _refused(text: str) -> PydanticCustomError:
 
 def _with_hint(text: str, hint: str) -> str:
     return f"{text}.{hint}" if hint else text
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

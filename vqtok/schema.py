@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from vqtok.errors import CheckpointError, VqtokError
+from vqtok.errors import CheckpointError, VqtokError, shortened
 
 __all__ = ["checked", "integer", "read_object"]
 
 T = TypeVar("T")
-SHOWN = 60  # characters of a value in an error
 DIGITS = 19  # of an integer of 64 bits, as tensors hold them; longer ones would take long to read
 
 
@@ -39,9 +38,8 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         raise error(f"{name} is damaged: {where} is missing")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         raise error(f"{name} is damaged: {where} is not a key of it")
-    given = repr(first["input"])
-    given = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
-    raise error(f"{name} is damaged: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {given}")
+    what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    raise error(f"{name} is damaged: {where}: {what}, got {shortened(first['input'])}")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def test_large_photos_of_one_size_need_a_chosen_size(vqtok: Callable[..., Said],
     folder = photos(tmp_path / "photos", *[(400, 300)] * 4)
     code, _, said = vqtok("train", "--dataset", folder, "--out", "run", *QUICK)
     assert code == 2 and not (tmp_path / "run").exists()
-    assert "are 300 x 400 pixels (height x width); above 256 a size must be chosen: --image-size 256" in said
+    assert "are 300 x 400 pixels (height x width); above 256 a size must be chosen: image_size 256" in said
     code, printed, _ = vqtok("train", "--dataset", folder, "--out", "run", "--image-size", "16", *QUICK)
     assert code == 0 and "tokenizer written to run/model" in printed
 
@@ -75,7 +75,7 @@ def test_every_command_that_reads_images_takes_a_configuration(
     vqtok: Callable[..., Said], two_configurations: str, tmp_path: Path
 ) -> None:
     code, _, said = vqtok("train", "--dataset", two_configurations, "--out", "run", *QUICK)
-    assert code == 2 and "has several configurations: small, large; choose one with --dataset-config" in said
+    assert code == 2 and "has several configurations: small, large; set dataset_config to one of them" in said
     chosen = ["--dataset-config", "large"]
     assert vqtok("train", "--dataset", two_configurations, "--out", "run", *chosen, *QUICK)[0] == 0
     assert vqtok("evaluate", "--tokenizer", "run/model", "--out", "m.json")[0] == 0  # as the run says

@@ -24,7 +24,7 @@ def tiny_settings(images: Path) -> Settings:
         dataset=str(images),
         train=(*TINY, "--hidden-size", "4", "--codebook-size", "8", "--code-dim", "2"),
         train_prior=(*TINY, "--hidden-size", "8", "--num-layers", "1", "--num-heads", "2"),
-        sample=("--num", "4"),
+        sample=("--num-images", "4"),
     )
 
 

@@ -116,7 +116,9 @@ def test_a_run_folder_in_use(refused: Refused, vqtok: Command, images_folder: Pa
     assert message.startswith("network of the run in run is ") and "cannot become" in message
     message = refused("train", "--resume", "--out", "run", "--steps=1")
     assert message == "the run in run is at step 2 already: steps must be at least that, got 1"
-    assert "No such" not in refused("train", "--dataset", "images", "--out", "run/config.yaml", *TINY)
+    for more in ([], ["--overwrite"]):
+        message = refused("train", "--dataset", "images", "--out", "run/config.yaml", *TINY, *more)
+        assert message == "run/config.yaml is a file, not a folder: choose another folder with --out"
 
 
 def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_revision_of_the_tokenizer_and_of_the_prior(
         tmp_path,
         ["tokenize", "images", *vq, "--out", "codes"],
         ["tokenize", "images", *vq, "--revision", "next", "--out", "newer"],
-        ["sample", *both, "--num", "1"],
+        ["sample", *both, "--num-images", "1"],
     )
     assert done.returncode == 0, done.stderr
     first, second = read_spec(tmp_path / "codes"), read_spec(tmp_path / "newer")

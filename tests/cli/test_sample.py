@@ -60,7 +60,7 @@ def cells(path: Path, columns: int) -> list[np.ndarray]:
 
 
 def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
-    options = "--num 5 --label dog --label 0 --guidance-scale 2 --temperature 0.7 --top-k 9 --top-p 0.9 --seed 3"
+    options = "--num-images 5 --label dog --label 0 --guidance-scale 2 --temperature 0.7 --top-k 9 --top-p 0.9 --seed 3"
     output = sample("--prior", "runs/prior", "--tokenizer", "tok", "--out", "new/grid.png", *options.split())
     assert "5 images on new/grid.png" in output
     assert "next: vqtok push runs/prior/model" in output
@@ -82,7 +82,7 @@ def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
 
 @pytest.mark.parametrize(("num", "rows"), [(9, [3, 3, 3]), (8, [3, 3, 2]), (7, [3, 2, 2]), (3, [1, 1, 1])])
 def test_every_class_has_a_row_and_there_are_as_many_images_as_asked(folders: Path, num: int, rows: list[int]) -> None:
-    output = sample("--num", str(num), "--seed", "3")  # the newest prior, and the tokenizer it was trained with
+    output = sample("--num-images", str(num), "--seed", "3")  # the newest prior, and the tokenizer it was trained with
     assert f"{num} of cat, dog, owl" in output and f"{num} images on samples.png" in output
     assert [line for line in output.splitlines() if "runs/prior" in line and line.strip().startswith("prior")]
     labels = [label for label, count in enumerate(rows) for _ in range(count)]
@@ -96,7 +96,7 @@ def test_every_class_has_a_row_and_there_are_as_many_images_as_asked(folders: Pa
 
 
 def test_one_image_is_no_images(folders: Path) -> None:
-    assert "1 image on samples.png" in sample("--num", "1")
+    assert "1 image on samples.png" in sample("--num-images", "1")
 
 
 @pytest.mark.parametrize(("num", "rows"), [(8, [2, 2, 2, 1, 1]), (64, [13, 13, 13, 13, 12]), (5, [1] * 5), (4, [2, 2])])
@@ -109,13 +109,14 @@ def test_classes_come_in_turn(num: int, rows: list[int]) -> None:
 
 def test_classes_that_were_asked_for_and_none_at_all() -> None:
     binding = PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2, label_names=("a", "b", "c"))
-    assert command.lay_out(binding, ["c", "0"], 5) == ([2, 0, 2, 0, 2], [3, 2])
+    assert command.lay_out(binding, ["c", "0"], 5) == ([2, 0], [3, 2])
+    assert command.lay_out(binding, ["c", "0"], 1) == ([2], [1])
     assert command.lay_out(PriorBinding(fingerprint="f", grid=(1, 1), codebook_size=2), None, 64) == (None, [8] * 8)
 
 
 def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTokenizer) -> None:
     save_prior(folders / "runs" / "plain", tiny_tokenizer.fingerprint, names=False)
-    assert "4 of no class" in sample("--prior", "runs/plain", "--num", "4")
+    assert "4 of no class" in sample("--prior", "runs/plain", "--num-images", "4")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_prior_without_classes_is_sampled(folders: Path, tiny_tokenizer: VQTok
         (["--device", ""], ConfigurationError, "there is no device ''"),
         (["--device", "meta"], ConfigurationError, "there is no device 'meta'"),
         (["--label", "cow"], ConfigurationError, "choose one of cat, dog, owl"),
-        (["--num", "0"], ConfigurationError, "--num must be at least 1, got 0"),
+        (["--num-images", "0"], ConfigurationError, "--num-images must be at least 1, got 0"),
         (["--temperature", "0"], ConfigurationError, "temperature must be a number of at least 1e-6"),
         (["--out", "grid.jpg"], ConfigurationError, "must end in .png"),
     ],
@@ -153,9 +154,9 @@ def test_a_prior_that_does_not_know_its_tokenizer_asks_for_it(folders: Path, tin
 def test_nothing_is_overwritten_unless_asked(folders: Path) -> None:
     (folders / "samples.png").write_bytes(b"mine")
     with pytest.raises(ConfigurationError, match=r"samples\.png exists"):
-        sample("--num", "1")
+        sample("--num-images", "1")
     assert (folders / "samples.png").read_bytes() == b"mine"
-    sample("--num", "1", "--overwrite")
+    sample("--num-images", "1", "--overwrite")
     with Image.open(folders / "samples.png") as grid:
         assert grid.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
 
@@ -171,7 +172,7 @@ def test_a_file_that_appears_meanwhile_stays(
 
     monkeypatch.setattr(VQTokenizer, "detokenize", write)
     with pytest.raises(ConfigurationError, match=r"samples\.png exists, and is left alone") as error:
-        sample("--num", "1")
+        sample("--num-images", "1")
     assert (folders / "samples.png").read_bytes() == b"mine"
     with Image.open(str(error.value).rpartition(" ")[2]) as kept:
         assert kept.size == (16 * SCALE + 2 * GAP, 16 * SCALE + 2 * GAP)
@@ -179,7 +180,7 @@ def test_a_file_that_appears_meanwhile_stays(
 
 def test_the_permissions_of_an_image_grid_follow_the_umask(folders: Path) -> None:
     with umask(0o077):
-        sample("--num", "1")
+        sample("--num-images", "1")
     assert (folders / "samples.png").stat().st_mode & 0o777 == 0o600
 
 
@@ -206,4 +207,4 @@ def test_a_damaged_run_beside_others_is_passed_over(folders: Path) -> None:
         config = Path(f"runs/damaged-{number}/model/config.json")
         config.parent.mkdir(parents=True)
         config.write_bytes(text.encode("latin-1"))
-    assert "runs/prior" in sample("--num", "1")
+    assert "runs/prior" in sample("--num-images", "1")

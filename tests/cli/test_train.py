@@ -228,9 +228,7 @@ def test_photographs_of_mixed_sizes_are_noted_before_training(vqtok: Command, tm
     code, said, _ = vqtok("train", "--dataset", "photos", *TINY)
     assert code == 0
     notes = [line for line in said.splitlines() if line.startswith("note: ")]
-    assert any("the largest central square of each is resized to 16 x 16; --image-size" in line for line in notes), (
-        notes
-    )
+    assert any("the largest central square of each is resized to 16 x 16; image_size" in line for line in notes), notes
 
 
 def test_weights_that_blew_up_end_in_one_line_and_no_tokenizer(vqtok: Command, images_folder: Path) -> None:

@@ -157,7 +157,7 @@ def test_several_columns_of_labels_are_left_out_or_refused() -> None:
     both = {"train": rows(NAMED, fine=[0, 1], coarse=[0, 0])}
     labels, (note,) = find_labels(both, "x", None)
     assert labels is None and "several columns of labels, so none is used: fine, coarse" in note
-    with pytest.raises(DataError, match="several columns of x hold labels: name one of fine, coarse with --label-col"):
+    with pytest.raises(DataError, match="several columns of x hold labels: set label_column to one of fine, coarse"):
         find_labels(both, "x", None, must_choose=True)
     named, _ = find_labels(both, "x", "coarse")
     assert named is not None and named.column == "coarse"

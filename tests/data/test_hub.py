@@ -113,4 +113,4 @@ def test_files_of_a_hub_data_set_are_read_from_its_cache_and_no_others(tmp_path:
     lines = run_client(FORMS, tmp_path)
     assert lines[0] == "[10, 20] []" and lines[2] == "[2] []"
     assert lines[1].startswith("[] [") and lines[1].count("leads out of the dataset's own folder") == 2
-    assert lines[3] == "org/two has several configurations: small, large; choose one with --dataset-config"
+    assert lines[3] == "org/two has several configurations: small, large; set dataset_config to one of them"

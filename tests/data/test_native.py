@@ -31,7 +31,7 @@ def test_images_that_differ_get_a_power_of_two_that_fits_them_all_and_a_note(tmp
     assert (size, found.num_channels) == ((64, 64), 3)
     assert note == (
         "the images differ in size (70 x 100 to 200 x 300 pixels, height x width, among those looked at), so the "
-        "largest central square of each is resized to 64 x 64; --image-size chooses another size"
+        "largest central square of each is resized to 64 x 64; image_size chooses another size"
     )
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_text("")
@@ -51,6 +51,6 @@ def test_large_images_of_one_size_need_a_choice(tmp_path: Path, size: tuple[int,
     found = native_format(open_all(str(tmp_path))["train"])
     with pytest.raises(
         ConfigurationError,
-        match=rf"of photos are {size[1]} x {size[0]} pixels .*above 256 a size must be chosen: --image-size 256",
+        match=rf"of photos are {size[1]} x {size[0]} pixels .*above 256 a size must be chosen: image_size 256",
     ):
         found.training_size("photos")

@@ -139,9 +139,7 @@ def two_configurations(tmp_path: Path) -> Path:
 
 def test_several_configurations_are_listed_and_one_is_chosen(two_configurations: Path) -> None:
     name = str(two_configurations)
-    with pytest.raises(
-        DataError, match=f"^{name} has several configurations: small, large; choose one with --dataset-c"
-    ):
+    with pytest.raises(DataError, match=f"^{name} has several configurations: small, large; set dataset_config to"):
         open_all(name)
     assert levels(open_all(name, config="large")["train"]) == [2, 2, 2]
     assert levels(open_images(name, config="small", test_share=0)) == [1, 1, 1]
@@ -153,5 +151,5 @@ def test_a_configuration_of_what_has_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(png(1))
     for name in ("mnist-mini", str(tmp_path / "images"), str(write_rows(tmp_path / "rows", "parquet"))):
-        with pytest.raises(DataError, match="has no configurations, got 'a': leave --dataset-config out"):
+        with pytest.raises(DataError, match="has no configurations, got 'a': leave dataset_config out"):
             open_all(name, config="a")

@@ -170,7 +170,7 @@ def test_validation_stands_in_for_a_test_split(tmp_path: Path) -> None:
 
 def test_tiny_sets_and_senseless_shares(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 1)
-    with pytest.raises(DataError, match="has one image and no test split"):
+    with pytest.raises(DataError, match="has 1 image and no test split"):
         open_splits(str(tmp_path))
     save(tmp_path / "2.png", 2)
     assert [len(part) for part in open_splits(str(tmp_path), test_share=0.99)] == [1, 1]

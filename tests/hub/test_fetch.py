@@ -152,7 +152,7 @@ app(["train-prior", "codes", *settings.split()], standalone_mode=False)
     next(tiny_tokenizer.encoder.parameters()).data.mul_(0.5)
     tiny_tokenizer.save_pretrained(run / "model")
     push(run, "org/vq-digits")
-    sample = "from vqtok_cli.main import app; app(['sample', '--prior', 'runs/prior', '--num', '1'])"
+    sample = "from vqtok_cli.main import app; app(['sample', '--prior', 'runs/prior', '--num-images', '1'])"
     assert first in run_client(sample, home="second")
     with Image.open(tmp_path / "samples.png") as image:
         assert image.size == (72, 72)

@@ -40,7 +40,8 @@ class Reference:
             self.sums[k] = decay * self.sums[k] + (1 - decay) * mine.sum(axis=0)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + len(self.e) * self.epsilon) * total
-        self.e = self.sums / smoothed[:, None]
+        used = self.counts > 1e-3 * self.counts.mean()
+        self.e = np.where(used[:, None], self.sums / smoothed[:, None], self.e)
         return codes
 
 
@@ -133,6 +134,17 @@ def test_a_code_that_no_latent_falls_to_keeps_its_place() -> None:
         quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
     assert quantizer.usage.cluster_size[0].item() == pytest.approx(EVEN * 0.9**40, rel=1e-4)
     torch.testing.assert_close(quantizer.codebook[0], far, rtol=1e-3, atol=0)
+
+
+def test_a_code_that_is_never_used_again_does_not_fall_to_the_origin() -> None:
+    """Its count falls under epsilon, which smoothing puts under its sum."""
+    quantizer = make(decay=0.5, epsilon=1e-5)
+    with torch.no_grad():
+        quantizer.codebook[0] = 50.0
+    for _ in range(60):
+        quantizer(torch.randn(BATCH, DIM, HEIGHT, WIDTH))
+    assert quantizer.usage.cluster_size[0] < 1e-5
+    torch.testing.assert_close(quantizer.codebook[0], torch.full((DIM,), 50.0), rtol=0.02, atol=0)
 
 
 def test_what_it_learned_is_persistent_float32() -> None:

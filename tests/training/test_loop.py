@@ -1,22 +1,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from vqtok.errors import ConfigurationError, TrainingError
-from vqtok.training import loop
-from vqtok.training.config import LoopConfig
+from vqtok.errors import TrainingError
 from vqtok.training.finite import LossWindow
-from vqtok.training.loop import build_accelerator
-
-
-def make(**values: Any) -> LoopConfig:
-    return LoopConfig(**({"out": "runs/x"} | values))
 
 
 def test_a_window_of_losses_gives_its_means_and_starts_anew() -> None:
@@ -39,20 +30,3 @@ def test_a_loss_that_is_not_finite_names_its_step_and_parts(parts: int, step: in
     with pytest.raises(TrainingError, match=rf"not finite at step {step}: loss {value}, reconstruction 0.5; the last"):
         window.close(accelerator, step=20)
     accelerator.gradient_accumulation_steps = 1
-
-
-def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
-    with pytest.raises(ConfigurationError, match="batch_size 32 must divide by 3 processes x 2 gradient"):
-        build_accelerator(make(gradient_accumulation_steps=2))
-
-
-def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lacking(*_: Any, **__: Any) -> None:
-        raise ImportError("No module named 'wandb'")
-
-    monkeypatch.setattr(loop, "Accelerator", lacking)
-    with pytest.raises(
-        ConfigurationError, match=r"the tracker 'wandb' is not installed: pip install 'vqtok\[trackers\]'"
-    ):
-        build_accelerator(make(tracker="wandb", out=str(tmp_path)))

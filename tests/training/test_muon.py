@@ -39,6 +39,15 @@ def test_matrices_of_all_sizes_at_once_are_those_one_by_one() -> None:
         torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_matrices_of_half_precision_are_orthogonalized_in_full(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(size, 64)).Q for size in (64, 576))
+    matrix = (left * torch.logspace(0, -4, 64)) @ right.t()
+    (found,) = orthogonalized([matrix.to(dtype)])
+    assert torch.linalg.svdvals(found.float())[0] < 1.3
+
+
 def test_no_gradient_is_no_update() -> None:
     (found,) = orthogonalized([torch.zeros(3, 5)])
     assert (found == 0).all()
@@ -116,10 +125,10 @@ class ScalingAccelerator:
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
-    def clip_grad_norm_(self, parameters: Any, norm: float) -> None:
+    def clip_grad_norm_(self, parameters: Any, norm: float) -> Tensor:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(parameters, norm)
+        return nn.utils.clip_grad_norm_(parameters, norm)
 
 
 def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
@@ -136,3 +145,22 @@ def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
         assert accelerator.scaler.get_scale() == scale * 2**3  # once a step, not once an optimizer
     for plain, scaled in zip(*moved, strict=True):
         torch.testing.assert_close(scaled, plain)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_gradient_that_overflows_for_one_optimizer_skips_the_step_of_both(value: float, max_grad_norm: float) -> None:
+    torch.manual_seed(0)
+    model, pixels = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5)
+    accelerator: Any = ScalingAccelerator(1024.0)
+    config = TokenizerTrainingConfig(out="runs/x", max_grad_norm=max_grad_norm)
+    optimized = OptimizedModel(model, config, accelerator, muon=True)
+    optimized.step(model(pixels).square().mean())
+    before = [each.detach().clone() for each in model.parameters()]
+    overflow = model.bias.register_hook(lambda gradient: torch.full_like(gradient, value))
+    optimized.step(model(pixels).square().mean())
+    overflow.remove()
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+    assert accelerator.scaler.get_scale() == 1024.0  # doubled by the first step, halved by the second
+    optimized.step(model(pixels).square().mean())
+    assert not torch.equal(model.weight, before[0])

@@ -17,9 +17,9 @@ from PIL import Image
 from tests.two_processes import run_two_processes
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
+from vqtok.priors.grids import CodeGrids
 from vqtok.training import loop
 from vqtok.training import prior as task
-from vqtok.training.grids import CodeGrids
 from vqtok.training.prior import train_prior
 from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok.training.resolution import resolve_config

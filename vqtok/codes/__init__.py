@@ -8,6 +8,7 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 from __future__ import annotations
 
 from vqtok.codes.detokenize import detokenize_dataset
+from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
@@ -23,6 +24,7 @@ __all__ = [
     "detokenize_dataset",
     "file_columns",
     "load_codes",
+    "open_grids",
     "read_broken",
     "read_spec",
     "tokenize_dataset",

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import load_saved
-from vqtok.errors import CheckpointError, DataError, MismatchError
+from vqtok.errors import CheckpointError, DataError, MismatchError, shortened
 from vqtok.schema import read_object
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def read_broken(path: str | Path) -> list[str]:
     """
     broken = _sidecar(Path(path)).get("broken", [])
     if not isinstance(broken, list):
-        raise DataError(f"{Path(path) / SIDECAR} is damaged: broken must be a list of names, got {broken!r:.60}")
+        raise DataError(f"{Path(path) / SIDECAR} is damaged: broken must be a list of names, got {shortened(broken)}")
     return [str(name) for name in broken]
 
 
@@ -152,7 +152,7 @@ def _load(path: Path) -> CodeSet:
 def _described(description: str, *, name: str) -> list[CodesSpec]:
     """The specs in a description: one, or several where `concatenate_datasets` joined them with empty lines."""
     if not isinstance(description, str):
-        raise DataError(f"{name} is damaged: its description must be text, got {description!r:.60}")
+        raise DataError(f"{name} is damaged: its description must be text, got {shortened(description)}")
     parts = [part.strip() for part in description.split("\n\n")]
     return [CodesSpec.from_json(part, name=name) for part in parts if part.startswith("{")]
 

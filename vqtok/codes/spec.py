@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from pydantic import PositiveInt
 
-from vqtok.errors import ConfigurationError, DataError, MismatchError
+from vqtok.errors import ConfigurationError, DataError, MismatchError, shortened
 from vqtok.schema import checked
 from vqtok.text import tokenizer_text
 
@@ -145,7 +145,7 @@ class CodesSpec:
 def _check_loaded(tokenizer: object) -> None:
     if not hasattr(tokenizer, "fingerprint"):
         raise ConfigurationError(
-            f"the tokenizer must be a VQTokenizer, got {tokenizer!r:.60}; load it with VQTokenizer.from_pretrained"
+            f"the tokenizer must be a VQTokenizer, got {shortened(tokenizer)}; load it with VQTokenizer.from_pretrained"
         )
 
 

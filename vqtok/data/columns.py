@@ -88,10 +88,10 @@ def find_image_column(dataset: Dataset, name: str, given: str | None) -> str:
     if not found:
         raise DataError(
             f"{name} has no column of images; its columns are {_listed_columns(features)}. If one of them holds "
-            "paths or encoded files, name it as image column"
+            "paths or encoded files, name it as image_column"
         )
     if len(found) > 1:
-        raise DataError(f"{name} has several columns of images: {', '.join(found)}; name one of them as image column")
+        raise DataError(f"{name} has several columns of images: {', '.join(found)}; name one of them as image_column")
     return found[0]
 
 
@@ -126,7 +126,7 @@ def find_labels(
     if len(found) > 1:
         columns = ", ".join(found)
         if must_choose:
-            raise DataError(f"several columns of {name} hold labels: name one of {columns} with --label-column")
+            raise DataError(f"several columns of {name} hold labels: set label_column to one of {columns}")
         return None, (f"there are several columns of labels, so none is used: {columns}; name one to use it",)
     if not found and "label" in features:
         found_type = _listed_columns({"label": features["label"]})

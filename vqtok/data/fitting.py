@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from vqtok.errors import ConfigurationError, DataError, did_you_mean
+from vqtok.errors import ConfigurationError, DataError, did_you_mean, one_line
 
 __all__ = ["RESAMPLING", "fit_image"]
 
@@ -62,7 +62,7 @@ def fit_image(
         convert = _conversion(image, "L" if num_channels == 1 else "RGB", name)
         return _cover(image, height, width, RESAMPLING[resample], convert)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be converted: {' '.join(str(error).split())}") from error
+        raise DataError(f"{name} cannot be converted: {one_line(error)}") from error
 
 
 def _cover(

@@ -28,9 +28,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from vqtok.data.budget import DECODING
 from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, fit_image
 from vqtok.data.formats import FORMATS, readable_formats
-from vqtok.errors import DataError
+from vqtok.errors import DataError, one_line
 
-__all__ = ["RESAMPLING", "ImageInput", "image_array", "load_image", "one_line"]
+__all__ = ["RESAMPLING", "ImageInput", "image_array", "load_image"]
 
 ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
@@ -77,11 +77,6 @@ def image_array(
         image = fit_image(image, num_channels=num_channels, size=size, resample=resample, name=name)
         pixels = np.array(image)  # a copy, so that it can be written to and torch takes it
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class ImageFormat:
             if max(height, width) > LARGEST_DEFAULT:
                 raise ConfigurationError(
                     f"the images of {name} are {height} x {width} pixels (height x width); above {LARGEST_DEFAULT} a "
-                    f"size must be chosen: --image-size {LARGEST_DEFAULT} crops them to their centre and resizes them"
+                    f"size must be chosen: image_size {LARGEST_DEFAULT} crops them to their centre and resizes them"
                 )
             return (height, width), None
         shortest = min(min(size) for size in self.sizes)
@@ -55,7 +55,7 @@ class ImageFormat:
         smallest, largest = (" x ".join(map(str, size)) for size in (self.sizes[0], self.sizes[-1]))
         return (side, side), (
             f"the images differ in size ({smallest} to {largest} pixels, height x width, among those looked at), so "
-            f"the largest central square of each is resized to {side} x {side}; --image-size chooses another size"
+            f"the largest central square of each is resized to {side} x {side}; image_size chooses another size"
         )
 
 

@@ -26,11 +26,10 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
-from vqtok.errors import DataError, HubError, did_you_mean
+from vqtok.errors import DataError, HubError, did_you_mean, one_line
 from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
@@ -138,7 +137,7 @@ def _commit(splits: dict[str, Dataset]) -> str | None:
 
 def _refuse_config(name: str, config: str | None) -> None:
     if config is not None:
-        raise DataError(f"{name} has no configurations, got {config!r}: leave --dataset-config out")
+        raise DataError(f"{name} has no configurations, got {config!r}: leave dataset_config out")
 
 
 def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, DatasetInfo, Features
 
 from vqtok.data.paths import DatasetRoot
-from vqtok.errors import CheckpointError, DataError
+from vqtok.errors import CheckpointError, DataError, shortened
 from vqtok.schema import read_object
 
 __all__ = ["is_saved", "load_saved"]
@@ -69,5 +69,5 @@ def _entries(file: Path, key: str) -> list[Any]:
     except CheckpointError as error:
         raise DataError(str(error)) from error
     if not isinstance(entries, list):
-        raise DataError(f"{file} is damaged: {key} must be a list, got {entries!r:.60}")
+        raise DataError(f"{file} is damaged: {key} must be a list, got {shortened(entries)}")
     return entries

@@ -6,7 +6,7 @@ set without held-out images gets some, by a seeded share of its training split, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,13 @@ from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
+from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.text import counted
 
-__all__ = ["ImageSource", "find_held_out", "open_all", "open_images", "open_splits"]
-
-HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
+__all__ = ["ImageSource", "open_all", "open_images", "open_splits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,25 +196,6 @@ def _check_share(test_share: float) -> None:
         raise ConfigurationError(f"test_share must be at least 0 and below 1, got {test_share}")
 
 
-def find_held_out(
-    splits: Mapping[str, Dataset], train: str, labels: Labels | None
-) -> tuple[str | None, tuple[str, ...]]:
-    """The split to test on, by name, and what to tell the user: test, else validation, else None.
-
-    Where the training images have labels, a test split without is passed over for a validation split that has them.
-    """
-    found = [split for group in HELD_OUT for split in splits if split_group(split) == group and split != train]
-    if not found:
-        return None, ()
-    labelled = [split for split in found if labels and labels.are_in(splits[split])]
-    wants_labels = labels is not None and labels.are_in(splits[train])
-    split = labelled[0] if labelled and wants_labels else found[0]
-    if split_group(split) == "test":
-        return split, ()
-    why = "there is no test split" if split == found[0] else f"the split {found[0]} has no labels"
-    return split, (f"{why}: {split} ({counted(len(splits[split]), 'image')}) is used to test on",)
-
-
 def _split_up(
     named: NamedSplits, name: str, image_column: str | None, label_column: str | None, test_share: float, seed: int
 ) -> tuple[ImageSource, ImageSource | None]:
@@ -231,16 +211,9 @@ def _split_up(
 
 
 def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
-    total = len(train)
-    if total < 2:
-        raise DataError(f"{train.name} has one image and no test split; at least 2 images are needed")
-    held = min(max(1, round(total * test_share)), total - 1)
-    order = np.random.default_rng(seed).permutation(total)
-    note = (
-        f"there is no test split: {held:,} of the {total:,} images of {train.split} are held out to test on "
-        f"(test_share {test_share:g}, seed {seed})"
+    train_rows, test_rows, note = held_out_rows(
+        len(train), share=test_share, seed=seed, name=train.name, split=train.split
     )
-    test_rows, train_rows = np.sort(order[:held]), np.sort(order[held:])
     notes = (*train.notes, note)
     return (
         replace(train, dataset=train.dataset.select(train_rows), notes=notes),

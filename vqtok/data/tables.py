@@ -24,8 +24,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 
 from vqtok.data.folders import group_by_split, left_out
-from vqtok.data.images import one_line
-from vqtok.errors import DataError, VqtokError, did_you_mean
+from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
 __all__ = ["KINDS", "build", "is_metadata", "loading", "read_metadata", "read_table", "read_tables", "table_kind"]
 
@@ -175,7 +174,7 @@ def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
     names = re.findall(r"'([^']*)'", found[1])
     if config is None:
         raise DataError(
-            f"{name} has several configurations: {', '.join(names)}; choose one with --dataset-config"
+            f"{name} has several configurations: {', '.join(names)}; set dataset_config to one of them"
         ) from error
     raise DataError(
         f"{name} has no configuration {config}, only {', '.join(names)}.{did_you_mean(config, names)}"

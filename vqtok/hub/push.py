@@ -21,11 +21,11 @@ __all__ = ["check_can_push", "open_to_push", "push", "push_model"]
 OWN_FILES = (METRICS, "generation_config.json", "preprocessor_config.json", "reconstructions.png", "samples.png")
 # Weights that can run code while they are read, and code itself; nothing of the kind leaves this machine.
 REFUSED = (".bin", ".ckpt", ".h5", ".msgpack", ".npy", ".npz", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".py")
-WEIGHTS = (".safetensors", ".safetensors.index.json")
+SUFFIXES = (".safetensors", ".safetensors.index.json")  # of weights
 
 
 class Saveable(Protocol):
-    """What `push_model` needs of a model."""
+    """What can be saved as a model folder."""
 
     @property
     def name_or_path(self) -> str | None: ...
@@ -106,7 +106,7 @@ def origin_of(model: Saveable, saved: ModelFolder) -> Path:
     if not model.name_or_path:
         return saved.path
     origin = Path(model.name_or_path)
-    weights = [name for name in saved.files if name.endswith(WEIGHTS)]
+    weights = [name for name in saved.files if name.endswith(SUFFIXES)]
     same, _, _ = filecmp.cmpfiles(origin, saved.path, weights, shallow=False)
     return origin if len(same) == len(weights) else saved.path
 
@@ -134,7 +134,7 @@ def send(
         present = api.list_repo_files(repo_id, revision=revision)
         if CARD in present and written_by_people(api, repo_id, revision):
             del files[CARD]
-        stale = [name for name in present if (name in OWN_FILES or name.endswith(WEIGHTS)) and name not in files]
+        stale = [name for name in present if (name in OWN_FILES or name.endswith(SUFFIXES)) and name not in files]
         # create_commit and not upload_folder, which may split what it sends over several commits
         commit = api.create_commit(
             repo_id,

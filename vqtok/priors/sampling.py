@@ -44,7 +44,7 @@ class Decoder(Protocol):
 
 def generate(
     prior: Prior,
-    tok: Detokenizer,
+    tokenizer: Detokenizer,
     *,
     num_images: int = 16,
     labels: Labels | None = None,
@@ -61,7 +61,7 @@ def generate(
         MismatchError: the prior was trained on another tokenizer's codes.
         ConfigurationError: as in `sample_codes`.
     """
-    PriorBinding.from_config(prior.config).check_tokenizer(tok.fingerprint)
+    PriorBinding.from_config(prior.config).check_tokenizer(tokenizer.fingerprint)
     codes = sample_codes(
         prior,
         num_images=num_images,
@@ -73,7 +73,7 @@ def generate(
         seed=seed,
         batch_size=batch_size,
     )
-    return [image for batch in codes.split(batch_size) for image in tok.detokenize(batch)]
+    return [image for batch in codes.split(batch_size) for image in tokenizer.detokenize(batch)]
 
 
 def sample_codes(

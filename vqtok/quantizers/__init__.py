@@ -50,12 +50,9 @@ __all__ = [
     "too_few_in_use",
 ]
 
-QUANTIZERS: dict[str, type[Quantizer]] = {
-    **SINGLE_CODEBOOK,
-    "product": ProductQuantizer,
-    "residual": ResidualQuantizer,
-}
-QUANTIZERS = dict(sorted(QUANTIZERS.items()))
+QUANTIZERS: dict[str, type[Quantizer]] = dict(
+    sorted((SINGLE_CODEBOOK | {"product": ProductQuantizer, "residual": ResidualQuantizer}).items())
+)
 
 QUANTIZER_TYPES = Types({name: method.Options for name, method in QUANTIZERS.items()}, default="ema")
 """Annotation of a field that holds the options of any quantizer."""

@@ -20,8 +20,9 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vqtok.options import Allowed
-from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput, straight_through
+from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput
 from vqtok.quantizers.distributed import mean_over_processes
+from vqtok.quantizers.gradients import straight_through
 from vqtok.quantizers.soft_bits import bit_entropy
 
 __all__ = ["BitOptions", "BitQuantizer", "bits_of", "codes_of", "mean_of_sums"]

@@ -12,72 +12,22 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from vqtok.quantizers.base import (
-    GRADIENTS,
-    BatchPart,
-    Quantizer,
-    QuantizerOptions,
-    QuantizerOutput,
-    copy_of,
-    from_rows,
-    mean_squared_error,
-    to_rows,
-)
+from vqtok.quantizers.base import BatchPart, Quantizer, QuantizerOutput, from_rows, mean_squared_error, to_rows
+from vqtok.quantizers.codebook_options import CodebookOptions, NearestCodeOptions
 from vqtok.quantizers.distributed import SharedNoise, count_rows
 from vqtok.quantizers.entropy import entropy_terms
+from vqtok.quantizers.gradients import GRADIENTS, copy_of
 from vqtok.quantizers.initialization import kmeans, spread_over
 from vqtok.quantizers.lookup import gather_codes, nearest_codes
 from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions, forget
 
-__all__ = ["CodebookOptions", "CodebookQuantizer", "NearestCodeOptions", "QuantizedRows", "quantize_to_nearest"]
-
-
-class CodebookOptions(QuantizerOptions):
-    """What every learned codebook has."""
-
-    codebook_size: int = Field(512, ge=2, le=2**32, description="number of codes, K")
-    code_dim: int = Field(64, ge=1, le=2**16, description="dimension of the latents, D")
-    projection_dim: int = Field(
-        0, ge=0, description="dimension of the codes, between learned linear maps in and out; 0 for no projection"
-    )
-    metric: Literal["cosine", "euclidean"] = Field(
-        "euclidean", description="how latents and codes are compared; cosine brings both to unit length"
-    )
-    init: Literal["data", "kmeans", "normal"] = Field(
-        "data",
-        description="codes start on latents of the first training batch (data), on centres of k-means on it, or "
-        "normally distributed with standard deviation 1 / sqrt(d)",
-    )
-    entropy_weight: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the entropy term in nats: each latent sure of its code, all codes in use alike",
-    )
-    entropy_temperature: float = Field(1.0, gt=0, description="temperature of the soft assignments of the entropy term")
-
-    @model_validator(mode="after")
-    def _projection_is_lower(self) -> Self:
-        if self.projection_dim > self.code_dim:
-            raise ValueError(
-                f"projection_dim must be at most code_dim {self.code_dim}, or 0 for none, got {self.projection_dim}"
-            )
-        return self
-
-
-class NearestCodeOptions(CodebookOptions):
-    """What methods have whose latents take the nearest code."""
-
-    beta: float = Field(0.25, ge=0, description="weight of the commitment loss, ||z - sg[e]||^2")
-    gradient: Literal["rotation", "straight-through"] = Field(
-        "straight-through", description="how the gradient passes from the codes to the latents"
-    )
+__all__ = ["CodebookQuantizer", "QuantizedRows", "quantize_to_nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +84,9 @@ class CodebookQuantizer(Quantizer):
     usage: CodeUsage | None
     """Counts the use of codes and restarts dead ones, where a method lets codes move one by one."""
 
+    keeps_sums: ClassVar[bool] = False
+    """Whether `usage` also sums the rows of each code, and is there even if no code ever restarts."""
+
     training_state: tuple[str, ...] = ("batches_seen", "initialized", "noise_seed")
 
     def __init__(self, **options: Any) -> None:
@@ -147,16 +100,13 @@ class CodebookQuantizer(Quantizer):
         self.project_out = Projection(self.embedding_dim, self.code_dim) if projects else nn.Identity()
         self.noise = SharedNoise()
         self.usage = None
+        if isinstance(chosen, RestartOptions) and (chosen.restart_threshold > 0 or self.keeps_sums):
+            self.usage = CodeUsage(self.codebook_size, chosen, keep_sums=self.keeps_sums)
+            self.training_state = (*self.training_state, "cluster_size")
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
         self._restarted: Tensor | None = None
         self.register_load_state_dict_post_hook(look_again)
-
-    def count_usage(self, options: RestartOptions, *, keep_sums: bool = False) -> CodeUsage:
-        """Have the use of codes counted and dead codes restarted; called once, when the quantizer is built."""
-        self.usage = CodeUsage(self.codebook_size, options, keep_sums=keep_sums)
-        self.training_state = (*self.training_state, "cluster_size")
-        return self.usage
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.codebook, std=1 / math.sqrt(self.embedding_dim))
@@ -179,7 +129,7 @@ class CodebookQuantizer(Quantizer):
         A weight of 0 leaves all of its rows out.
         """
         if self.usage is not None:
-            self.usage.collect(rows, codes, self.noise(self.codebook_size), part, weight=weight)
+            self.usage.collect(rows, codes, self.noise(2 * self.codebook_size).view(2, -1), part, weight=weight)
 
     def collected(self) -> list[Tensor]:
         return [] if self.usage is None else self.usage.collected

@@ -16,10 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook_options import NearestCodeOptions
 from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
 
 __all__ = ["EMAOptions", "EMAQuantizer"]
+
+
+# Share of even use. Smoothed, the vector of a code whose count is next to nothing would go to 0: under this it stays.
+LEAST_USE = 1e-3
 
 
 class EMAOptions(RestartOptions, NearestCodeOptions):
@@ -42,13 +47,13 @@ class EMAQuantizer(CodebookQuantizer):
     options: EMAOptions
     code_sums: Tensor
     usage: CodeUsage
+    keeps_sums = True
     training_state = (*CodebookQuantizer.training_state, "code_sums")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.register_buffer("codebook", torch.empty(self.codebook_size, self.embedding_dim))
         self.register_buffer("code_sums", torch.empty(self.codebook_size, self.embedding_dim))
-        self.usage = self.count_usage(self.options, keep_sums=True)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,4 +75,5 @@ class EMAQuantizer(CodebookQuantizer):
         smoothed = (counts + epsilon) / (counts.sum() + self.codebook_size * epsilon) * counts.sum()
         moved = torch.where(restarted, batch.sums, self.code_sums / smoothed[:, None])
         # A batch without rows may come before the codes have started, when all sums are 0.
-        self.codebook.copy_(torch.where(batch.step > 0, moved, self.codebook))
+        moves = (restarted | (counts > LEAST_USE * counts.mean())[:, None]) & (batch.step > 0)
+        self.codebook.copy_(torch.where(moves, moved, self.codebook))

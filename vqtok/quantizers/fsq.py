@@ -23,7 +23,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vqtok.options import Allowed
-from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput, straight_through
+from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput
+from vqtok.quantizers.gradients import straight_through
 
 __all__ = ["FSQOptions", "FiniteScalarQuantizer"]
 

@@ -9,14 +9,8 @@ The paper's affinity is the inner product z C^T. The double quantization loss, w
 
 holds latents and codes together on both ways. The entropy term of the paper is `entropy_weight`.
 
-The defaults are not the paper's (metric=dot, temperature=1, no restart), whose codebook collapsed on CIFAR-10. Test MSE
-over variance and codes in use of 512 there, batch 32 at the loop's defaults, first 2,500 test images, one run each:
-
-    1,000 steps     metric=dot, temperature=1, restart_threshold=0              0.1891       9
-    400 steps       metric=cosine, temperature=0.1, restart_threshold=0         0.1685      38
-                    metric=cosine, temperature=0.02, restart_threshold=0        0.1240      66
-                    the defaults: cosine, 0.02, and restarts at 0.05            0.1032     453
-                    metric=cosine, temperature=0.01                             0.1092     430
+The defaults are not the paper's (metric=dot, temperature=1, no restart), with which the codebook collapsed on CIFAR-10:
+`python scripts/compare_quantizers.py ibq`.
 """
 
 from __future__ import annotations
@@ -28,7 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vqtok.quantizers.base import mean_squared_error
-from vqtok.quantizers.codebook import CodebookOptions, CodebookQuantizer, QuantizedRows
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows
+from vqtok.quantizers.codebook_options import CodebookOptions
 from vqtok.quantizers.lookup import gather_codes, most_similar_codes
 from vqtok.quantizers.restart import RestartOptions
 
@@ -66,8 +61,6 @@ class IndexBackpropagationQuantizer(CodebookQuantizer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
-        if self.options.restart_threshold > 0:
-            self.count_usage(self.options)
         self.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:

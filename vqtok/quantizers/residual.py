@@ -19,10 +19,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vqtok.options import Types
-from vqtok.quantizers.base import GRADIENTS, BatchPart, Quantizer, QuantizerOptions, QuantizerOutput, from_rows, to_rows
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions
+from vqtok.quantizers.base import BatchPart, Quantizer, QuantizerOptions, QuantizerOutput, from_rows, to_rows
+from vqtok.quantizers.codebook import CodebookQuantizer
+from vqtok.quantizers.codebook_options import NearestCodeOptions
 from vqtok.quantizers.distributed import SharedNoise
 from vqtok.quantizers.ema import EMAOptions
+from vqtok.quantizers.gradients import GRADIENTS
 from vqtok.quantizers.registry import SINGLE_CODEBOOK, build_part
 
 __all__ = ["ResidualOptions", "ResidualQuantizer"]

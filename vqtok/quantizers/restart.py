@@ -19,6 +19,9 @@ from vqtok.quantizers.distributed import rank_and_size
 __all__ = ["BatchUsage", "CodeUsage", "RestartOptions", "forget"]
 
 
+RESTARTS_PER_ROW = 1 / 4  # at most, in a batch
+
+
 class RestartOptions(QuantizerOptions):
     """Restart of dead codes."""
 
@@ -60,15 +63,17 @@ class CodeUsage(nn.Module):
     A code is dead when its average is under `restart_threshold` of the mean over all codes. So an unused code is dead
     after log(restart_threshold) / log(decay) batches, 298 by default, whatever K and the batch size are. In the next
     batch it restarts on a row picked at random, and counts as used at twice the threshold, which is long enough to find
-    its latents before it counts as dead again.
+    its latents before it counts as dead again. Of more dead codes than a quarter of the rows of a batch as many restart
+    as that, any of them: else many would share a row.
 
     While an encoder has hardly learned anything its latents move far from one batch to the next and leave codes behind.
     So the first batches count for more: after t of them the decay is at most (1 + t) / (10 + t), as moving averages of
-    weights begin in TensorFlow.
+    weights begin in TensorFlow. A code that two batches leave unused is dead there, and comes to life as soon as it has
+    a latent.
 
     What a batch adds is collected, over its parts where it is computed in several, and summed over all processes by
-    whoever owns this, in one collective. A dead code needs no sum of its rows, so the row that it restarts on travels
-    in the place of that sum.
+    whoever owns this, in one collective. A code that restarts needs no sum of its rows, so the row that it restarts on
+    travels in the place of that sum.
     """
 
     cluster_size: Tensor
@@ -79,6 +84,7 @@ class CodeUsage(nn.Module):
         self.decay = options.decay
         self.keep_sums = keep_sums
         self.collected: list[Tensor] = []
+        self.restarting = torch.empty(0, dtype=torch.bool)
         self.register_buffer("cluster_size", torch.empty(codebook_size))
 
     def reset_parameters(self) -> None:
@@ -89,7 +95,7 @@ class CodeUsage(nn.Module):
         self.cluster_size.fill_(rows_in_batch / len(self.cluster_size))
 
     def dead(self) -> Tensor:
-        """Which codes restart in the next batch: bool (K,)."""
+        """Which codes are dead: bool (K,)."""
         return self.cluster_size < self.threshold * self.cluster_size.mean()
 
     def collect(
@@ -99,7 +105,7 @@ class CodeUsage(nn.Module):
 
         Args:
             rows, codes: (N, d) and int64 (N,).
-            noise: whole numbers below 2^31, the same on every process: int64 (K,).
+            noise: whole numbers below 2^31, the same on every process and for all parts: int64 (2, K).
             part: which part of the batch this is.
             weight: 1, or 0 for rows that do not count.
         """
@@ -108,17 +114,25 @@ class CodeUsage(nn.Module):
         sums = rows.new_zeros(len(counts), rows.shape[1])
         if self.keep_sums:
             sums.index_add_(0, codes, rows * weight)
+        self.restarting = self.choose_dead(noise[1])
         if self.threshold > 0:
-            counts, sums = self.place_dead(rows, counts, sums, noise, part, weight)
+            counts, sums = self.place_dead(rows, counts, sums, noise[0], part, weight)
         found = [counts, sums, weights.sum()[None]]
         if self.collected and not part.first:  # a first part begins anew, whatever a batch that was given up left
             found = [old + new for old, new in zip(self.collected, found, strict=True)]
         self.collected = found
 
+    def choose_dead(self, noise: Tensor) -> Tensor:
+        """Which codes restart in this batch: bool (K,)."""
+        dead = self.dead()
+        rows_in_batch = self.cluster_size.sum()  # on average; the same on every process
+        share = RESTARTS_PER_ROW * rows_in_batch / dead.sum().clamp(min=1)
+        return dead & ((noise >> 7) < share * 2**24)  # whole numbers below 2^24 are exact as float32
+
     def place_dead(
         self, rows: Tensor, counts: Tensor, sums: Tensor, noise: Tensor, part: BatchPart, weight: Tensor | float
     ) -> tuple[Tensor, Tensor]:
-        """Counts and sums where a dead code has 1 and its row if that is in this part of this process, else 0 and 0.
+        """Counts and sums where a restarting code has 1 and its row if that is in this part of this process, else 0, 0.
 
         `noise` / 2^31 says where in the whole batch the row lies, where the processes follow each other, in each its
         parts; all of that comes once for every stage. All parts are taken to have as many rows as this one; where they
@@ -130,10 +144,9 @@ class CodeUsage(nn.Module):
         here = (scaled >> 31 == place) & (weight != 0) & (len(rows) > 0)
         index = (scaled & (2**31 - 1)) * len(rows) >> 31
         picked = rows[index] if len(rows) else torch.zeros_like(sums)
-        dead = self.dead()
         return (
-            torch.where(dead, here.to(counts.dtype), counts),
-            torch.where(dead[:, None], picked * here[:, None], sums),
+            torch.where(self.restarting, here.to(counts.dtype), counts),
+            torch.where(self.restarting[:, None], picked * here[:, None], sums),
         )
 
     def end_batch(self, batches_seen: Tensor) -> BatchUsage:
@@ -143,11 +156,10 @@ class CodeUsage(nn.Module):
         """
         counts, sums, rows = self.collected
         self.collected = []
-        dead = self.dead()
-        restarted = dead & (counts > 0)
+        restarted = self.restarting & (counts > 0)
         step = (1 - self.decay_after(batches_seen)) * (rows[0] > 0)
         even = self.cluster_size.mean()
-        moved = self.cluster_size.lerp(counts.masked_fill(dead, 0), step)
+        moved = self.cluster_size.lerp(counts.masked_fill(self.restarting, 0), step)
         self.cluster_size.copy_(torch.where(restarted, 2 * self.threshold * even, moved))
         return BatchUsage(sums=sums, restarted=restarted, step=step)
 

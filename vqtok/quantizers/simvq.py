@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook_options import NearestCodeOptions
 
 __all__ = ["SimVQOptions", "SimVQuantizer"]
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vqtok.quantizers.codebook import CodebookQuantizer, NearestCodeOptions, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows, quantize_to_nearest
+from vqtok.quantizers.codebook_options import NearestCodeOptions
 from vqtok.quantizers.restart import RestartOptions
 
 __all__ = ["VQOptions", "VectorQuantizer"]
@@ -37,8 +38,6 @@ class VectorQuantizer(CodebookQuantizer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.codebook = nn.Parameter(torch.empty(self.codebook_size, self.embedding_dim))
-        if self.options.restart_threshold > 0:
-            self.count_usage(self.options)
         self.reset_parameters()
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.loop import TrainingResult
+from vqtok.training.prior import train_prior
+from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok.training.resolution import resolve_config, resume_config
 from vqtok.training.tokenizer import open_training_images, train_tokenizer
 
 __all__ = [
+    "PriorTrainingConfig",
     "TokenizerTrainingConfig",
     "TrainingResult",
     "open_training_images",
     "resolve_config",
     "resume_config",
+    "train_prior",
     "train_tokenizer",
 ]

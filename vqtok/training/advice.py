@@ -1,19 +1,11 @@
 """What to try when too few codes are in use: settings that measured as good or better, and nothing else.
 
-All of it was measured with AdamW, before moving averages began with a smaller decay.
-
-restart_threshold, from 0   ema and vq, CIFAR-10, 1,000 steps, MSE over variance and codes in use of 512: 0.0874 and
-                            121 without restarts, 0.0648 with 0.05; gumbel, 400 steps: 0.1268 and 499 with 0.2,
-                            0.1417 and 433 with 0.05. Above that nothing was measured.
-init=data                   the start that the 0.0648 has; 0.0653 from k-means. Codes far from all latents never move.
-projection_dim=8            0.0660, as good within what runs differ by, with fewer numbers to compare. What compares
-                            on the sphere (0.0833) or rewards even use (0.1173) is not recommended.
-temperature                 ibq, 400 steps: 66 codes with 0.02, 38 with 0.1; lfq: 512 with 1, 22 with 8.
-entropy_weight              lfq and bsq, whose only pull towards even use it is: lfq, 512 codes with 0.1, 45 with a
-                            tenth of it. That more than 0.1 helps rests on what the term says, not on a run.
-learning_rate               latents that move slowly are followed.
-codebook_size               fewer codes have more latents each.
-simvq, fsq                  of 16,384 codes simvq used 15,757; levels of fsq are not learned: none is left behind.
+A setting that is worse than its default goes back to it (restart_threshold, init, temperature). Beyond the defaults a
+lower projection_dim compares fewer numbers, and entropy_weight is the only pull of lfq and bsq towards even use. A
+lower learning_rate moves latents so slowly that codes follow, and fewer codes have more latents each. Of many codes
+simvq leaves none behind, and the levels of fsq are not learned. What compares on the sphere or rewards even use of a
+learned codebook measured worse. All of it: `python scripts/compare_quantizers.py options`, `large`, `lfq`, `ibq`,
+`gumbel`.
 """
 
 from __future__ import annotations
@@ -22,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vqtok.errors import ConfigurationError
+from vqtok.quantizers import QUANTIZERS
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import resolve_config
 
@@ -60,20 +53,18 @@ def candidates(config: TokenizerTrainingConfig) -> Iterator[str]:
 def improvements(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Options of a quantizer whose value leaves room, with a better one."""
     method = options["type"]
-    if method == "gumbel" and options["restart_threshold"] < 0.2:
-        yield "restart_threshold", 0.2
-    elif options.get("restart_threshold") == 0:
-        yield "restart_threshold", 0.05
+    best = {name: field.default for name, field in QUANTIZERS[method].Options.model_fields.items()}
+    if options.get("restart_threshold", 1) < best.get("restart_threshold", 0):
+        yield "restart_threshold", best["restart_threshold"]
     if options.get("init") == "normal":
-        yield "init", "data"
+        yield "init", best["init"]
     if "projection_dim" in options and options["projection_dim"] == 0 and options["code_dim"] > 8:
         yield "projection_dim", 8
     if method in ("bsq", "lfq"):
-        yield "entropy_weight", f"{max(0.1, 2 * options['entropy_weight']):g}"
-    if method == "lfq" and options["temperature"] > 1:
-        yield "temperature", 1
-    if method == "ibq" and options["metric"] == "cosine" and options["temperature"] > 0.02:
-        yield "temperature", 0.02
+        yield "entropy_weight", f"{max(best['entropy_weight'], 2 * options['entropy_weight']):g}"
+    measured = method == "lfq" or (method == "ibq" and options["metric"] == best["metric"])
+    if measured and options["temperature"] > best["temperature"]:
+        yield "temperature", f"{best['temperature']:g}"
 
 
 def accepted(config: TokenizerTrainingConfig, assignment: str) -> bool:

@@ -13,15 +13,15 @@ import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import load
 from safetensors import SafetensorError
 
-from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.errors import CheckpointError, ConfigurationError, one_line
 from vqtok.folders import replace_folder, staging_path
 from vqtok.hub import quiet_transformers
+from vqtok.hub.push import Saveable
 
 __all__ = [
     "checkpoint_to_resume",
@@ -38,12 +38,6 @@ STATE = "state.json"
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 # A file that is cut off or is no checkpoint at all.
 READ_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
-
-
-class Saveable(Protocol):
-    """What `save_model` needs of a model."""
-
-    def save_pretrained(self, save_directory: Any, /) -> Any: ...
 
 
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int) -> Path:
@@ -86,10 +80,6 @@ def save_model(model: Saveable, run: Path) -> None:
             f"cannot write the model {run / 'model'}: {one_line(error)}; its checkpoint is whole: "
             "free some space and go on with --resume"
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def whole_checkpoints(run: Path) -> list[Path]:

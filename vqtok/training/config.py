@@ -55,6 +55,7 @@ class LoopConfig(Options):
     num_workers: int = Field(0, ge=0, description="processes that read images, if they do not fit into memory")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations")
+    eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="number of checkpoints to keep, the newest")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
@@ -110,7 +111,6 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         description="share of the images that may be unreadable, above 0 at least one: they are named and skipped, and "
         "a run with more stops",
     )
-    eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     usage_window: int = Field(
         8192, ge=1, description="number of training images over which the use of codes is counted"
     )

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from vqtok.errors import ConfigurationError, DataError
+from vqtok.errors import DataError
+from vqtok.training.accelerator import build_accelerator, start_tracker
 from vqtok.training.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, save_model, step_of
 from vqtok.training.config import LoopConfig
 from vqtok.training.finite import LossWindow, check_evaluation, check_weights
@@ -26,7 +27,7 @@ from vqtok.training.runs import MetricsFile, prepare_run
 from vqtok.training.signals import stop_on_signals
 from vqtok.training.task import Report, Task
 
-__all__ = ["TrainingResult", "build_accelerator", "train"]
+__all__ = ["TrainingResult", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,98 +89,125 @@ def train_from(
     start: int, config: LoopConfig, accelerator: Accelerator, task: Task, batches: Iterator[tuple[Tensor, ...]]
 ) -> TrainingResult:
     """Go on from a step to the end of the run, whose folder is there and locked; arguments and errors as in `train`."""
-    run = Path(config.out)
-    metrics_file = MetricsFile(run, after_step=start) if accelerator.is_main_process else None
-
-    def log(step: int, split: str, report: Report) -> None:
-        accelerator.log({f"{split}/{name}": value for name, value in report.metrics.items()}, step=step)
-        if metrics_file:
-            metrics_file.add(step, split, report.metrics)
-            for line in (*report.warnings, *report.notes):
-                metrics_file.add(step, "note", {"note": line})
-
-    def save(step: int) -> None:
-        check_weights(task.models, step)
-        save_checkpoint(accelerator, run, step, keep=config.keep_checkpoints)
-
-    def evaluate(step: int, *, last: bool) -> Report:
-        report = task.evaluate(step, last=last)
-        check_evaluation(report.metrics, step)
-        return report
-
-    def train_mode() -> None:
-        for each in task.models:
-            each.prepared.train()
-
-    step, evaluated = start, None
-    losses = LossWindow()
-    units_seen, watch = 0, Stopwatch()
-    progress = Progress(start, config.steps, silent=not accelerator.is_main_process)
-    train_mode()
-    with stop_on_signals() as stop, progress:
+    run = Run(start, config, accelerator, task)
+    step = start
+    with stop_on_signals() as stop, run.progress:
         while step < config.steps:
             rate = learning_rate_at(step, config)
-            for each in task.models:
-                each.set_learning_rate(rate)
             parts = in_parts(next(batches), config.gradient_accumulation_steps)
             if step == 0 and len(parts) > 1:
                 task.initialize(parts)
-            for part in parts:
-                with accelerator.accumulate(*(each.prepared for each in task.models)):
-                    losses.add(task.step(part))
-            task.after_step()
+            run.follow(parts, rate)
             step += 1
-            units_seen += task.units_per_step
-            progress.advance()
             last, stopping = step == config.steps, stop(accelerator, step)
 
             saving = step % config.checkpoint_every == 0 or last or stopping
             try:
                 if step % config.log_every == 0 or saving:  # no checkpoint after a loss that nobody looked at
-                    row = losses.close(accelerator, step)
-                    report = task.training_report(row, step, last=last)
-                    speed, units_seen = units_seen / watch.lap(), 0
-                    report.metrics = row | report.metrics | {"learning_rate": rate, f"{task.unit}_per_second": speed}
-                    log(step, "train", report)
-                    progress.training(step, f"{speed:.0f} {task.unit}/s, {report.summary}")
-                    for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
-                        progress.write(line)
-
+                    run.report(step, rate, last=last)
                 if step % config.eval_every == 0 or last:
-                    with watch.paused():
-                        evaluated = evaluate(step, last=last)
-                        log(step, "test", evaluated)
-                        for line in (f"step {step}, held-out: {evaluated.summary}", *evaluated.notes):
-                            progress.write(line)
-                        if accelerator.is_main_process:
-                            save_samples(task, run / "samples" / f"step-{step:06d}.png")
-                        train_mode()
+                    run.evaluate(step, last=last)
             except DataError:  # too many images cannot be read, which says nothing against what was learned
                 if saving:
-                    save(step)
+                    run.save(step)
                 raise
-
             if saving:
-                with watch.paused():
-                    save(step)
-
+                run.save(step)
             if stopping and not last:
                 break
+    return run.end(step, stop.signal)
 
-    finished = step == config.steps
-    if finished and evaluated is None:  # resumed when there was nothing left to do
-        evaluated = evaluate(step, last=True)
-    if finished and accelerator.is_main_process:
-        save_model(task.saved_model(), run)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return TrainingResult(
-        model=run / "model" if finished else None,
-        step=step,
-        metrics=evaluated.metrics if evaluated else {},
-        warnings=evaluated.warnings if evaluated else [],
-        stopped_by=stop.signal,
-    )
+
+class Run:
+    """What is done at a step of a run, and what is told and kept of it.
+
+    Args:
+        start: the step that the run goes on from.
+        config, accelerator, task: of the run.
+    """
+
+    def __init__(self, start: int, config: LoopConfig, accelerator: Accelerator, task: Task) -> None:
+        self.config, self.accelerator, self.task = config, accelerator, task
+        self.folder = Path(config.out)
+        self.metrics_file = MetricsFile(self.folder, after_step=start) if accelerator.is_main_process else None
+        self.progress = Progress(start, config.steps, silent=not accelerator.is_main_process)
+        self.losses = LossWindow()
+        self.units_seen, self.watch = 0, Stopwatch()
+        self.evaluated: Report | None = None
+        self.train_mode()
+
+    def train_mode(self) -> None:
+        for each in self.task.models:
+            each.prepared.train()
+
+    def follow(self, parts: list[tuple[Tensor, ...]], rate: float) -> None:
+        """A step at a learning rate, on a batch in parts."""
+        for each in self.task.models:
+            each.set_learning_rate(rate)
+        for part in parts:
+            with self.accelerator.accumulate(*(each.prepared for each in self.task.models)):
+                self.losses.add(self.task.step(part))
+        self.task.after_step()
+        self.units_seen += self.task.units_per_step
+        self.progress.advance()
+
+    def report(self, step: int, rate: float, *, last: bool) -> None:
+        """Tell of the training steps since the last report."""
+        row = self.losses.close(self.accelerator, step)
+        report = self.task.training_report(row, step, last=last)
+        speed, self.units_seen = self.units_seen / self.watch.lap(), 0
+        unit = self.task.unit
+        report.metrics = row | report.metrics | {"learning_rate": rate, f"{unit}_per_second": speed}
+        self.log(step, "train", report)
+        self.progress.training(step, f"{speed:.0f} {unit}/s, {report.summary}")
+        for line in (*(f"warning: {text}" for text in report.warnings), *report.notes):
+            self.progress.write(line)
+
+    def evaluate(self, step: int, *, last: bool) -> None:
+        """Evaluate on what is held out, tell of it and save samples."""
+        with self.watch.paused():
+            self.evaluated = self.evaluation(step, last=last)
+            self.log(step, "test", self.evaluated)
+            for line in (f"step {step}, held-out: {self.evaluated.summary}", *self.evaluated.notes):
+                self.progress.write(line)
+            if self.accelerator.is_main_process:
+                save_samples(self.task, self.folder / "samples" / f"step-{step:06d}.png")
+            self.train_mode()
+
+    def evaluation(self, step: int, *, last: bool) -> Report:
+        report = self.task.evaluate(step, last=last)
+        check_evaluation(report.metrics, step)
+        return report
+
+    def log(self, step: int, split: str, report: Report) -> None:
+        self.accelerator.log({f"{split}/{name}": value for name, value in report.metrics.items()}, step=step)
+        if self.metrics_file:
+            self.metrics_file.add(step, split, report.metrics)
+            for line in (*report.warnings, *report.notes):
+                self.metrics_file.add(step, "note", {"note": line})
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, unless the weights are not finite."""
+        with self.watch.paused():
+            check_weights(self.task.models, step)
+            save_checkpoint(self.accelerator, self.folder, step, keep=self.config.keep_checkpoints)
+
+    def end(self, step: int, stopped_by: Signals | None) -> TrainingResult:
+        """Save the model where the last step is done, and say how the run ended."""
+        finished = step == self.config.steps
+        if finished and self.evaluated is None:  # resumed when there was nothing left to do
+            self.evaluated = self.evaluation(step, last=True)
+        if finished and self.accelerator.is_main_process:
+            save_model(self.task.saved_model(), self.folder)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return TrainingResult(
+            model=self.folder / "model" if finished else None,
+            step=step,
+            metrics=self.evaluated.metrics if self.evaluated else {},
+            warnings=self.evaluated.warnings if self.evaluated else [],
+            stopped_by=stopped_by,
+        )
 
 
 def in_parts(batch: tuple[Tensor, ...], number: int) -> list[tuple[Tensor, ...]]:
@@ -193,45 +221,3 @@ def save_samples(task: Task, path: Path) -> None:
     if grid is not None:
         path.parent.mkdir(exist_ok=True)
         grid.save(path)
-
-
-def build_accelerator(config: LoopConfig) -> Accelerator:
-    """The accelerator of a run, with its tracker started.
-
-    Raises:
-        ConfigurationError: the batch does not divide by the processes, the tracker is not installed, or the precision
-            cannot be used.
-    """
-    tracker = None if config.tracker == "none" else config.tracker
-    try:
-        accelerator = Accelerator(
-            mixed_precision=config.precision,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            log_with=tracker,
-            project_dir=config.out,
-        )
-    except ValueError as error:  # one that the device lacks, or a second one in one process
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"precision {config.precision!r} cannot be used here: {reason}") from error
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the tracker {config.tracker!r} is not installed: pip install 'vqtok[trackers]'"
-        ) from error
-    parts = accelerator.num_processes * config.gradient_accumulation_steps
-    if config.batch_size % parts:
-        raise ConfigurationError(
-            f"batch_size {config.batch_size} must divide by {accelerator.num_processes} processes x "
-            f"{config.gradient_accumulation_steps} gradient_accumulation_steps"
-        )
-    if tracker and not accelerator.log_with:
-        raise ConfigurationError(f"the tracker {config.tracker!r} is not installed: pip install 'vqtok[trackers]'")
-    return accelerator
-
-
-def start_tracker(accelerator: Accelerator, config: LoopConfig) -> None:
-    """Tell the tracker which run this is; values that it cannot hold become text."""
-    plain = {
-        name: value if isinstance(value, int | float | str) else str(value)
-        for name, value in config.model_dump().items()
-    }
-    accelerator.init_trackers(Path(config.out).name, config=plain)

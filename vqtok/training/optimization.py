@@ -91,14 +91,25 @@ class OptimizedModel:
         self.accelerator.backward(loss)
         if not self.accelerator.sync_gradients:
             return
+        if self.accelerator.scaler is not None:
+            self.scaled_step(self.accelerator.scaler)
+            return
         if self.max_grad_norm > 0:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.max_grad_norm)
-        scaler = self.accelerator.scaler  # accelerate's own step would move its scale after each optimizer
         for optimizer in self.optimizers:
-            if scaler is None:
-                optimizer.step()
-            else:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def scaled_step(self, scaler: torch.amp.GradScaler) -> None:
+        """A step of fp16. Accelerate's own would move the scale after each optimizer, not once.
+
+        And where the gradients of one optimizer overflow it would still let the others step, after clipping by a norm
+        that is not finite.
+        """
+        limit = self.max_grad_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), limit)
+        for optimizer in self.optimizers:
+            if norm.isfinite():
                 scaler.step(optimizer.optimizer)
             optimizer.zero_grad()
-        if scaler is not None:
-            scaler.update()
+        scaler.update()

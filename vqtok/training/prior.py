@@ -23,9 +23,9 @@ from vqtok.priors import (
     negative_log_likelihood,
     training_loss,
 )
+from vqtok.priors.grids import CodeGrids, unigram_bits_per_code
 from vqtok.text import counted
 from vqtok.training import loop
-from vqtok.training.grids import CodeGrids, unigram_bits_per_code
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.prior_config import PriorTrainingConfig

@@ -28,9 +28,7 @@ class PriorTrainingConfig(LoopConfig):
     test_share: float = Field(
         0.1, gt=0, lt=1, description="share of the training codes to hold out if there is no test split"
     )
-    eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
     batch_size: int = Field(64, ge=1, description="images per optimizer step, over all processes and accumulated parts")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
     warmup_share: ClassVar[float] = 1 / 5
     longest_warmup: ClassVar[int] = 100
     weight_decay: float = Field(0.05, ge=0, description="weight decay of weights of two and more dimensions")

@@ -55,7 +55,9 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """
     if resume and overwrite:
         raise ConfigurationError("--resume goes on with a run and --overwrite replaces it: pass one of them")
-    used = run.exists() and (not run.is_dir() or any(entries_of(run)))
+    if run.exists() and not run.is_dir():
+        raise ConfigurationError(f"{run} is a file, not a folder: choose another folder with --out")
+    used = run.exists() and any(entries_of(run))
     if resume and not is_run(run):
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
     if used and overwrite and not is_run(run):

@@ -1,4 +1,4 @@
-"""Images as code grids in memory: the examples a prior learns from, and what is held out of them."""
+"""Images as code grids in memory: the examples that a prior learns from and is tested on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vqtok.errors import DataError
-from vqtok.priors import PriorBinding
+from vqtok.priors.binding import PriorBinding
 
-__all__ = ["CodeGrids", "hold_out", "unigram_bits_per_code"]
+__all__ = ["CodeGrids", "unigram_bits_per_code"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,10 @@ class CodeGrids:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def select(self, rows: npt.NDArray[np.int64]) -> CodeGrids:
+        """Some of the images."""
+        return CodeGrids(codes=self.codes[rows], labels=None if self.labels is None else self.labels[rows])
 
     def codebooks(self) -> list[npt.NDArray[Any]]:
         """The codes of each codebook: Q arrays (N * h * w,)."""
@@ -61,23 +65,6 @@ class CodeGrids:
         if self.labels is None or not binding.num_classes:
             return codes, binding.classes(None, len(codes))
         return codes, torch.from_numpy(self.labels[rows].astype(np.int64))
-
-
-def hold_out(grids: CodeGrids, *, share: float, seed: int) -> tuple[CodeGrids, CodeGrids]:
-    """Split into training and held-out images at random.
-
-    Raises:
-        DataError: fewer than two images.
-    """
-    if len(grids) < 2:
-        raise DataError(f"a prior needs at least 2 images, one of them held out, got {len(grids)}")
-    order = np.random.default_rng(seed).permutation(len(grids))
-    held = min(len(grids) - 1, max(1, round(share * len(grids))))
-    parts = [
-        CodeGrids(codes=grids.codes[rows], labels=None if grids.labels is None else grids.labels[rows])
-        for rows in (np.sort(order[held:]), np.sort(order[:held]))
-    ]
-    return parts[0], parts[1]
 
 
 def unigram_bits_per_code(train: CodeGrids, test: CodeGrids, codebook_size: int) -> float:

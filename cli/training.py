@@ -1,0 +1,53 @@
+"""What the two training commands have in common: where settings come from, and how a run that was stopped goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from vqtok.errors import ConfigurationError
+from vqtok.training import TrainingResult, resolve_config, resume_config
+from vqtok.training.config import LoopConfig
+from vqtok_cli.output import done
+
+__all__ = ["finished_model", "settings_for"]
+
+Config = TypeVar("Config", bound=LoopConfig)
+
+
+def settings_for(
+    kind: type[Config],
+    *,
+    given: Mapping[str, Any],
+    file: Path | None,
+    assignments: Sequence[str] | None,
+    out: str,
+    resume: bool,
+) -> Config:
+    """The settings of a new run, by default into the folder `out`, or of the run in it that is resumed.
+
+    Raises:
+        ConfigurationError: settings that make no sense, or a run to resume that is not named.
+    """
+    sources: dict[str, Any] = {"file": file, "options": given, "assignments": assignments or []}
+    if not resume:
+        return resolve_config(kind, base={"out": out}, **sources)
+    run = given.get("out", out)
+    if not run:
+        raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
+    return resume_config(kind, Path(run), **sources)
+
+
+def finished_model(command: str, result: TrainingResult, out: str) -> Path:
+    """The folder of the finished model; where a signal stopped the run, says how to go on and ends the command."""
+    if result.model is not None:
+        return result.model
+    assert result.stopped_by is not None  # nothing else ends a run early
+    done(
+        f"{result.stopped_by.name} at step {result.step}: saved in {out}/checkpoints",
+        next=("vqtok", command, "--resume", "--out", out),
+    )
+    raise typer.Exit(128 + result.stopped_by)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import DatasetDict, Value
+
+from tests.codes.labelled import LABEL, make_codes
+from vqtok.codes import open_grids
+from vqtok.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "codes"
+
+
+def test_the_grids_and_classes_are_the_folders(folder: Path) -> None:
+    DatasetDict({"train": make_codes(5), "validation": make_codes(3)}).save_to_disk(folder)
+    binding, train, test, notes = open_grids(folder)
+    assert train.codes[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert train.labels is not None
+    assert train.labels.tolist() == [0, 1, 0, 1, 0]
+    assert (len(test), binding.label_names) == (3, ("cat", "dog"))
+    assert notes == ["there is no test split: validation (3 images) is used to test on"]
+
+
+def test_integer_labels_are_as_many_classes_as_they_have_values(folder: Path) -> None:
+    codes = make_codes(40, {}).add_column("label", [3, 7, 3_000_000, 5] * 10)
+    codes.info.description = make_codes(1).info.description
+    codes.save_to_disk(folder)
+    binding, train, test, _ = open_grids(folder)
+    assert binding.label_names == ("3", "5", "7", "3000000")
+    for grids in (train, test):
+        assert grids.labels is not None and len(grids) in (36, 4)
+        assert grids.labels.tolist() == [[0, 2, 3, 1][code % 4] for code in grids.codes[:, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "names"),
+    [
+        ({}, {}, None),
+        (LABEL, {"unconditional": True}, None),
+        ({"label": Value("int64")}, {}, ("0", "1")),
+        ({"kind": LABEL["label"], "row": Value("int64")}, {}, ("cat", "dog")),
+        ({"kind": LABEL["label"], "sort": LABEL["label"]}, {"label_column": "sort"}, ("cat", "dog")),
+        ({"label": LABEL["label"], "fine_label": LABEL["label"]}, {}, ("cat", "dog")),
+    ],
+)
+def test_classes_come_from_the_column_of_labels(
+    folder: Path, columns: dict[str, Any], changes: dict[str, Any], names: tuple[str, ...] | None
+) -> None:
+    make_codes(20, columns).save_to_disk(folder)
+    binding, train, _, notes = open_grids(folder, **changes)
+    assert binding.label_names == names
+    assert (train.labels is None) == (names is None)
+    assert any("no labels" in note for note in notes) == (not columns)
+
+
+def test_a_label_column_that_is_none_is_refused(folder: Path) -> None:
+    make_codes(20, {"kind": LABEL["label"], "sort": LABEL["label"]}).save_to_disk(folder)
+    with pytest.raises(DataError, match="set label_column to one of kind, sort"):
+        open_grids(folder)
+    with pytest.raises(DataError, match="codes has no column knd; its columns are .* Did you mean 'kind'"):
+        open_grids(folder, label_column="knd")
+
+
+def test_a_folder_without_training_codes_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="codes"):
+        open_grids(folder)
+    DatasetDict({"test": make_codes(5)}).save_to_disk(folder)
+    with pytest.raises(DataError, match="no split 'train', only test"):
+        open_grids(folder)

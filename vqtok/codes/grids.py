@@ -1,0 +1,88 @@
+"""A codes folder as what a prior is trained on: grids and classes, some of them held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+
+from vqtok.codes.reader import codes_array, load_codes, read_spec
+from vqtok.data.columns import Labels, find_labels
+from vqtok.data.held_out import find_held_out, held_out_rows
+from vqtok.errors import DataError
+from vqtok.priors import PriorBinding
+from vqtok.priors.grids import CodeGrids
+
+__all__ = ["open_grids"]
+
+
+def open_grids(
+    path: str | Path,
+    *,
+    label_column: str | None = None,
+    unconditional: bool = False,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> tuple[PriorBinding, CodeGrids, CodeGrids, list[str]]:
+    """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
+
+    The held-out images are the split `test`, else `validation`, else a seeded share of the training split.
+
+    Args:
+        path: a codes folder.
+        label_column: where the classes are; found as `vqtok.data.columns` says where not given.
+        unconditional: look for no classes.
+        test_share: part of the training split that is held out where there is no other.
+        seed: decides which images those are.
+
+    Raises:
+        DataError: no codes there, no training split, a label column that is not there, or labels that are none.
+        MismatchError: the codes are those of several tokenizers.
+    """
+    dataset = load_codes(path)
+    spec = read_spec(path)
+    splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
+    if "train" not in splits:
+        raise DataError(f"{path} has no split 'train', only {', '.join(splits)}: tokenize training images too")
+    labels, notes = (None, []) if unconditional else _open_labels(splits, str(path), label_column)
+    held, held_notes = find_held_out(splits, "train", labels)
+    if held and labels and not labels.are_in(splits[held]):
+        held, held_notes = None, (f"the split {held} has no labels, so it is not used",)
+    notes += held_notes
+
+    def grids(name: str) -> CodeGrids:
+        classes = labels.of(splits[name], f"{path}, split {name}") if labels else None
+        return CodeGrids(codes=codes_array(splits[name]), labels=classes)
+
+    binding = PriorBinding(
+        fingerprint=spec.fingerprint,
+        grid=spec.grid,
+        codebook_size=spec.codebook_size,
+        num_codebooks=spec.num_codebooks,
+        label_names=labels.names if labels else None,
+        tokenizer=spec.repository,
+        revision=spec.revision,
+    )
+    train = grids("train")
+    if held:
+        return binding, train, grids(held), notes
+    train_rows, test_rows, note = held_out_rows(len(train), share=test_share, seed=seed, name=str(path))
+    return binding, train.select(train_rows), train.select(test_rows), [*notes, note]
+
+
+def _open_labels(splits: Mapping[str, Dataset], name: str, label_column: str | None) -> tuple[Labels | None, list[str]]:
+    """The classes of the codes by the rule of `vqtok.data.columns`, None where they have none; and notes for the user.
+
+    Raises:
+        DataError: several columns could be it, or the one that is named holds no labels for all training images.
+    """
+    labels, notes = find_labels(splits, name, label_column, must_choose=True)
+    if labels and labels.are_in(splits["train"]):
+        return labels, list(notes)
+    if label_column:
+        raise DataError(
+            f"the column {label_column} of {name} has training images without a label: choose another, or train "
+            "without classes by unconditional"
+        )
+    return None, [*notes, "the codes have no labels, so the prior has no classes"]
