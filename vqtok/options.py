@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean, shortened
 
-__all__ = ["Allowed", "Options", "Setting", "Types", "all_settings", "setting", "settings_of", "types_of"]
+__all__ = ["Allowed", "Options", "Setting", "Types", "setting", "settings_of", "types_of"]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -148,14 +148,6 @@ def settings_of(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
     for name, field in kind.model_fields.items():
         if name != "type":
             yield _setting(prefix + name, field)
-
-
-def all_settings(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
-    """Every option of a kind and of the default types of its sections."""
-    for item in settings_of(kind, prefix):
-        yield item
-        if section := types_of(kind.model_fields[item.name.removeprefix(prefix)]):
-            yield from all_settings(section.named(None), f"{item.name}.")
 
 
 def setting(kind: type[Options], name: str, prefix: str = "") -> Setting:

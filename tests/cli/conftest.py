@@ -8,15 +8,15 @@ import pytest
 
 from vqtok_cli.main import main
 
-Said = tuple[int, str, str]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def vqtok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def vqtok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """The command as a user types it, in an empty working folder: exit status, what it printed, and what on stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vqtok", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:

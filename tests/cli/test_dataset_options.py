@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -12,7 +11,8 @@ import pytest
 from datasets import Dataset, Features
 from PIL import Image
 
-Said = tuple[int, str, str]
+from tests.cli.conftest import Command
+
 QUICK = ["--steps", "1", "--batch-size", "2", "--hidden-size", "8", "--codebook-size", "8", "--code-dim", "4"]
 
 
@@ -30,7 +30,7 @@ def photos(folder: Path, *sizes: tuple[int, int]) -> str:
     return str(folder)
 
 
-def test_large_photos_of_one_size_need_a_chosen_size(vqtok: Callable[..., Said], tmp_path: Path) -> None:
+def test_large_photos_of_one_size_need_a_chosen_size(vqtok: Command, tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *[(400, 300)] * 4)
     code, _, said = vqtok("train", "--dataset", folder, "--out", "run", *QUICK)
     assert code == 2 and not (tmp_path / "run").exists()
@@ -39,7 +39,7 @@ def test_large_photos_of_one_size_need_a_chosen_size(vqtok: Callable[..., Said],
     assert code == 0 and "tokenizer written to run/model" in printed
 
 
-def test_the_size_that_mixed_photos_get_is_said_before_training(vqtok: Callable[..., Said], tmp_path: Path) -> None:
+def test_the_size_that_mixed_photos_get_is_said_before_training(vqtok: Command, tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *[(30, 40), (20, 50), (60, 70)] * 3)
     code, printed, said = vqtok("train", "--dataset", folder, "--out", "run", *QUICK)
     assert code == 0
@@ -48,7 +48,7 @@ def test_the_size_that_mixed_photos_get_is_said_before_training(vqtok: Callable[
     assert text.index("differ in size") < text.index("tokenizer written to")
 
 
-def test_a_size_cut_to_the_downsample_factor_is_said(vqtok: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_size_cut_to_the_downsample_factor_is_said(vqtok: Command, tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *[(18, 16)] * 4)
     code, printed, said = vqtok("train", "--dataset", folder, "--out", "run", *QUICK)
     assert code == 0 and "the images are 16 x 18 pixels (height x width) and are cropped to 16 x 16" in printed + said
@@ -72,7 +72,7 @@ def two_configurations(tmp_path: Path) -> str:
 
 
 def test_every_command_that_reads_images_takes_a_configuration(
-    vqtok: Callable[..., Said], two_configurations: str, tmp_path: Path
+    vqtok: Command, two_configurations: str, tmp_path: Path
 ) -> None:
     code, _, said = vqtok("train", "--dataset", two_configurations, "--out", "run", *QUICK)
     assert code == 2 and "has several configurations: small, large; set dataset_config to one of them" in said
@@ -92,7 +92,7 @@ def test_every_command_that_reads_images_takes_a_configuration(
 
 
 def test_a_private_file_that_a_table_names_is_not_tokenized(
-    vqtok: Callable[..., Said], tmp_path: Path, two_configurations: str
+    vqtok: Command, tmp_path: Path, two_configurations: str
 ) -> None:
     vqtok("train", "--dataset", two_configurations, "--dataset-config", "large", "--out", "run", *QUICK)
     Image.new("L", (16, 16), 99).save(tmp_path / "private.png")

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from accelerate import Accelerator
 
+from tests.cli.conftest import Command
 from vqtok.errors import VqtokError
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.runs import MetricsFile
 from vqtok_cli.main import user_message
-
-Command = Callable[..., tuple[int, str, str]]
 
 TINY = ["--codebook-size=16", "--code-dim=4", "--hidden-size=8", "--batch-size=4", "--steps=2"]
 

@@ -67,7 +67,7 @@ def test_the_run_says_which_images_were_held_out(run: Path, images_folder: Path)
     assert len(test) == 4  # another seed holds out as many, so the digest above is what tells them apart
 
 
-def test_another_data_set_and_split_and_file(run: Path, images_folder: Path, tmp_path: Path) -> None:
+def test_another_dataset_and_split_and_file(run: Path, images_folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(images_folder, tmp_path / "other" / "train")
     vqtok(
         *("evaluate", "--tokenizer", run / "model", "--dataset", other.parent, "--split", "train"),

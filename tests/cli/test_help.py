@@ -11,17 +11,15 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command
 from vqtok import __version__
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig
 from vqtok_cli.main import COMMANDS
-
-Command = Callable[..., tuple[int, str, str]]
 
 VQTOK = Path(sys.executable).parent / "vqtok"
 CLI = Path(__file__).parents[2] / "cli"

@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command
 from tests.hub_server import HubServer
 from vqtok.codes import read_spec
 from vqtok.tokenizer import VQTokenizer
-
-Command = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 

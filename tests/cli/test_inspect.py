@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vqtok.hub
-from tests.cli.conftest import Said
+from tests.cli.conftest import Command
 from vqtok.errors import DataError, HubError
 from vqtok.priors import PriorBinding, build_prior
 from vqtok.tokenizer import VQTokenizer
@@ -54,7 +53,7 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(
 
 
 def test_the_codebook_is_drawn_on_images(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
 ) -> None:
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     status, printed, _ = vqtok(
@@ -76,7 +75,7 @@ def test_the_codebook_is_drawn_on_images(
 
 
 def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
 ) -> None:
     tiny_tokenizer.save_pretrained("run/model")
     for expected in ("health", "run/health"):
@@ -110,7 +109,7 @@ def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
 def test_what_has_no_codebook_or_no_images_is_one_line(
     arguments: tuple[str, ...],
     message: str,
-    vqtok: Callable[..., Said],
+    vqtok: Command,
     tiny_tokenizer: VQTokenizer,
     images_folder: Path,
 ) -> None:
@@ -133,7 +132,7 @@ def only_text(printed: str) -> bool:
 
 
 def test_escape_sequences_from_files_are_shown_and_not_sent_to_the_terminal(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path
 ) -> None:
     binding = PriorBinding(fingerprint=EVIL, grid=(2, 2), codebook_size=8, label_names=(EVIL, "dog"), tokenizer=EVIL)
     build_prior(binding, {"type": "pixelcnn", "hidden_size": 8, "num_layers": 1}).save_pretrained("prior")
@@ -179,7 +178,7 @@ def save_with_codebook(tokenizer: VQTokenizer, codebook: torch.Tensor, run: Path
 
 
 def test_a_healthy_codebook_is_said_to_be_healthy(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
 ) -> None:
     latents = latents_of(tiny_tokenizer, images_folder)
     save_with_codebook(tiny_tokenizer, latents[:: len(latents) // 16][:16], Path("run"), images_folder)
@@ -191,7 +190,7 @@ def test_a_healthy_codebook_is_said_to_be_healthy(
 
 
 def test_a_collapsed_codebook_is_told_with_what_to_try(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
 ) -> None:
     codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
     codebook[1] = codebook[0]
@@ -206,9 +205,7 @@ def test_a_collapsed_codebook_is_told_with_what_to_try(
     assert "--set learning_rate=" in advice and "--set quantizer.codebook_size=" in advice
 
 
-def test_json_is_one_object_and_nothing_else(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, images_folder: Path
-) -> None:
+def test_json_is_one_object_and_nothing_else(vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path) -> None:
     codebook = latents_of(tiny_tokenizer, images_folder).mean(dim=0) + 100 * torch.arange(16.0)[:, None]
     save_with_codebook(tiny_tokenizer, codebook, Path("run"), images_folder)
     status, printed, _ = vqtok("inspect", "run/model", "--json")
@@ -224,7 +221,7 @@ def test_json_is_one_object_and_nothing_else(
 
 
 def test_of_several_processes_the_first_one_prints(
-    vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+    vqtok: Command, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_tokenizer.save_pretrained("model")
     monkeypatch.setenv("RANK", "1")

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.conftest import Command
 from vqtok.codes import load_codes
 from vqtok.tokenizer import VQTokenizer
-
-Command = Callable[..., tuple[int, str, str]]
 
 # The command as it is installed, but for a tokenizer that never comes back from its work.
 ENDLESS = """

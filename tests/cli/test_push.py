@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -11,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.cli.conftest import Said
+from tests.cli.conftest import Command
 from tests.hub_server import HubServer
 from vqtok.errors import CheckpointError, HubError
 from vqtok.tokenizer import VQTokenizer
@@ -60,7 +59,7 @@ def test_a_run_is_pushed_and_what_was_sent_and_where_is_said(
 @pytest.mark.parametrize("entry", ["quantizer", "network", "image_size", "num_channels", "resample", "dtype"])
 @pytest.mark.parametrize("value", [[], {"a": 1}, -1, "text", [None]], ids=repr)
 def test_what_could_not_be_loaded_again_is_not_pushed(
-    entry: str, value: object, vqtok: Callable[..., Said], tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+    entry: str, value: object, vqtok: Command, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_tokenizer.save_pretrained("model")
     config = json.loads(Path("model/config.json").read_text())

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Command
 from tests.disk import ALONE, umask
 from vqtok.errors import ConfigurationError
 from vqtok.locks import locked
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import loop
-
-Command = Callable[..., tuple[int, str, str]]
 
 TINY = ["--codebook-size=16", "--code-dim=4", "--hidden-size=8", "--batch-size=4", "--steps=2"]
 LOCK = f"""{ALONE}

@@ -50,7 +50,7 @@ def sample(*options: str) -> str:
 
 
 def cells(path: Path, columns: int) -> list[np.ndarray]:
-    """The images of an image grid in their own size, those of empty places too."""
+    """The images of an image grid in their own size, those of empty cells too."""
     with Image.open(path) as image:
         grid = np.asarray(image)
     side = 16 * SCALE
@@ -59,7 +59,7 @@ def cells(path: Path, columns: int) -> list[np.ndarray]:
     return [grid[top : top + side : SCALE, left : left + side : SCALE] for top in tops for left in lefts]
 
 
-def test_a_sheet_holds_what_generate_gives(folders: Path) -> None:
+def test_an_image_grid_holds_what_generate_gives(folders: Path) -> None:
     options = "--num-images 5 --label dog --label 0 --guidance-scale 2 --temperature 0.7 --top-k 9 --top-p 0.9 --seed 3"
     output = sample("--prior", "runs/prior", "--tokenizer", "tok", "--out", "new/grid.png", *options.split())
     assert "5 images on new/grid.png" in output
@@ -87,12 +87,12 @@ def test_every_class_has_a_row_and_there_are_as_many_images_as_asked(folders: Pa
     assert [line for line in output.splitlines() if "runs/prior" in line and line.strip().startswith("prior")]
     labels = [label for label, count in enumerate(rows) for _ in range(count)]
     tokenizer = VQTokenizer.from_pretrained("tok")
-    drawn = iter(generate(load_prior("runs/prior"), tokenizer, num_images=num, labels=labels, seed=3))
+    sampled = iter(generate(load_prior("runs/prior"), tokenizer, num_images=num, labels=labels, seed=3))
     found = cells(folders / "samples.png", columns=rows[0])
     for row, count in enumerate(rows):
         for column in range(rows[0]):
             cell = found[row * rows[0] + column]
-            assert np.array_equal(cell, np.asarray(next(drawn))) if column < count else (cell == 255).all()
+            assert np.array_equal(cell, np.asarray(next(sampled))) if column < count else (cell == 255).all()
 
 
 def test_one_image_is_no_images(folders: Path) -> None:
@@ -194,7 +194,7 @@ def test_no_prior_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytes
     ("name", "allowed"), [("guidance-scale", "from -1e6 to 1e6"), ("temperature", "at least 1e-6"), ("top-p", "")]
 )
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_numbers_that_are_none_are_refused_before_anything_is_drawn(
+def test_numbers_that_are_none_are_refused_before_anything_is_sampled(
     folders: Path, name: str, allowed: str, value: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"{name.replace('-', '_')} must be .*{allowed}.*, got {value}"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command
 from vqtok.options import setting
 from vqtok.quantizers import QUANTIZERS
 from vqtok.training import TokenizerTrainingConfig
@@ -14,8 +14,6 @@ from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok_cli import train, train_prior
 from vqtok_cli.parameters import DATASETS
 from vqtok_cli.settings import METHODS
-
-Command = Callable[..., tuple[int, str, str]]
 
 README = Path(__file__).parents[2] / "README.md"
 MARKS = "<!-- vqtok settings quantizer --markdown -->\n", "<!-- end of settings -->\n"

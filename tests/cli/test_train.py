@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.cli.conftest import Command
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import loop
 from vqtok_cli.train import default_run
-
-Command = Callable[..., tuple[int, str, str]]
 
 TINY = [
     "--codebook-size=16",
@@ -153,7 +151,7 @@ def test_the_saved_configuration_is_the_run(vqtok: Command, images_folder: Path)
     assert all((one[name] == two[name]).all() for name in one)
 
 
-def test_the_run_is_named_after_the_data_set_wherever_that_was_given(vqtok: Command, images_folder: Path) -> None:
+def test_the_run_is_named_after_the_dataset_wherever_that_was_given(vqtok: Command, images_folder: Path) -> None:
     Path("given.yaml").write_text("dataset: images\n")
     assert vqtok("train", "--config", "given.yaml", *TINY)[0] == 0
     assert Path("runs/images/model").is_dir()

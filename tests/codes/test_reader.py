@@ -67,7 +67,7 @@ def test_array_refuses_what_holds_no_grids(write_codes: WriteCodes) -> None:
         codes_array(dataset.remove_columns("codes"))
 
 
-def test_spec_is_read_from_folder_data_set_and_what_becomes_of_it(write_codes: WriteCodes) -> None:
+def test_spec_is_read_from_folder_dataset_and_what_becomes_of_it(write_codes: WriteCodes) -> None:
     spec = make_spec(repository="org/name", preprocessing={"image_size": [8, 12]})
     folder = write_codes(make_grids(6, spec), spec)
     dataset = load_codes(folder)

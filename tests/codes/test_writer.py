@@ -45,7 +45,7 @@ def test_large_sets_are_written_in_parts(write_codes: WriteCodes, monkeypatch: p
     assert dataset["row"][:] == list(range(9))
 
 
-def test_fingerprint_of_the_data_set_follows_its_content(write_codes: WriteCodes) -> None:
+def test_fingerprint_of_the_dataset_follows_its_content(write_codes: WriteCodes) -> None:
     spec, grids = make_spec(), make_grids(5, make_spec())
     same = [load_codes(write_codes(grids, spec, name=name))._fingerprint for name in ("a", "b")]
     assert same[0] == same[1]

@@ -1,4 +1,4 @@
-"""Labels by one rule: which column, what its classes are called, and when a split has none."""
+"""Images and labels by one rule: which column, what its classes are called, and when a split has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from vqtok.data import open_all, open_splits
+from tests.data.images import Builder, digits, levels, save
+from vqtok.data import open_all, open_images, open_splits, readers
 from vqtok.data.columns import find_labels
 from vqtok.errors import DataError
 
@@ -23,6 +24,11 @@ def rows(feature: Any = None, **columns: list[Any]) -> Dataset:
     return Dataset.from_dict(columns, features=Features(types))
 
 
+def write(folder: Path, dataset: Dataset | DatasetDict) -> str:
+    dataset.save_to_disk(folder / "set")
+    return str(folder / "set")
+
+
 def saved(folder: Path, feature: Any = None, **splits: list[Any]) -> str:
     """A dataset of images that are missing, whose splits have these labels."""
     made = {
@@ -32,8 +38,7 @@ def saved(folder: Path, feature: Any = None, **splits: list[Any]) -> str:
         )
         for split, labels in splits.items()
     }
-    DatasetDict(made).save_to_disk(folder / "set")
-    return str(folder / "set")
+    return write(folder, DatasetDict(made))
 
 
 def test_integers_are_the_distinct_values_in_ascending_order() -> None:
@@ -108,8 +113,7 @@ def of_splits(folder: Path, **splits: tuple[Any, list[Any]]) -> str:
         columns = {"image": [None] * len(labels)} | ({"label": labels} if feature else {})
         features = Features({"image": Image()} | ({"label": feature} if feature else {}))
         made[split] = Dataset.from_dict(columns, features=features)
-    DatasetDict(made).save_to_disk(folder / "set")
-    return str(folder / "set")
+    return write(folder, DatasetDict(made))
 
 
 @pytest.mark.parametrize("feature", [NAMED, Value("int64")])
@@ -166,3 +170,61 @@ def test_several_columns_of_labels_are_left_out_or_refused() -> None:
 def test_integers_called_cls_are_labels() -> None:
     labels, _ = find_labels({"train": rows(cls=[4, 2], size=[1, 2])}, "x", None)
     assert labels is not None and (labels.column, labels.names) == ("cls", ("2", "4"))
+
+
+def test_several_image_columns_must_be_chosen_from(tmp_path: Path) -> None:
+    name = write(tmp_path, digits(4).add_column("file", ["p.png"] * 4))
+    save(tmp_path / "set" / "p.png", 7)
+    source = open_all(name, image_column="file")["train"]
+    assert levels(source) == [7] * 4  # a column of paths, since it was named
+    two = write(
+        tmp_path / "two",
+        Dataset.from_dict({"a": [None], "b": [None]}).cast(Features({"a": Image(), "b": Image()})),
+    )
+    with pytest.raises(DataError, match="several columns of images: a, b; name one"):
+        open_all(two)
+    assert open_all(two, image_column="b")["train"].image_column == "b"
+    with pytest.raises(DataError, match="no column c; its columns are a .Image., b .Image."):
+        open_all(two, image_column="c")
+
+
+def test_sets_without_images_or_rows_are_refused_with_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = write(tmp_path, Dataset.from_dict({"text": ["a"], "label": [1]}))
+    with pytest.raises(DataError, match=r"no column of images; its columns are text \(string\), label \(int64\)"):
+        open_images(words)
+    with pytest.raises(DataError, match="the column label of .* holds no images"):
+        open_images(words, image_column="label")
+    nothing = digits(4).select([])
+    nothing.to_parquet(tmp_path / "empty.parquet")
+    for name in (write(tmp_path / "empty", nothing), str(tmp_path / "empty.parquet")):
+        with pytest.raises(DataError, match="has no rows"):
+            open_images(name)
+    monkeypatch.setattr(readers, "load_dataset_builder", lambda *_, **__: Builder(DatasetDict({"train": nothing})))
+    with pytest.raises(DataError, match="org/name has no rows"):
+        open_images("org/name")
+
+
+def test_labels_are_found_by_type_or_named(tmp_path: Path) -> None:
+    fine, coarse = ClassLabel(names=["x", "y"]), ClassLabel(names=["z"])
+    both = digits(2, fine=[1, 0], coarse=[0, 0], size=[5, 6], missing=[0, -1])
+    both = both.cast_column("fine", fine).cast_column("coarse", coarse)
+    name = write(tmp_path, both)
+    source = open_all(name)["train"]
+    assert source.label_column is None and "several columns of labels, so none is used: fine, coarse" in source.notes[0]
+    named = open_all(name, label_column="fine")["train"]
+    assert named.label_names == ("x", "y") and named.labels().tolist() == [1, 0] and named.notes == ()  # type: ignore[union-attr]
+    assert open_all(name, label_column="size")["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert open_all(name, label_column="size")["train"].label_names == ("5", "6")
+    for column, complaint in (("image", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
+        with pytest.raises(DataError, match=complaint):
+            open_all(name, label_column=column)
+    only = open_all(write(tmp_path / "one", both.remove_columns("fine")))["train"]
+    assert only.label_column == "coarse"
+
+
+def test_a_label_that_is_missing_somewhere_is_not_used(tmp_path: Path) -> None:
+    for number, labels in enumerate(([0, -1], [0, None])):
+        source = open_all(write(tmp_path / str(number), digits(2, label=labels)))["train"]
+        assert source.label_column is None and "rows without a label" in source.notes[0]

@@ -6,18 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
+from tests.data.images import levels, save
 from vqtok.codes import tokenize_dataset
 from vqtok.data import ImageSource, image_array, open_all, open_images, open_splits
 from vqtok.errors import DataError
 from vqtok.tokenizer import VQTokenizer
-
-
-def save(path: Path, level: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (4, 4), level).save(path)
-    return path
 
 
 def files(source: ImageSource) -> list[str]:
@@ -111,3 +105,74 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").chmod(0)
     with pytest.raises(DataError, match="a cannot be read: "):
         open_all(str(tmp_path))
+
+
+def test_a_flat_folder_has_file_names_and_no_labels(tmp_path: Path) -> None:
+    for number, name in enumerate(["b.PNG", "a.jpg", "c d.BmP", "ä.tif"]):
+        save(tmp_path / name, number * 40)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".hidden.png").touch()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "x.png").touch()
+    source = open_all(str(tmp_path))["train"]
+    assert source.dataset["file_name"][:] == ["a.jpg", "b.PNG", "c d.BmP", "ä.tif"]
+    assert levels(source) == [40, 0, 80, 120]
+    assert source.labels() is None and source.label_column is None and source.label_names is None
+    assert source.resolved == str(tmp_path) and source.dataset.column_names == ["image", "file_name"]
+    assert source.notes == ("left out as no images by their names: notes.txt",)
+    assert source.row_name(0, source.encoded([0])[0]) == str(tmp_path / "a.jpg")
+
+
+def test_class_folders_become_labels_however_deep_their_images_lie(tmp_path: Path) -> None:
+    save(tmp_path / "dog" / "1.png", 1)
+    save(tmp_path / "cat" / "deep" / "er" / "2.png", 2)
+    save(tmp_path / "cat" / "3.png", 3)
+    source = open_all(str(tmp_path))["train"]
+    assert source.label_names == ("cat", "dog")
+    assert source.dataset["file_name"][:] == ["cat/3.png", "cat/deep/er/2.png", "dog/1.png"]
+    assert source.labels().tolist() == [0, 0, 1]  # type: ignore[union-attr]
+    assert levels(source) == [3, 2, 1]
+
+
+def test_one_class_is_none_and_images_beside_class_folders_leave_no_classes(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "1.png")
+    assert open_all(str(tmp_path))["train"].label_column is None
+    save(tmp_path / "2.png")
+    source = open_all(str(tmp_path))["train"]
+    assert source.label_column is None and "beside the sub-folders images" in source.notes[0] and len(source) == 2
+
+
+def test_split_folders_become_splits_with_the_same_labels(tmp_path: Path) -> None:
+    for split, kind, level in (("train", "b", 1), ("Test", "a", 2), ("train", "a", 3), ("val", "b", 4)):
+        save(tmp_path / split / kind / "x.png", level)
+    splits = open_all(str(tmp_path))
+    assert list(splits) == ["train", "validation", "test"]
+    assert {name: levels(source) for name, source in splits.items()} == {
+        "train": [3, 1],
+        "validation": [4],
+        "test": [2],
+    }
+    assert {source.label_names for source in splits.values()} == {("a", "b")}
+    assert [splits[name].labels().tolist() for name in splits] == [[0, 1], [1], [0]]  # type: ignore[union-attr]
+    train, test = open_splits(str(tmp_path))
+    assert (levels(train), levels(test), train.notes) == ([3, 1], [2], ())
+    assert levels(open_images(str(tmp_path), split="dev")) == [4]
+
+
+def test_split_folders_among_others_are_refused_but_a_class_may_be_called_train(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "1.png", 1)
+    save(tmp_path / "plane" / "2.png", 2)
+    assert open_all(str(tmp_path))["train"].label_names == ("plane", "train")
+    save(tmp_path / "test" / "3.png")
+    with pytest.raises(DataError, match="the splits test, train and also plane; move"):
+        open_all(str(tmp_path))
+    save(tmp_path / "training" / "4.png")
+    (tmp_path / "plane" / "2.png").unlink()
+    with pytest.raises(DataError, match="two folders for one split: test, train, training"):
+        open_all(str(tmp_path))
+
+
+def test_thousands_of_files_open_without_being_read(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number:04d}.jpg").touch()  # empty: reading one would fail
+    assert len(open_all(str(tmp_path))["train"]) == 2000

@@ -25,7 +25,7 @@ def test_enlargement_keeps_pixels_square_and_exact() -> None:
     assert np.array_equal(grid, image.repeat(3, axis=0).repeat(3, axis=1))
 
 
-def test_colour_among_grey_makes_a_colour_sheet() -> None:
+def test_colour_among_grey_makes_a_colour_grid() -> None:
     colour = np.zeros((3, 2, 2), dtype=np.uint8)
     colour[0] = 200
     grid = image_grid([Image.new("L", (2, 2), 7), colour], columns=2, gap=1)

@@ -49,7 +49,7 @@ def run_client(client: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_data_set_on_the_hub_is_read_and_its_commit_named(tmp_path: Path) -> None:
+def test_a_dataset_on_the_hub_is_read_and_its_commit_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split, count in (("train", 4), ("test", 2)):
         images = {"image": [Image.new("L", (4, 4), level) for level in range(count)]}
@@ -91,7 +91,7 @@ except DataError as error:
 """
 
 
-def test_files_of_a_hub_data_set_are_read_from_its_cache_and_no_others(tmp_path: Path) -> None:
+def test_files_of_a_hub_dataset_are_read_from_its_cache_and_no_others(tmp_path: Path) -> None:
     private = tmp_path / "private.png"
     Image.new("L", (4, 4), 99).save(private)
     (tmp_path / "photos" / "train").mkdir(parents=True)

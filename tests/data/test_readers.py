@@ -7,26 +7,16 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
-from datasets import Dataset, Features
-from PIL import Image
+from datasets import Dataset, DatasetDict, Features
+from datasets.exceptions import DatasetNotFoundError
 
-from vqtok.data import ImageSource, open_all, open_images, read_images
-from vqtok.errors import DataError
-
-
-def png(level: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (4, 4), level).save(data, "PNG")
-    return data.getvalue()
-
-
-def levels(source: ImageSource) -> list[int]:
-    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
-    assert not broken
-    return [int(level) for level in pixels.ravel()]
+from tests.data.images import Builder, digits, levels, png, save
+from vqtok.data import open_all, open_images, readers
+from vqtok.errors import DataError, HubError
 
 
 def write_rows(folder: Path, kind: str) -> Path:
@@ -153,3 +143,94 @@ def test_a_configuration_of_what_has_none_is_refused(tmp_path: Path) -> None:
     for name in ("mnist-mini", str(tmp_path / "images"), str(write_rows(tmp_path / "rows", "parquet"))):
         with pytest.raises(DataError, match="has no configurations, got 'a': leave dataset_config out"):
             open_all(name, config="a")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("cifra10", "neither built in .cifar10, mnist, mnist-mini. nor a Hub id like org/name. Did you mean 'cifar10'"),
+        ("MNIST", "Did you mean 'mnist'"),
+        ("./images", "no folder or file ./images"),
+        ("/nowhere/at/all", "no folder or file /nowhere/at/all"),
+        ("https://example.org/a", "no folder or file https"),
+        ("", "give a folder|neither built in|holds no files"),
+    ],
+)
+def test_a_name_that_is_nothing_is_refused_with_the_nearest(
+    name: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=complaint):
+        open_images(name)
+
+
+def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no files; give a folder of images"):
+        open_images(str(tmp_path))
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DataError, match=r"holds 1 file, none of them an image \(a.txt, ...\)"):
+        open_images(str(tmp_path))
+    image = save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="is one image; give the folder"):
+        open_images(str(image))
+    with pytest.raises(DataError, match="must be parquet, arrow, csv, .* is none of these"):
+        open_images(str(tmp_path / "a.txt"))
+    (tmp_path / "c.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=r"1 image and 1 parquet or arrow file \(c.parquet"):
+        open_images(str(tmp_path))
+    image.unlink()
+    for broken in (tmp_path, tmp_path / "c.parquet"):
+        with pytest.raises(DataError, match="cannot be loaded: [^\n]*$"):
+            open_images(str(broken))
+    with pytest.raises(DataError, match="a revision belongs to a dataset on the Hub"):
+        open_images(str(tmp_path), revision="main")
+
+
+def test_hub_names_and_revisions_reach_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, str | None, str | None]] = []
+
+    def load(repository: str, config: str | None, revision: str | None = None) -> Builder:
+        asked.append((repository, revision, config))
+        return Builder(DatasetDict({"train": digits(4), "test": digits(1)}))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(readers, "load_dataset_builder", load)
+    sources = [
+        open_images("mnist"),
+        open_images("cifar10", revision="abc", config="plain_text"),
+        open_images("some.one/thing-2@refs/pr/1"),
+        open_images("org/name@old", revision="new"),
+    ]
+    assert asked == [
+        ("ylecun/mnist", None, None),
+        ("uoft-cs/cifar10", "abc", "plain_text"),
+        ("some.one/thing-2", "refs/pr/1", None),
+        ("org/name", "new", None),
+    ]
+    assert [source.resolved for source in sources] == [repository for repository, *_ in asked]
+    assert [source.revision for source in sources] == [revision for _, revision, _ in asked]
+    assert [source.name for source in sources][:3] == ["mnist", "cifar10", "some.one/thing-2@refs/pr/1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "complaint"),
+    [
+        (
+            DatasetNotFoundError("Dataset 'org/mnits' doesn't exist on the Hub"),
+            HubError,
+            "no folder of that name either",
+        ),
+        (ConnectionError("Couldn't reach\n the Hub"), HubError, "cannot be reached for org/mnits .*mnist-mini"),
+        (RuntimeError("Dataset scripts are no longer supported"), DataError, "cannot be loaded: Dataset scripts"),
+        (ValueError("Config name is missing.\nPick one"), DataError, "Config name is missing. Pick one"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(
+    error: Exception, expected: type[Exception], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(readers, "load_dataset_builder", load)
+    with pytest.raises(expected, match=f"^[^\n]*{complaint}[^\n]*$"):
+        open_images("org/mnits")

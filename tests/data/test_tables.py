@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from datasets import DatasetDict
 
-from vqtok.data import ImageSource, open_all, open_splits, read_images
+from tests.data.images import digits, levels, png, save
+from vqtok.data import open_all, open_splits
 from vqtok.errors import DataError
-
-
-def png(level: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (4, 4), level).save(data, "PNG")
-    return data.getvalue()
-
-
-def save(path: Path, level: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(level))
-    return path
 
 
 def tables(folder: Path, *names: str) -> str:
@@ -35,12 +23,6 @@ def tables(folder: Path, *names: str) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"image": pa.array([{"bytes": png(level), "path": None}])}), folder / name)
     return str(folder)
-
-
-def levels(source: ImageSource) -> list[int]:
-    pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)
-    assert not broken
-    return [int(level) for level in pixels.ravel()]
 
 
 def opened(name: str) -> dict[str, list[int]]:
@@ -173,3 +155,28 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["x.png"], "more": [1]}), tmp_path / "set" / "b.parquet")
     with pytest.raises(DataError, match="set cannot be loaded: (?!An error occurred)[^\n]*$"):
         open_all(name)
+
+
+@pytest.fixture
+def table_forms(tmp_path: Path) -> dict[str, Path]:
+    """The same four images in every form that `datasets` can read."""
+    dataset = digits(4, label=[0, 1, 0, 1])
+    dataset.to_parquet(tmp_path / "set.parquet")
+    dataset.save_to_disk(tmp_path / "saved")
+    DatasetDict({"train": dataset}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    dataset.to_parquet(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet")
+    dataset.to_parquet(tmp_path / "repository" / "data" / "test-00000-of-00001.parquet")
+    (tmp_path / "set.arrow").write_bytes((tmp_path / "saved" / "data-00000-of-00001.arrow").read_bytes())
+    names = ("set.parquet", "set.arrow", "saved", "splits", "repository")
+    return {name: tmp_path / name for name in names}
+
+
+@pytest.mark.parametrize("form", ["set.parquet", "set.arrow", "saved", "splits", "repository"])
+def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[str, Path], form: str) -> None:
+    splits = open_all(str(table_forms[form]))
+    assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
+    source = splits["train"]
+    assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
+    assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
+    assert source.row_name(2, source.encoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"

@@ -14,7 +14,7 @@ from vqtok.evaluation.examples import BestPositions, cut_patch, spread_codes
     images=st.integers(1, 30), size=st.integers(1, 6), wanted=st.integers(1, 5), batch=st.integers(1, 9),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_the_best_places_are_those_of_a_search(images: int, size: int, wanted: int, batch: int, seed: int) -> None:
+def test_the_best_positions_are_those_of_a_search(images: int, size: int, wanted: int, batch: int, seed: int) -> None:
     """Each in an image of its own, whatever the batches; what has no code is passed over."""
     noise = np.random.default_rng(seed)
     codes = noise.integers(-1, size, (images, 2, 3))
@@ -34,7 +34,7 @@ def test_the_best_places_are_those_of_a_search(images: int, size: int, wanted: i
     assert len(best.codes) <= size * wanted and best.of(-1) == []
 
 
-def test_a_patch_is_the_place_and_those_around_it() -> None:
+def test_a_patch_is_the_position_and_those_around_it() -> None:
     image = np.arange(36, dtype=np.uint8).reshape(1, 6, 6)
     middle = cut_patch(image, (1, 1), 2)
     np.testing.assert_array_equal(middle[0], image[0])

@@ -70,19 +70,19 @@ def test_patches_are_the_nearest_of_all(batch_size: int, tiny_tokenizer: VQToken
     assert used == sorted(used, reverse=True) and used[0] == np.bincount(codes.ravel()).max()
     for each in health.examples:
         assert each.share == pytest.approx((codes == each.code).mean())
-        places = [
-            min((away[(image, each.code, *place)], image, *place) for place in np.argwhere(codes[image] == each.code))
+        positions = [
+            min((away[(image, each.code, *at)], image, *at) for at in np.argwhere(codes[image] == each.code))
             for image in range(len(pixels))
             if (codes[image] == each.code).any()
         ]
-        best = sorted(places)[:8]
+        best = sorted(positions)[:8]
         assert len(each.patches) == len(best) > 0
         for patch, (_, image, row, column) in zip(each.patches, best, strict=True):
             position = pixels[image, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
             np.testing.assert_array_equal(patch[0, 4:8, 4:8], position)
 
 
-def test_what_is_painted_is_the_middle_of_that_code_everywhere(
+def test_what_is_decoded_is_the_middle_of_that_code_everywhere(
     tiny_tokenizer: VQTokenizer, source: ImageSource
 ) -> None:
     example = measure_health(tiny_tokenizer, source, num_images=3).examples[0]
@@ -90,7 +90,7 @@ def test_what_is_painted_is_the_middle_of_that_code_everywhere(
     np.testing.assert_allclose(example.decoded[0], np.asarray(whole)[4:16, 4:16], atol=1)
 
 
-def test_colour_two_codes_and_a_grid_of_one_place(source: ImageSource) -> None:
+def test_colour_two_codes_and_a_grid_of_one_position(source: ImageSource) -> None:
     tokenizer = make({"type": "vq", "codebook_size": 2, "code_dim": 1}, num_channels=3, image_size=4)
     health = measure_health(tokenizer, source)
     assert health.maps["perplexity"].shape == (1, 1, 1) and health.counts.sum() == len(source)

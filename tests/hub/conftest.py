@@ -1,4 +1,4 @@
-"""A test Hub for each test, its clients in this process and in others, and folders to push."""
+"""A test Hub for each test, its clients in this process and in others, folders to push and what was measured."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ from vqtok.tokenizer import VQTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "out: /runs/digits\nsteps: 500\ncheckpoint_every: 500\n"  # what tells the configuration of a run
+EVALUATION = {
+    "dataset": "cifar10",
+    "dataset_resolved": "uoft-cs/cifar10",
+    "dataset_revision": "0123abc",
+    "split": "test",
+    "num_images": 10000,
+    "num_images_in_split": 10000,
+    "mse": 0.0031,
+    "mse_over_variance": 0.0489,
+    "psnr": 24.5,
+    "ssim": 0.87,
+    "perplexity": 431.25,
+    "codes_in_use": 512,
+    "codebook_size": 512,
+}
 
 
 class RunClient(Protocol):

@@ -1,15 +1,19 @@
-"""Folders that others wrote: they load, or one line names what is wrong, and nothing is fetched or run."""
+"""Folders that others wrote: they load, or one line names what is wrong; nothing is fetched, run or marked up."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
-from tests.hub.conftest import card_text
+from tests.hub.conftest import EVALUATION, RUN, card_text
 from vqtok.errors import CheckpointError, VqtokError
 from vqtok.priors import PriorBinding, build_prior, load_prior
 from vqtok.report import describe
@@ -158,3 +162,42 @@ def test_a_configuration_that_is_no_object_is_refused_in_one_line(
         with pytest.raises(VqtokError) as caught:
             call(folder)
         assert "\n" not in str(caught.value)
+
+
+HOSTILE = (
+    "x\n# Owned\n| a | [b](https://evil.example) ```\n<script>alert(1)</script> `c` *d* \x1b[31m---\n---\n"
+    "$evil {{ 7 * 7 }}"
+)
+
+
+def rendered(text: str) -> str:
+    """The body as HTML, by the rules that the Hub's renderer follows."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
+    return str(MarkdownIt("gfm-like", {"linkify": False}).render(body))
+
+
+def test_text_from_files_is_shown_and_marks_nothing_up(run: Path, prior_folder: Path, tmp_path: Path) -> None:
+    metrics = EVALUATION | {"dataset": HOSTILE, "dataset_resolved": HOSTILE, "split": HOSTILE, "notes": [HOSTILE]}
+    (run / "config.yaml").write_text(RUN + yaml.safe_dump({"dataset": HOSTILE, HOSTILE: HOSTILE}))
+    config = json.loads((prior_folder / "config.json").read_text())
+    config["vqtok"] |= {
+        "label_names": [HOSTILE, "dog"],
+        "tokenizer": HOSTILE,
+        "fingerprint": HOSTILE,
+        "revision": HOSTILE,
+    }
+    (prior_folder / "config.json").write_text(json.dumps(config))
+    (prior_folder / "metrics.json").write_text(json.dumps(metrics))
+    for text, plain in [
+        (
+            card_text(run / "model", metrics=metrics, repo_id=HOSTILE),
+            card_text(run / "model", metrics=EVALUATION),
+        ),
+        (card_text(prior_folder, repo_id=HOSTILE), card_text(prior_folder)),
+    ]:
+        html = rendered(text)
+        headings = re.findall(r"<h\d>(.*?)</h\d>", html)
+        assert headings[1:] == re.findall(r"<h\d>(.*?)</h\d>", rendered(plain))[1:] and len(headings) >= 4
+        assert "<script" not in html and 'href="https://evil' not in html and "\x1b" not in text
+        assert html.count("<table>") == rendered(plain).count("<table>")
+        assert ModelCard(text).data.library_name == "vqtok"

@@ -78,7 +78,7 @@ for token in (False, "hf_nobody", "hf_bob", "hf_reader"):
     ]
 
 
-def test_a_data_set_pushed_by_datasets_is_loaded_by_datasets(run_client: RunClient) -> None:
+def test_a_dataset_pushed_by_datasets_is_loaded_by_datasets(run_client: RunClient) -> None:
     printed = run_client(
         """
 from datasets import Dataset, load_dataset

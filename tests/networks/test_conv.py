@@ -34,7 +34,7 @@ def test_shapes_there_and_back(factor: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
-def test_one_place_of_the_grid_sees_its_own_pixels(factor: int) -> None:
+def test_one_position_of_the_grid_sees_its_own_pixels(factor: int) -> None:
     """The last position of the grid depends on the last pixel, and the last pixel on the last position."""
     encoder, decoder = make(1, downsample_factor=factor, hidden_size=64)
     pixels = torch.randn(1, 1, 16, 16, requires_grad=True)

@@ -69,7 +69,7 @@ def test_filters_equal_the_plain_ones(top_k: int, top_p: float) -> None:
     torch.testing.assert_close(ours, torch.tensor(by_hand, dtype=torch.float64))
 
 
-def test_a_code_that_was_filtered_out_is_never_drawn() -> None:
+def test_a_code_that_was_filtered_out_is_never_sampled() -> None:
     """Not even by the two ends of [0, 1)."""
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]], dtype=torch.float64).repeat(3, 1)
     uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
@@ -103,10 +103,10 @@ def test_sampling_equals_the_definition(prior: Prior, binding: PriorBinding, sca
     assert torch.equal(ours.flatten(1), codes)
 
 
-def test_draws_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> None:
+def test_samples_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> None:
     count = 4000
-    drawn = sample_codes(prior, num_images=count, labels=1, seed=0, batch_size=count)
-    seen = Counter(map(tuple, drawn.flatten(1).tolist()))
+    sampled = sample_codes(prior, num_images=count, labels=1, seed=0, batch_size=count)
+    seen = Counter(map(tuple, sampled.flatten(1).tolist()))
     probabilities = torch.exp(-negative_log_likelihood(prior, every_grid, 1))
     frequencies = torch.tensor([seen[tuple(grid)] / count for grid in every_grid.flatten(1).tolist()])
     error = (probabilities * (1 - probabilities) / count).sqrt() + 1e-4
@@ -116,7 +116,7 @@ def test_draws_follow_the_likelihood(prior: Prior, every_grid: torch.Tensor) -> 
 @torch.no_grad()
 @pytest.mark.parametrize("prior", [case for case in CASES if case.startswith("transformer")], indirect=True)
 def test_greedy_equals_generate(prior: Prior, binding: PriorBinding) -> None:
-    """What any engine that serves Llama draws is what we draw, for the generation settings travel with the weights."""
+    """Any engine that serves Llama samples what we sample, for the generation settings travel with the weights."""
     assert isinstance(prior, LlamaForCausalLM)
     ours = sample_codes(prior, num_images=2, labels=[0, 1], top_k=1, seed=0).flatten(1)
     codes = binding.num_codebooks * binding.codebook_size
@@ -124,9 +124,9 @@ def test_greedy_equals_generate(prior: Prior, binding: PriorBinding) -> None:
     if binding.num_codebooks == 1:
         theirs = prior.generate(start, attention_mask=torch.ones_like(start), do_sample=False)
         assert torch.equal(theirs[:, 1:], ours)
-    drawn = prior.generate(start.repeat(50, 1), attention_mask=torch.ones(100, 1).long())
-    assert drawn.shape == (100, 1 + binding.codes_per_image)
-    assert drawn[:, 1:].max() < codes
+    sampled = prior.generate(start.repeat(50, 1), attention_mask=torch.ones(100, 1).long())
+    assert sampled.shape == (100, 1 + binding.codes_per_image)
+    assert sampled[:, 1:].max() < codes
 
 
 def test_a_seed_decides_whatever_the_batch_size(prior: Prior) -> None:
@@ -188,7 +188,7 @@ class GreyTokenizer:
         return [Image.new("L", (1, 1), int(grid.sum())) for grid in codes]
 
 
-def test_generate_paints_what_was_drawn(prior: Prior) -> None:
+def test_generate_decodes_what_was_sampled(prior: Prior) -> None:
     images = generate(prior, GreyTokenizer("f" * 64), num_images=5, labels=[0], seed=4, batch_size=2)
     codes = sample_codes(prior, num_images=5, labels=[0], seed=4)
     assert [image.getpixel((0, 0)) for image in images] == codes.flatten(1).sum(dim=1).tolist()

@@ -120,6 +120,6 @@ def numbers_of(options: Options) -> tuple[int, int, int]:
     return options["codebook_size"], 1, options.get("code_dim", int(math.log2(options["codebook_size"])))
 
 
-def draws(options: Options) -> bool:
+def samples(options: Options) -> bool:
     """Whether a forward pass in training gives other codes than `encode`."""
     return options.get("each", options)["type"] == "gumbel" or options.get("stage_dropout", 0) > 0

@@ -85,7 +85,7 @@ def test_against_the_library(size: int, rows: int) -> None:
     output = quantizer(latents)
     (quantized, codes, loss), parts = library(latents, inv_temperature=tau / 2, return_loss_breakdown=True)
     torch.testing.assert_close(output.quantized, quantized, rtol=0, atol=1e-6)
-    assert torch.equal(output.codes, sum((codes.long() >> place & 1) << (bits - 1 - place) for place in range(bits)))
+    assert torch.equal(output.codes, sum((codes.long() >> bit & 1) << (bits - 1 - bit) for bit in range(bits)))
     torch.testing.assert_close(output.metrics["code_entropy"], parts.per_sample_entropy, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(output.metrics["commitment"], parts.commitment * bits, rtol=1e-5, atol=1e-5)
     assert output.metrics["use_entropy"] >= parts.batch_entropy - 1e-5

@@ -32,8 +32,8 @@ def test_codes_start_on_latents_of_the_first_batch_one_from_each_part_of_it(meth
     latents = torch.randn(4, 3, 4, 4)
     rows = to_rows(latents)
     quantizer.initialize_once(rows, BatchPart())
-    places = [int((rows == code).all(dim=1).nonzero()) for code in quantizer.codebook.detach()]
-    assert [place // 8 for place in places] == list(range(8))  # 64 rows, 8 codes: code k from the k-th eighth
+    found = [int((rows == code).all(dim=1).nonzero()) for code in quantizer.codebook.detach()]
+    assert [row // 8 for row in found] == list(range(8))  # 64 rows, 8 codes: code k from the k-th eighth
     assert bool(quantizer.initialized)
 
 

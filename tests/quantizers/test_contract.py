@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.quantizers.methods import METHODS, SMALL, VARIANTS, defaults, draws, numbers_of, options_of, small
+from tests.quantizers.methods import METHODS, SMALL, VARIANTS, defaults, numbers_of, options_of, samples, small
 from vqtok.errors import ConfigurationError
 from vqtok.quantizers import QUANTIZERS, EMAQuantizer, Quantizer, build_quantizer
 
@@ -76,7 +76,7 @@ def test_decode_of_encode_is_what_a_forward_pass_gives(
     other = copy.deepcopy(quantizer)
     output = quantizer.train(training)(latents)
     assert torch.equal(other.decode(output.codes), output.quantized)
-    if not (training and draws(options)):
+    if not (training and samples(options)):
         assert torch.equal(other.encode(latents), output.codes)
 
 

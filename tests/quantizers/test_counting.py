@@ -53,10 +53,10 @@ def test_perplexity_is_k_for_even_use_one_for_a_single_code_and_that_of_the_quan
     assert use_of(counts.tolist()).perplexity == pytest.approx(float(perplexity(torch.from_numpy(counts))))
 
 
-def test_few_draws_cannot_show_many_codes() -> None:
-    """As many even draws as there are codes leave 1/e of them out."""
-    draws = np.random.default_rng(0).integers(0, 1000, (200, 1000))
-    found = np.mean([len(np.unique(each)) / 1000 for each in draws])
+def test_few_samples_cannot_show_many_codes() -> None:
+    """As many even samples as there are codes leave 1/e of them out."""
+    samples = np.random.default_rng(0).integers(0, 1000, (200, 1000))
+    found = np.mean([len(np.unique(each)) / 1000 for each in samples])
     assert even_use(use_of([1] * 1000)) == ", where even use would show 63%"
     assert even_use(CodeUse.from_counts([torch.ones(5)], 1000)) == ", where even use would show 0.5%"
     assert even_use(use_of([9] * 8)) == ""

@@ -45,7 +45,7 @@ SAME: dict[str, dict[str, Any]] = {
     "simvq": {"type": "simvq", "codebook_size": 24, "code_dim": 4, "init": "data"},
     "vq": {"type": "vq", **dying},
 }
-"""Methods that draw nothing of their own: what two processes do is what one does on the whole batch."""
+"""Methods that sample nothing of their own: what two processes do is what one does on the whole batch."""
 
 LASTING: dict[str, Any] = {"type": "ema", **codebook, "restart_threshold": 0.0}
 """No code restarts: which row a code restarts on does depend on how many each process has."""
@@ -242,7 +242,7 @@ def test_a_moving_average_does_not_mind_where_the_rows_are(results: list[dict[st
 
 def test_no_method_is_left_out() -> None:
     assert {options["type"] for options in SAME.values()} == set(METHODS) - {"fsq", "gumbel"}
-    # fsq takes no mean over a batch, and gumbel draws: each process for itself
+    # fsq takes no mean over a batch, and gumbel samples: each process for itself
 
 
 def test_rows_are_picked_from_the_batch_of_all(results: list[dict[str, Any]]) -> None:

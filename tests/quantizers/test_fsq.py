@@ -41,10 +41,10 @@ def test_values_codes_and_gradients_by_hand(levels: list[int], seed: int) -> Non
     for image, row, column in itertools.product(range(2), range(2), range(3)):
         code, step = 0, 1
         for dimension, number in enumerate(levels):
-            place = (image, dimension, row, column)
-            level, value, slope = by_hand(latents[place].item(), number)
-            assert output.quantized[place].item() == pytest.approx(value, abs=1e-6)
-            assert latents.grad[place].item() == pytest.approx(slope * weights[place].item(), rel=1e-4, abs=1e-5)
+            index = (image, dimension, row, column)
+            level, value, slope = by_hand(latents[index].item(), number)
+            assert output.quantized[index].item() == pytest.approx(value, abs=1e-6)
+            assert latents.grad[index].item() == pytest.approx(slope * weights[index].item(), rel=1e-4, abs=1e-5)
             code, step = code + level * step, step * number
         assert output.codes[image, row, column].item() == code
 

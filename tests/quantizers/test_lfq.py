@@ -73,14 +73,14 @@ def test_against_the_library(size: int) -> None:
     (theirs,) = torch.autograd.grad(loss + (quantized * weights).sum(), latents)
 
     torch.testing.assert_close(output.quantized, quantized, rtol=0, atol=1e-6)
-    reversed_bits = sum((codes.long() >> place & 1) << (bits - 1 - place) for place in range(bits))
+    reversed_bits = sum((codes.long() >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
     assert torch.equal(output.codes, reversed_bits)
     torch.testing.assert_close(output.loss, loss, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(output.metrics["code_entropy"], parts.per_sample_entropy, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(output.metrics["use_entropy"], parts.batch_entropy, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     every = torch.arange(size).view(1, 1, -1)
-    reversed_every = sum((every >> place & 1) << (bits - 1 - place) for place in range(bits))
+    reversed_every = sum((every >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
     assert torch.equal(quantizer.decode(every), library.indices_to_codes(reversed_every))
 
 

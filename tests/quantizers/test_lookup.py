@@ -166,11 +166,6 @@ def test_no_rows_need_no_codes_and_rows_do() -> None:
         nearest_codes(torch.empty(2, 3), torch.empty(0, 3))
 
 
-def test_gradients_are_not_recorded() -> None:
-    rows = torch.randn(4, 2, requires_grad=True)
-    assert not nearest_codes(rows, torch.randn(3, 2, requires_grad=True)).requires_grad
-
-
 def test_the_search_is_one_operation_to_the_compiler() -> None:
     """An eager backend needs no compiler of C++; `fullgraph` refuses any break."""
     torch.manual_seed(0)
@@ -211,8 +206,13 @@ def test_gradients_of_codes_have_the_same_bits_every_time() -> None:
     def gradient() -> torch.Tensor:
         return torch.autograd.grad((gather_codes(codebook, codes) * weights).sum(), codebook)[0]
 
-    first = gradient()
-    assert all(torch.equal(first, gradient()) for _ in range(5))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)  # a single one always adds in the same order
+    try:
+        first = gradient()
+        assert all(torch.equal(first, gradient()) for _ in range(20))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class TestFaiss:

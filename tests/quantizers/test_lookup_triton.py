@@ -52,22 +52,39 @@ def test_the_kernel_equals_brute_force_in_the_interpreter() -> None:
     assert run.stdout.strip() == "equal", run.stderr
 
 
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is there, agrees with the plain search and is asked for."""
+    monkeypatch.setattr(lookup_triton, "triton", object())
+    monkeypatch.setattr(lookup_triton, "agrees", lambda device: True)
+    monkeypatch.setattr(lookup_triton, "asked_for", lookup_triton.asked_for.__wrapped__)
+    monkeypatch.setenv("VQTOK_TRITON", "1")
+
+
+def rows_on(device: str, count: int = 10000, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
+    return SimpleNamespace(device=torch.device(device), shape=(count, 8), dtype=dtype)
+
+
+@pytest.mark.usefixtures("ready")
 def test_the_kernel_is_not_for_a_cpu() -> None:
-    assert not lookup_triton.suits(torch.empty(10000, 8))
+    assert lookup_triton.suits(rows_on("cuda")) and not lookup_triton.suits(rows_on("cpu"))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("ready")
+def test_the_kernel_is_not_for_few_rows_nor_for_doubles() -> None:
+    for rows in (rows_on("cuda", count=4095), rows_on("cuda", dtype=torch.float64)):
+        assert not lookup_triton.suits(rows)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(("value", "used"), [(None, False), ("0", False), ("1", True)])
 def test_the_kernel_is_used_where_it_is_asked_for(
     value: str | None, used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = SimpleNamespace(device=torch.device("cuda"), shape=(10000, 8), dtype=torch.float32)
-    monkeypatch.setattr(lookup_triton, "triton", object())
-    monkeypatch.setattr(lookup_triton, "agrees", lambda device: True)
-    monkeypatch.setattr(lookup_triton, "asked_for", lookup_triton.asked_for.__wrapped__)
-    monkeypatch.delenv("VQTOK_TRITON", raising=False)
+    monkeypatch.delenv("VQTOK_TRITON")
     if value is not None:
         monkeypatch.setenv("VQTOK_TRITON", value)
-    assert lookup_triton.suits(rows) is used  # type: ignore[arg-type]
+    assert lookup_triton.suits(rows_on("cuda")) is used  # type: ignore[arg-type]
 
 
 def test_a_kernel_that_does_not_run_is_not_used(

@@ -167,11 +167,11 @@ def test_stage_dropout_leaves_out_as_many_batches_as_it_says() -> None:
 
 def test_stage_dropout_goes_on_where_a_run_stopped() -> None:
     whole, first = make(stage_dropout=0.5), make(stage_dropout=0.5)
-    drawn = stages_used(whole, 30)
-    assert torch.equal(stages_used(first, 15), drawn[:15])
+    used = stages_used(whole, 30)
+    assert torch.equal(stages_used(first, 15), used[:15])
     resumed = make(stage_dropout=0.5)
     resumed.load_state_dict(first.state_dict())
-    assert torch.equal(stages_used(resumed, 15), drawn[15:])
+    assert torch.equal(stages_used(resumed, 15), used[15:])
 
 
 @pytest.mark.parametrize("init", ["kmeans", "data"])

@@ -87,7 +87,7 @@ def test_many_dead_codes_do_not_restart_on_the_same_latents(method: type[Codeboo
     assert max(distortions) == distortions[0]
 
 
-def test_a_threshold_of_zero_never_restarts_and_draws_nothing() -> None:
+def test_a_threshold_of_zero_never_restarts_and_samples_nothing() -> None:
     quantizer = make(EMAQuantizer, init="normal", restart_threshold=0.0)
     state = torch.get_rng_state()
     quantizer(torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(0)))
@@ -134,6 +134,25 @@ def test_a_batch_that_was_given_up_half_way_leaves_nothing_behind(method: type[C
         each(latents)
     for name, tensor in quantizer.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_restart_between_forward_and_backward_harms_nothing(method: type[CodebookQuantizer]) -> None:
+    """Gradients are those of the codebook that was looked up, as where no code restarts."""
+    quantizer = make(method, codebook_size=64, restart_threshold=0.9, decay=0.0, entropy_weight=0.5)
+    latents = torch.randn(2, 3, 4, 4, requires_grad=True)
+    quantizer(latents)
+    still = copy.deepcopy(quantizer)
+    usage_of(still).threshold = 0.0
+    gradients = []
+    for each in (quantizer, still):
+        torch.manual_seed(1)
+        output = each(latents)
+        wanted = [latents, *each.parameters()]
+        gradients.append(torch.autograd.grad(output.loss + output.quantized.square().sum(), wanted))
+    assert not torch.equal(quantizer.codebook, still.codebook)
+    for found, expected in zip(*gradients, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_a_restarted_code_forgets_its_moments_at_the_next_step_that_is_taken() -> None:

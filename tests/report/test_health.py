@@ -138,7 +138,7 @@ def test_examples_are_named_and_framed(images_folder: Path) -> None:
     assert len(figure.axes[0].images) == tiles and len(figure.axes[0].patches) == 2 * tiles
 
 
-def test_squares_of_places_are_said_to_be_so(images_folder: Path) -> None:
+def test_squares_of_positions_are_said_to_be_so(images_folder: Path) -> None:
     health = health_of(images_folder, "one")
     assert "squares of 3 x 3 positions as one" in words(draw_positions(replace(health, block=3)))
     assert "squares" not in words(draw_positions(health))

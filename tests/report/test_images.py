@@ -34,7 +34,7 @@ def test_colours_are_those_of_the_codebook_that_is_shown() -> None:
     assert (np.diff(red) > 0).all() or (np.diff(red) < 0).all()
 
 
-def test_a_sheet_shows_every_image_over_its_grid(tiny_tokenizer: VQTokenizer) -> None:
+def test_an_image_grid_shows_every_image_over_its_codes(tiny_tokenizer: VQTokenizer) -> None:
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 4))
     grid = np.asarray(code_image_grid(tiny_tokenizer, codes, columns=2))
     scale, gap = 84 // 16, 3

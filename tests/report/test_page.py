@@ -99,7 +99,7 @@ def test_numbers_come_from_the_files(page: str, left: Left) -> None:
     assert "61 s" in page
 
 
-def test_the_newest_sheet_the_grids_and_the_samples_are_shown(page: str, left: Left) -> None:
+def test_the_newest_image_grid_the_codes_and_the_samples_are_shown(page: str, left: Left) -> None:
     reconstructions, *health, grids, samples = images(page)
     assert reconstructions.getpixel((0, 0)) == 2  # the image grid of step 20, not of step 10
     assert grids.size == (3 * 83 + 3, 2 * 83 + 3)  # the three images of the test split over their grids
@@ -165,7 +165,7 @@ def test_codes_of_another_tokenizer_are_refused(left: Left, tiny_tokenizer: VQTo
     assert not (tmp_path / "index.html").exists()
 
 
-def test_a_missing_sheet_is_named(left: Left, tmp_path: Path) -> None:
+def test_a_missing_image_grid_is_named(left: Left, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.png cannot be read as an image"):
         write_report(
             tmp_path / "i.html", title="t", tokenizer_run=left.root / "tokenizer", samples=tmp_path / "gone.png"

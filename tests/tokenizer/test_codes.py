@@ -87,7 +87,7 @@ def test_what_datasets_gives_is_decoded(tmp_path: Path, images_folder: Path, tin
     assert np.array_equal(np.asarray(tiny_tokenizer.detokenize(rows[5]["codes"])[0]), expected[5])
 
 
-def test_what_a_prior_draws_and_reads_is_decoded(residual_tokenizer: VQTokenizer) -> None:
+def test_what_a_prior_samples_and_reads_is_decoded(residual_tokenizer: VQTokenizer) -> None:
     binding = PriorBinding(
         fingerprint=residual_tokenizer.fingerprint, grid=(2, 3), codebook_size=5, num_codebooks=2, label_names=("a",)
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.quantizers.methods import VARIANTS
+from tests.tokenizer.models import SMALL, pixels
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["type"])
@@ -18,15 +19,10 @@ every_variant = pytest.mark.parametrize("options", VARIANTS, ids=lambda options:
 def make(options: dict[str, Any]) -> VQTokenizer:
     """A tokenizer after one step of training, so that its codes have started."""
     torch.manual_seed(0)
-    network = {"type": "conv", "hidden_size": 8, "residual_size": 4, "num_residual_blocks": 1}
-    config = VQTokenizerConfig(image_size=16, num_channels=1, network=network, quantizer=options)
+    config = VQTokenizerConfig(image_size=16, num_channels=1, network=SMALL, quantizer=options)
     model = VQTokenizer(config).train()
     model(pixels())
     return model.eval()
-
-
-def pixels() -> torch.Tensor:
-    return torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @every_variant

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from vqtok.training import loop
 from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.resolution import resolve_config
 
 TIMING = "images_per_second"
 
@@ -34,6 +36,15 @@ def make(run: Path, method: str = "ema", **changes: Any) -> TokenizerTrainingCon
         "usage_window": 12,  # three steps, so that runs of eight go around
     }
     return TokenizerTrainingConfig(**(values | changes))
+
+
+def resolve(file: dict[str, Any] | None = None, folder: Path | None = None, **parts: Any) -> TokenizerTrainingConfig:
+    """The configuration of a run from its parts, the file given as what is in it."""
+    if file is not None:
+        assert folder is not None
+        (folder / "given.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+        parts["file"] = folder / "given.yaml"
+    return resolve_config(TokenizerTrainingConfig, **({"base": {"out": "runs/x"}} | parts))
 
 
 def rows(run: Path, split: str | None = None) -> list[dict[str, Any]]:

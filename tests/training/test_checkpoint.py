@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
 
+from tests.training.runs import PowerCut
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.training.checkpoint import (
     checkpoint_to_resume,
@@ -77,10 +78,6 @@ def test_only_whole_checkpoints_count(trained: Trained, tmp_path: Path) -> None:
     for name in (".step-000009.partial", "step-last"):
         (tmp_path / "checkpoints" / name / "state.json").write_text("{}")
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000003"
-
-
-class PowerCut(BaseException):
-    """Nothing that is caught on the way."""
 
 
 @pytest.mark.parametrize("moment", ["save_state", "replace"])

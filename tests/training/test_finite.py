@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from tests.training.runs import at_step, make
 from vqtok.data import ImageSource, to_pixels
 from vqtok.errors import TrainingError
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import tokenizer
+from vqtok.training.finite import LossWindow
 from vqtok.training.tokenizer import train_tokenizer
 
 
@@ -66,3 +68,25 @@ def test_a_model_whose_evaluation_is_not_finite_is_neither_saved_nor_finished(
             train_tokenizer(make(run), *sources, resume=True)
         assert sorted(path.name for path in checkpoints.iterdir()) == saved and not (run / "model").exists()
         train_tokenizer(make(run), *sources, resume=True)
+
+
+def test_a_window_of_losses_gives_its_means_and_starts_anew() -> None:
+    window, accelerator = LossWindow(), Accelerator(cpu=True)
+    for value in (1.0, 2.0, 6.0):
+        window.add({"loss": torch.tensor(value, requires_grad=True), "commitment": torch.tensor(10 * value)})
+    assert window.close(accelerator, step=3) == pytest.approx({"loss": 3.0, "commitment": 30.0})
+    window.add({"loss": torch.tensor(5.0), "commitment": torch.tensor(7.0)})
+    assert window.close(accelerator, step=4) == {"loss": 5.0, "commitment": 7.0}
+
+
+@pytest.mark.parametrize(("parts", "step"), [(1, 18), (2, 19)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_its_step_and_parts(parts: int, step: int, value: float) -> None:
+    window, accelerator = LossWindow(), Accelerator(cpu=True)
+    accelerator.gradient_accumulation_steps = parts
+    for number in range(4):  # the window ends with step 20; two steps of two parts, or four of one
+        broken = number == 1
+        window.add({"loss": torch.tensor(value if broken else 1.0), "reconstruction": torch.tensor(0.5)})
+    with pytest.raises(TrainingError, match=rf"not finite at step {step}: loss {value}, reconstruction 0.5; the last"):
+        window.close(accelerator, step=20)
+    accelerator.gradient_accumulation_steps = 1

@@ -137,7 +137,7 @@ def test_an_alarm_goes_on_from_its_state() -> None:
 
 
 def test_a_large_codebook_is_held_to_what_the_window_can_show() -> None:
-    """16,384 draws over 65,536 codes: 22% would be even use, so that 20% is healthy and 10% is not."""
+    """16,384 samples of 65,536 codes: 22% would be even use, so that 20% is healthy and 10% is not."""
 
     def use(in_use: int) -> CodeUse:
         counts = torch.zeros(1, 65_536, dtype=torch.int64)

@@ -232,7 +232,7 @@ class GreyTokenizer:
         return [Image.new("L", (1, 1), int(grid.float().mean())) for grid in codes]
 
 
-def test_a_tokenizer_paints_a_row_for_each_class(tmp_path: Path) -> None:
+def test_a_tokenizer_decodes_a_row_for_each_class(tmp_path: Path) -> None:
     train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, tokenizer=GreyTokenizer())
     grids = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
     assert grids == ["step-000004.png", "step-000008.png"]

@@ -172,7 +172,7 @@ def test_speed_is_that_of_training_alone(
     assert all(20 < speed <= 4 / 0.05 for speed in speeds)
 
 
-def test_sheets_show_held_out_images_over_their_reconstructions(
+def test_image_grids_show_held_out_images_over_their_reconstructions(
     tmp_path: Path, sources: tuple[ImageSource, ImageSource]
 ) -> None:
     result = train_tokenizer(make(tmp_path / "run", steps=4), *sources)
@@ -190,7 +190,7 @@ def test_sheets_show_held_out_images_over_their_reconstructions(
     np.testing.assert_array_equal(np.asarray(below), np.asarray(decoded[9]))
 
 
-def test_a_sheet_has_whole_rows(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
+def test_an_image_grid_has_whole_rows(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:
     """Thirty images are sixteen over their reconstructions, and no second row where the two would mix."""
     train_tokenizer(make(tmp_path / "run", steps=1), *reversed(sources))
     with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as grid:

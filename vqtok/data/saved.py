@@ -1,7 +1,7 @@
 """What `save_to_disk` wrote, read only where its files name splits and data of their own.
 
 `datasets` joins the names in `dataset_dict.json` and `state.json` to the folder as they are. Whoever made the folder
-could so have another data set of this machine read, or a split written next to the codes folder rather than into it.
+could so have another dataset of this machine read, or a split written next to the codes folder rather than into it.
 """
 
 from __future__ import annotations
