@@ -79,6 +79,7 @@ def inspect(
     stand for.
     """
     from vqtok.hub import fetch
+    from vqtok.names import is_hub_id
     from vqtok.report import describe
     from vqtok_cli.tokenizers import check_revision
 
@@ -87,7 +88,7 @@ def inspect(
         refuse_unused(given | {"dataset_config": dataset_config, "out": out})
     check_revision(path, revision)
     folder = Path(path)
-    if not folder.exists() and path.count("/") == 1 and not path.startswith((".", "~")):
+    if not folder.exists() and is_hub_id(path):
         folder = fetch(path, revision=revision)
     summary = describe(folder, name=path)
     found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
@@ -180,7 +181,7 @@ def measure(
 
 def default_folder(model: VQTokenizer) -> Path:
     """health/ beside the model of a run, and in the working folder for any other tokenizer."""
-    from vqtok.training.runs import run_of
+    from vqtok.hub import run_of
 
     folder = Path(str(model.repository))
     return folder.parent / "health" if run_of(folder) else Path("health")
@@ -197,9 +198,8 @@ def settings_of(model: VQTokenizer) -> TokenizerTrainingConfig:
 
 def report(health: CodebookHealth, model: VQTokenizer, folder: Path, *, quiet: bool) -> dict[str, Any]:
     """Check the codebook and plot it; print the result, and give what --json prints."""
-    from vqtok.hub import read_metric_rows, training_usage
+    from vqtok.hub import read_metric_rows, run_of, training_usage
     from vqtok.report import draw_health, judge
-    from vqtok.training.runs import run_of
     from vqtok_cli.output import done
 
     verdict, run = judge(health, settings_of(model)), run_of(Path(str(model.repository)))

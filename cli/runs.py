@@ -13,9 +13,9 @@ __all__ = ["data_settings", "run_config"]
 
 def run_config(tokenizer: Path) -> TokenizerTrainingConfig | None:
     """The configuration of the run that a tokenizer folder is the `model/` of."""
+    from vqtok.hub import run_of
     from vqtok.training import TokenizerTrainingConfig
     from vqtok.training.resolution import load_config
-    from vqtok.training.runs import run_of
 
     run = run_of(tokenizer) if tokenizer.is_dir() else None
     return load_config(TokenizerTrainingConfig, run / "config.yaml") if run else None

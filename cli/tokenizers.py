@@ -35,9 +35,6 @@ def load_tokenizer(name: str | None, *, device: str | None = None, revision: str
         raise ConfigurationError(
             f"there is no device {device!r} here: leave out --device, or give cpu or one that torch finds"
         ) from None
-    folder = Path(name)
-    if not (folder / "config.json").exists() and (folder / "model" / "config.json").is_file():
-        name = str(folder / "model")
     arguments = {} if revision is None else {"revision": revision}
     model = VQTokenizer.from_pretrained(name, **arguments)
     torch.nn.Module.to(model, device)  # transformers leaves its own `to` without annotations

@@ -115,7 +115,7 @@ def test_what_has_no_codebook_or_no_images_is_one_line(
 ) -> None:
     tiny_tokenizer.save_pretrained("model")
     Path("run").mkdir()
-    Path("run/config.yaml").write_text("out: run\nsteps: 3\n")
+    Path("run/config.yaml").write_text("out: run\nsteps: 3\ncheckpoint_every: 3\n")
     if arguments[0] == "codes":
         assert vqtok("tokenize", "images", "--tokenizer", "model", "--out", "codes")[0] == 0
     status, printed, complained = vqtok("inspect", *arguments)
@@ -142,7 +142,7 @@ def test_escape_sequences_from_files_are_shown_and_not_sent_to_the_terminal(
     tiny_tokenizer.save_pretrained("run/model")
     metrics = {"dataset": EVIL, "split": EVIL, "num_images": 3, "mse": 0.5}
     Path("run/model/metrics.json").write_text(json.dumps(metrics))
-    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ndataset: {json.dumps(EVIL)}\n")
+    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ncheckpoint_every: 3\ndataset: {json.dumps(EVIL)}\n")
     Path("run/metrics.jsonl").write_text(json.dumps({"step": 1, "split": "note", "note": EVIL}) + "\n")
     (tmp_path / "run" / f"evil{EVIL}.txt").write_text("")
     for folder in ("run", "run/model"):

@@ -34,7 +34,7 @@ def test_counts_are_those_of_a_loop(height: int, width: int, size: int, codebook
     assert block == 1 or codebooks * size * math.ceil(height / (block - 1)) * math.ceil(width / (block - 1)) > limit
     for q in range(codebooks):
         assert counts.totals()[q].tolist() == [(codes[..., q] == code).sum() for code in range(size)]
-        perplexity, in_use = counts.by_place(q).values()
+        perplexity, in_use = counts.by_position(q).values()
         assert perplexity.shape == in_use.shape == blocks
         for row, column in np.ndindex(blocks):
             square = np.s_[:, row * block : (row + 1) * block, column * block : (column + 1) * block, q]

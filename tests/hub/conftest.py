@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.hub_server import HubServer
+from vqtok.hub import open_folder
+from vqtok.hub.card import card_of
 from vqtok.tokenizer import VQTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
+RUN = "out: /runs/digits\nsteps: 500\ncheckpoint_every: 500\n"  # what tells the configuration of a run
 EVALUATION = {
     "dataset": "cifar10",
     "dataset_resolved": "uoft-cs/cifar10",
@@ -41,6 +44,13 @@ class RunClient(Protocol):
     def __call__(
         self, code: str, *, token: str | None = ..., home: str = ..., fails: bool = ..., **env: str
     ) -> str: ...
+
+
+def card_text(folder: Path, *, metrics: Mapping[str, object] | None = None, repo_id: str | None = None) -> str:
+    """The card of a model folder, where these metrics lie if there are any."""
+    if metrics:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return card_of(open_folder(folder), repo_id or str(folder), folder).text
 
 
 @pytest.fixture
@@ -91,7 +101,7 @@ def run(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
     """The run folder of a tokenizer: recipe, figures of training, an image and the model."""
     folder = tmp_path / "runs" / "digits"
     tiny_tokenizer.save_pretrained(folder / "model")
-    (folder / "config.yaml").write_text(f"out: {folder}\nsteps: 500\ndataset: ylecun/mnist\n")
+    (folder / "config.yaml").write_text(f"{RUN}dataset: ylecun/mnist\n")
     rows = [
         {"step": 250, "split": "test", "mse": 0.5, "perplexity": 2.0, "usage": 0.25},
         {"step": 500, "split": "train", "loss": 0.125, "usage": 0.5},

@@ -12,14 +12,17 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from tests.hub.conftest import EVALUATION
+from tests.hub.conftest import EVALUATION, RUN, card_text
 from vqtok.errors import CheckpointError
-from vqtok.hub import describe_prior, describe_tokenizer, open_folder, prior_card, tokenizer_card, write_card
+from vqtok.hub import describe_prior, describe_tokenizer, open_folder
+from vqtok.hub.card import card_of
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+RECIPE = yaml.safe_load(RUN) | {"out": "digits"}  # as a card shows it
 
 
 def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_image(run: Path) -> None:
-    text = tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")
+    text = card_text(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")
     for line in [
         "| images | 16 x 16 pixels, grey; others are resized (bicubic) and cropped |",
         "| grid | 4 x 4, 16 codes per image |",
@@ -35,13 +38,13 @@ def test_a_tokenizer_card_states_shape_use_metrics_recipe_and_image(run: Path) -
     ]:
         assert line in text.splitlines(), text
     recipe = re.search(r"<details>.*?```yaml\n(.*?)```.*?</details>", text, re.DOTALL)
-    assert recipe and yaml.safe_load(recipe[1]) == {"out": "digits", "steps": 500, "dataset": "ylecun/mnist"}
+    assert recipe and yaml.safe_load(recipe[1]) == RECIPE | {"dataset": "ylecun/mnist"}
     assert str(run.parent) not in text  # nothing about the machine it was trained on
 
 
 def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
-    (run / "config.yaml").write_text("dataset: cifar10\n")
-    data = ModelCard(tokenizer_card(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")).data
+    (run / "config.yaml").write_text(f"{RUN}dataset: cifar10\n")
+    data = ModelCard(card_text(run / "model", metrics=EVALUATION, repo_id="org/vq-digits")).data
     assert (data.library_name, data.pipeline_tag, data.datasets) == (
         "vqtok",
         "image-feature-extraction",
@@ -57,7 +60,7 @@ def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
 
 def test_the_example_of_a_card_runs(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (20, 30)).save(tmp_path / "image.png")
-    code = re.search(r"```python\n(.*?)```", tokenizer_card(run / "model"), re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", card_text(run / "model"), re.DOTALL)
     assert code
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -68,7 +71,7 @@ def test_the_example_of_a_card_runs(tmp_path: Path, run: Path, monkeypatch: pyte
 
 
 def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run: Path) -> None:
-    text = tokenizer_card(run / "model")
+    text = card_text(run / "model")
     assert "Measured while training, at step 500, on what was held out of `ylecun/mnist`:" in text
     assert "| mse | 0.0625 | mean squared error of pixels in [0, 1] |" in text
     assert "| held-out usage | 0.75 | share of the codes that occur on these images |" in text
@@ -80,7 +83,7 @@ def test_without_an_evaluation_the_figures_are_those_of_training_and_say_so(run:
 
 def test_a_model_with_nothing_beside_it_claims_nothing(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
     tiny_tokenizer.save_pretrained(tmp_path / "bare")
-    text = tokenizer_card(tmp_path / "bare")
+    text = card_text(tmp_path / "bare")
     assert "No metrics are stored with these weights. `vqtok evaluate` measures them" in text
     assert "No record of the training run is stored with these weights." in text
     assert ".png)" not in text
@@ -94,15 +97,15 @@ def test_a_folder_of_images_is_no_dataset_of_the_hub(
     monkeypatch.chdir(tmp_path)
     for name, shown in [("my/images", "images"), (str(tmp_path / "my" / "images"), "images")]:
         metrics = EVALUATION | {"dataset": name, "dataset_resolved": name, "num_images": 100}
-        text = tokenizer_card(run / "model", metrics=metrics | {"notes": ["one image in ten is held out by seed 0"]})
+        text = card_text(run / "model", metrics=metrics | {"notes": ["one image in ten is held out by seed 0"]})
         assert "On the first 100 of 10,000 images of" in text
         assert "\n\nOne image in ten is held out by seed 0.\n" in text
         assert f"images of `{shown}`, split" in text
-        text = tokenizer_card(run / "model", metrics=metrics | {"num_images": 1, "num_images_in_split": 1})
+        text = card_text(run / "model", metrics=metrics | {"num_images": 1, "num_images_in_split": 1})
         assert f"On 1 image of `{shown}`, split" in text
         assert ModelCard(text).data.eval_results[0].dataset_type == "custom"
-    (run / "config.yaml").write_text("dataset: cifar10\n")
-    assert ModelCard(tokenizer_card(run / "model")).data.datasets == ["uoft-cs/cifar10"]
+    (run / "config.yaml").write_text(f"{RUN}dataset: cifar10\n")
+    assert ModelCard(card_text(run / "model")).data.datasets == ["uoft-cs/cifar10"]
 
 
 def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_a_rectangular_colour_tokenizer_has_its_own_numbers(tmp_path: Path) -> N
     network = {"hidden_size": 8, "residual_size": 4, "downsample_factor": 8}
     config = VQTokenizerConfig(image_size=[16, 32], num_channels=3, network=network, quantizer=quantizer)
     VQTokenizer(config).save_pretrained(tmp_path / "wide")
-    text = tokenizer_card(tmp_path / "wide")
+    text = card_text(tmp_path / "wide")
     assert "| images | 16 x 32 pixels, RGB;" in text
     assert "| grid | 2 x 4, 8 codes per image |" in text
     assert "| size | 53.151 bits per image" in text  # 8 log2(100)
@@ -121,7 +124,7 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
     quantizer = {"type": "product", "num_codebooks": 3, "each": {"type": "fsq", "levels": [5, 5]}}
     config = VQTokenizerConfig(image_size=16, num_channels=1, network={"hidden_size": 8}, quantizer=quantizer)
     VQTokenizer(config).save_pretrained(tmp_path / "several")
-    text = tokenizer_card(tmp_path / "several")
+    text = card_text(tmp_path / "several")
     assert "| grid | 4 x 4 x 3, 48 codes per image |" in text
     assert "| codebook | 3 times 25 codes of 6 dimensions |" in text
     assert "| quantizer | product: " in text and "each (fsq: levels [5, 5])" in text
@@ -130,7 +133,7 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
 
 def test_a_prior_card_names_classes_and_the_tokenizer_it_needs(prior_folder: Path) -> None:
     (prior_folder / "metrics.json").write_text(json.dumps({"dataset": "codes", "split": "test", "bits_per_code": 2.5}))
-    text = prior_card(prior_folder, repo_id="org/digits-prior")
+    text = card_text(prior_folder, repo_id="org/digits-prior")
     for line in [
         "| architecture | Llama transformer |",
         "| grid | 4 x 4, 16 codes per image |",
@@ -149,49 +152,46 @@ def test_a_prior_card_says_nothing_about_the_machine_it_was_trained_on(prior_fol
     config = json.loads((prior_folder / "config.json").read_text())
     config["vqtok"]["tokenizer"] = str(prior_folder.parent / "runs" / "digits" / "model")
     (prior_folder / "config.json").write_text(json.dumps(config))
-    text = prior_card(prior_folder, repo_id="org/digits-prior")
+    text = card_text(prior_folder, repo_id="org/digits-prior")
     assert "| tokenizer | abababababab (digits/model) |" in text and str(prior_folder.parent) not in text
 
 
 def test_a_card_and_inspect_state_the_same_facts(run: Path, prior_folder: Path) -> None:
     for folder, describe in ((run / "model", describe_tokenizer), (prior_folder, describe_prior)):
         rows = describe(open_folder(folder)).rows
-        text = prior_card(folder) if folder == prior_folder else tokenizer_card(folder)
+        text = card_text(folder)
         assert len(rows) > 5
         for name, value in rows:
             assert f"| {name} | {value} |" in text.splitlines()
 
 
-def test_a_card_lies_in_the_folder_with_its_image_unless_people_wrote_one(run: Path) -> None:
-    write_card(run / "model")
-    written = (run / "model" / "README.md").read_text()
-    assert "# digits" in written and "(reconstructions.png)" in written
-    assert (run / "model" / "reconstructions.png").read_bytes() == (run / "samples" / "step-000500.png").read_bytes()
-    VQTokenizer.from_pretrained(run / "model")
-    (run / "model" / "README.md").write_text("# My own\n")
-    write_card(run / "model")
-    assert (run / "model" / "README.md").read_text() == "# My own\n"
-    assert not list((run / "model").glob(".*"))
+def test_a_card_comes_with_its_image_unless_people_wrote_one(run: Path) -> None:
+    folder = open_folder(run)
+    card = card_of(folder, "org/digits", folder.path)
+    assert "# digits" in card.text and "(reconstructions.png)" in card.text
+    assert card.images["reconstructions.png"] == run.resolve() / "samples" / "step-000500.png"
+    (folder.path / "README.md").write_text("# My own\n")
+    assert card_of(folder, "org/digits", folder.path).text == "# My own\n"
 
 
 def test_files_that_cannot_be_read_are_named(run: Path) -> None:
     (run / "metrics.jsonl").write_text('{"step": \n')
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged: every line must be an object"):
-        tokenizer_card(run / "model")
-    (run / "metrics.jsonl").unlink()
-    (run / "config.yaml").write_text("a: [")
-    with pytest.raises(CheckpointError, match=r"cannot read the configuration .*config\.yaml: "):
-        tokenizer_card(run / "model")
+        card_text(run / "model")
 
 
 @pytest.mark.parametrize(
-    "content", [b"a: [", b'a: "\xff"', b"x: !!bool z", b"x: 2001-13-45", b"[" * 6000, b"a: &a [*a]", b"- 1", b"\x00"]
+    "content",
+    [
+        *(b"model: resnet\nsteps: 3\n", b"a: [", b'a: "\xff"', b"x: !!bool z", b"x: 2001-13-45", b"[" * 6000),
+        *(b"a: &a [*a]", b"- 1", b"\x00"),
+    ],
 )
-def test_a_configuration_that_is_damaged_is_one_line(run: Path, content: bytes) -> None:
+def test_what_lies_beside_the_configuration_of_another_program_is_not_published(run: Path, content: bytes) -> None:
     (run / "config.yaml").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"config\.yaml") as caught:
-        tokenizer_card(run / "model")
-    assert "\n" not in str(caught.value)
+    text = card_text(run / "model")
+    assert "No record of the training run is stored with these weights." in text
+    assert "No metrics are stored" in text and "resnet" not in text and ".png)" not in text
 
 
 @pytest.mark.parametrize(
@@ -205,20 +205,20 @@ def test_a_configuration_that_is_damaged_is_one_line(run: Path, content: bytes) 
 def test_metrics_that_are_damaged_are_one_line(run: Path, changed: dict[str, object]) -> None:
     (run / "model" / "metrics.json").write_text(json.dumps(EVALUATION | changed))
     with pytest.raises(CheckpointError, match=r"metrics\.json (is damaged|cannot be read)"):
-        tokenizer_card(run / "model")
+        card_text(run / "model")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_number_that_is_too_large_is_one_line(run: Path, split: str) -> None:
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "split": split, "usage": 10**400}) + "\n")
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
-        tokenizer_card(run / "model")
+        card_text(run / "model")
 
 
 def test_a_card_of_people_that_is_no_text_is_one_line(run: Path) -> None:
     (run / "model" / "README.md").write_bytes(b"\xff\xfe mine")
     with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text"):
-        write_card(run / "model")
+        card_text(run / "model")
 
 
 def test_no_path_of_this_machine_is_published(run: Path) -> None:
@@ -228,11 +228,11 @@ def test_no_path_of_this_machine_is_published(run: Path) -> None:
         "nest": {"path": "/srv/secret/c", "/srv/secret/d": None, "windows": r"C:\secret\e"},
         "relative": "data/images",
     }
-    (run / "config.yaml").write_text(yaml.safe_dump(values))
-    text = tokenizer_card(run / "model")
+    (run / "config.yaml").write_text(RUN + yaml.safe_dump(values))
+    text = card_text(run / "model")
     assert "secret" not in text
     recipe = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert recipe and yaml.safe_load(recipe[1]) == {
+    assert recipe and yaml.safe_load(recipe[1]) == RECIPE | {
         "dataset": "photos",
         "list": ["a", ["b"], 1],
         "nest": {"path": "c", "d": None, "windows": "e"},
@@ -244,7 +244,7 @@ def test_the_newest_image_is_the_one_of_the_highest_step(run: Path) -> None:
     shutil.copy(run / "samples" / "step-000500.png", run / "samples" / "step-999999.png")
     Image.new("L", (8, 8), 7).save(run / "samples" / "step-1000000.png")
     Image.new("L", (8, 8), 9).save(run / "samples" / "step-last.png")  # not of training
-    write_card(run / "model")
-    assert "at step 1000000." in (run / "model" / "README.md").read_text()
-    with Image.open(run / "model" / "reconstructions.png") as image:
+    card = card_of(open_folder(run), "org/digits", run / "model")
+    assert "at step 1000000." in card.text
+    with Image.open(card.images["reconstructions.png"]) as image:
         assert image.getpixel((0, 0)) == 7

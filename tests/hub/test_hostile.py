@@ -13,9 +13,8 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from tests.hub.conftest import EVALUATION
+from tests.hub.conftest import EVALUATION, RUN, card_text
 from vqtok.errors import CheckpointError, VqtokError
-from vqtok.hub import prior_card, tokenizer_card
 from vqtok.priors import PriorBinding, build_prior, load_prior
 from vqtok.report import describe
 from vqtok.tokenizer import VQTokenizer
@@ -149,7 +148,7 @@ def test_whatever_stands_in_a_configuration_is_loaded_or_refused_in_one_line(
             put(folder, path, value)
             attempt(load, kind, folder)
             attempt(describe, folder)
-            attempt(prior_card if kind != "tokenizer" else tokenizer_card, folder)
+            attempt(card_text, folder)
             (folder / "config.json").write_text(whole)
 
 
@@ -159,7 +158,7 @@ def test_a_configuration_that_is_no_object_is_refused_in_one_line(
 ) -> None:
     folder = save("tokenizer", tiny_tokenizer, tmp_path / "model")
     (folder / "config.json").write_bytes(text.encode(errors="surrogatepass"))
-    for call in (VQTokenizer.from_pretrained, load_prior, tokenizer_card, prior_card):
+    for call in (VQTokenizer.from_pretrained, load_prior, card_text):
         with pytest.raises(VqtokError) as caught:
             call(folder)
         assert "\n" not in str(caught.value)
@@ -179,7 +178,7 @@ def rendered(text: str) -> str:
 
 def test_text_from_files_is_shown_and_marks_nothing_up(run: Path, prior_folder: Path, tmp_path: Path) -> None:
     metrics = EVALUATION | {"dataset": HOSTILE, "dataset_resolved": HOSTILE, "split": HOSTILE, "notes": [HOSTILE]}
-    (run / "config.yaml").write_text(yaml.safe_dump({"dataset": HOSTILE, "steps": 3, HOSTILE: HOSTILE}))
+    (run / "config.yaml").write_text(RUN + yaml.safe_dump({"dataset": HOSTILE, HOSTILE: HOSTILE}))
     config = json.loads((prior_folder / "config.json").read_text())
     config["vqtok"] |= {
         "label_names": [HOSTILE, "dog"],
@@ -191,11 +190,10 @@ def test_text_from_files_is_shown_and_marks_nothing_up(run: Path, prior_folder: 
     (prior_folder / "metrics.json").write_text(json.dumps(metrics))
     for text, plain in [
         (
-            tokenizer_card(run / "model", metrics=metrics, repo_id=HOSTILE),
-            tokenizer_card(run / "model", metrics=EVALUATION),
+            card_text(run / "model", metrics=metrics, repo_id=HOSTILE),
+            card_text(run / "model", metrics=EVALUATION),
         ),
-        (tokenizer_card(run / "model"), tokenizer_card(run / "model")),
-        (prior_card(prior_folder, repo_id=HOSTILE), prior_card(prior_folder)),
+        (card_text(prior_folder, repo_id=HOSTILE), card_text(prior_folder)),
     ]:
         html = rendered(text)
         headings = re.findall(r"<h\d>(.*?)</h\d>", html)

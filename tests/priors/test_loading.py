@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaForCausalLM
 
 import vqtok
 from tests.priors.conftest import make_binding, make_prior
-from vqtok.errors import CheckpointError
+from vqtok.errors import CheckpointError, HubError
 from vqtok.priors import Prior, PriorBinding, load_prior, negative_log_likelihood
+from vqtok.tokenizer import VQTokenizer
 
 
 @pytest.fixture()
@@ -68,6 +70,14 @@ def test_the_auto_classes_know_a_pixelcnn(tmp_path: Path) -> None:
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no folder .*nothing to load a prior from"):
         load_prior(tmp_path / "nothing")
+
+
+def test_a_repository_that_cannot_be_read_is_an_error_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for a tokenizer; the name may also be that of a folder, misspelt."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for load in (load_prior, VQTokenizer.from_pretrained):
+        with pytest.raises(HubError, match="^there is no folder runs/mnits, and runs/mnits is not in the cache"):
+            load("runs/mnits")
 
 
 @pytest.mark.parametrize(

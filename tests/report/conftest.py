@@ -39,7 +39,7 @@ class Left:
 
 def write_run(run: Path, config: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> None:
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text(yaml.safe_dump({"out": str(run), **config}))
+    (run / "config.yaml").write_text(yaml.safe_dump({"out": str(run), "checkpoint_every": 10, **config}))
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

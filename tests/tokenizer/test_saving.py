@@ -175,6 +175,12 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path)
         VQTokenizer.from_pretrained(tmp_path / "none")
 
 
+def test_a_run_folder_stands_for_the_tokenizer_in_it(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "run" / "model")
+    loaded = VQTokenizer.from_pretrained(tmp_path / "run")
+    assert loaded.repository == loaded.name_or_path == str(tmp_path / "run" / "model")
+
+
 def test_loading_information_is_given_on_request(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
     tiny_tokenizer.save_pretrained(tmp_path)
     model, info = VQTokenizer.from_pretrained(tmp_path, output_loading_info=True)

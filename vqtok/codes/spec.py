@@ -18,6 +18,7 @@ from pydantic import PositiveInt
 
 from vqtok.errors import ConfigurationError, DataError, MismatchError, shortened
 from vqtok.schema import checked
+from vqtok.text import tokenizer_text
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -133,10 +134,11 @@ class CodesSpec:
         _check_loaded(tokenizer)
         fingerprint = tokenizer.fingerprint
         if fingerprint != self.fingerprint:
+            made_by = tokenizer_text(self.fingerprint, self.repository, self.revision)
+            given = tokenizer_text(fingerprint, tokenizer.repository, tokenizer.revision)
             raise MismatchError(
-                f"these codes were made by tokenizer {_short(self.fingerprint, self.repository)}, "
-                f"not by {_short(fingerprint, tokenizer.repository)}: "
-                "give the tokenizer that made them, or tokenize the images again with this one"
+                f"these codes were made by tokenizer {made_by}, not by {given}: give the tokenizer that "
+                "made them, or tokenize the images again with this one"
             )
 
 
@@ -145,10 +147,6 @@ def _check_loaded(tokenizer: object) -> None:
         raise ConfigurationError(
             f"the tokenizer must be a VQTokenizer, got {shortened(tokenizer)}; load it with VQTokenizer.from_pretrained"
         )
-
-
-def _short(fingerprint: str, repository: str | None) -> str:
-    return f"{fingerprint[:12]} ({repository})" if repository else fingerprint[:12]
 
 
 def _installed_version() -> str:

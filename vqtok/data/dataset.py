@@ -36,12 +36,10 @@ class UnreadableImage:
 
     Attributes:
         index: its row.
-        name: its file, or its row and the dataset.
         reason: what is wrong with it, on one line that names it.
     """
 
     index: int
-    name: str
     reason: str
 
 
@@ -220,10 +218,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             num_channels=self.num_channels,
             resample=self.resample,
         )
-        broken = {}
-        for index, error in errors.items():
-            name = self.source.row_name(index, self.source.encoded([index])[0])
-            broken[index] = UnreadableImage(index=index, name=name, reason=str(error))
+        broken = {index: UnreadableImage(index=index, reason=str(error)) for index, error in errors.items()}
         return torch.from_numpy(pixels), good, broken
 
     def _decode_all(self) -> Tensor:

@@ -30,13 +30,12 @@ from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
 from vqtok.errors import DataError, HubError, did_you_mean, one_line
+from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
-__all__ = ["KNOWN", "NamedSplits", "read_splits"]
+__all__ = ["NamedSplits", "read_splits"]
 
 SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
-KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +90,11 @@ def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits
         return replace(
             found, notes=(f"{dataset} is the built-in name for {found.resolved}; the folder here is ./{dataset}",)
         )
-    if path.exists() or not HUB_ID.fullmatch(dataset):
+    repository, _, at_revision = dataset.partition("@")
+    if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
         return _read_path(path, dataset, config)
-    repository, _, at_revision = dataset.partition("@")
     return _read_hub(repository, revision or at_revision or None, config)
 
 

@@ -106,19 +106,19 @@ def measure_health(
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
     counting = CodeCounting.of(tokenizer.quantizer)
-    by_place = PositionCounts(counting, grid=tokenizer.grid)
+    counts = PositionCounts(counting, grid=tokenizer.grid)
     best = [BestPositions(PATCHES) for _ in shown]
     samples: list[CodeSample] = []
     tokenizer.eval()
     measured = 0
     for rows, codes, distortion in encoded(tokenizer, first_batches(images, total, batch_size)):
         measured += len(rows)
-        by_place.add(counting.split(torch.from_numpy(codes)).view(*codes.shape[:3], -1).numpy())
+        counts.add(counting.split(torch.from_numpy(codes)).view(*codes.shape[:3], -1).numpy())
         samples = samples or [CodeSample(counting, codes[..., codebook]) for codebook in shown]
         for codebook in shown:
             best[codebook].add(samples[codebook].add(codes[..., codebook]), distortion, images=rows)
     positions = measured * math.prod(tokenizer.grid)
-    maps = [by_place.by_place(codebook) for codebook in shown]
+    maps = [counts.by_position(codebook) for codebook in shown]
     examples = [
         CodeExamples(
             codebook=codebook,
@@ -133,9 +133,9 @@ def measure_health(
     return CodebookHealth(
         about=describe_source(tokenizer, source, measured),
         counting=counting,
-        counts=by_place.totals(),
+        counts=counts.totals(),
         maps={name: np.stack([each[name] for each in maps]) for name in maps[0]},
-        block=by_place.block,
+        block=counts.block,
         distances=tuple(
             sample_distances(tokenizer, codebook, sample) for codebook, sample in zip(shown, samples, strict=True)
         ),

@@ -52,7 +52,7 @@ class PositionCounts:
         totals: npt.NDArray[np.int64] = self.counts.sum(axis=(1, 2), dtype=np.int64)
         return totals
 
-    def by_place(self, codebook: int) -> dict[str, npt.NDArray[np.float64]]:
+    def by_position(self, codebook: int) -> dict[str, npt.NDArray[np.float64]]:
         """The use of one codebook at each position or square of positions, by name: (h, w) each.
 
         Perplexity and number of codes, or bits and dimensions that vary where those are counted.
@@ -64,11 +64,11 @@ class PositionCounts:
             for row in range(height)
             for column in range(width)
         ]
-        found = [place_numbers(each) for each in use]
+        found = [numbers_of(each) for each in use]
         return {name: np.array([each[name] for each in found]).reshape(height, width) for name in found[0]}
 
 
-def place_numbers(use: CodeUse | DimensionUse) -> dict[str, float]:
+def numbers_of(use: CodeUse | DimensionUse) -> dict[str, float]:
     """What is shown of a position, under the names it has in drawings."""
     if isinstance(use, CodeUse):
         return {"perplexity": use.perplexity, "codes in use": use.codes_in_use}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from vqtok.hub.card import prior_card, tokenizer_card, write_card
+from vqtok.hub.card import shown
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
-from vqtok.hub.fetch import fetch, is_hub_id
+from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import ModelFolder, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
+    is_run,
     newest_sample,
     portable,
     read_metric_rows,
@@ -30,22 +31,21 @@ __all__ = [
     "describe_prior",
     "describe_tokenizer",
     "fetch",
+    "find_model",
     "grid_text",
-    "is_hub_id",
+    "is_run",
     "loading",
     "newest_sample",
     "open_folder",
     "open_to_push",
     "portable",
-    "prior_card",
     "push",
     "push_model",
     "quiet_transformers",
     "read_metric_rows",
     "read_metrics",
     "run_of",
+    "shown",
     "step_of",
-    "tokenizer_card",
     "training_usage",
-    "write_card",
 ]

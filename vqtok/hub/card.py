@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,14 +18,14 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vqtok.errors import CheckpointError
-from vqtok.files import write_bytes
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
-from vqtok.hub.folder import CARD, ModelFolder, check_links, open_folder
+from vqtok.hub.folder import CARD, ModelFolder, check_links
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
+from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
-__all__ = ["MARK", "Card", "card_of", "prior_card", "tokenizer_card", "write_card"]
+__all__ = ["MARK", "Card", "card_of", "shown"]
 
 MARK = "<!-- Written by vqtok. To keep a text of your own, change it and delete this line. -->"
 IMAGES = {"tokenizer": "reconstructions.png", "prior": "samples.png"}
@@ -62,46 +61,18 @@ class Card:
     images: Mapping[str, Path] = field(default_factory=dict)
 
 
-def tokenizer_card(
-    folder: str | Path,
-    *,
-    run: Path | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    repo_id: str | None = None,
-) -> str:
-    """The card of a tokenizer folder.
-
-    Args:
-        folder: what `save_pretrained` wrote.
-        run: run folder with the recipe and images; by default the one that the folder is the `model/` of.
-        metrics: of an evaluation; by default those in metrics.json of the folder.
-        repo_id: where it will be; by default the card names the folder.
-
-    Raises:
-        CheckpointError: no such folder, or a file in it that cannot be read.
-    """
-    model = open_folder(folder)
-    run_metadata = find_run_metadata(model.path, IMAGES["tokenizer"], run=run, metrics=metrics)
-    return build_card(model, run_metadata, repo_id or str(model.path))
-
-
-def prior_card(
-    folder: str | Path,
-    *,
-    run: Path | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    repo_id: str | None = None,
-) -> str:
-    """The card of a prior folder; arguments and errors are those of `tokenizer_card`."""
-    model = open_folder(folder)
-    run_metadata = find_run_metadata(model.path, IMAGES["prior"], run=run, metrics=metrics)
-    return build_card(model, run_metadata, repo_id or str(model.path))
-
-
 def card_of(folder: ModelFolder, repo_id: str, origin: Path) -> Card:
-    """The card of either kind, with the run_metadata that lies in and beside `origin`.
+    """The card of a tokenizer or a prior, with the figures and the image that lie in and beside `origin`.
 
     A README.md in the origin that people wrote, which has lost the mark of a generated one, is taken as it is.
+
+    Args:
+        folder: the model.
+        repo_id: where it will be.
+        origin: the folder that it was loaded from, or its own.
+
+    Raises:
+        CheckpointError: a file that cannot be read, or that is a link to one elsewhere.
     """
     name = IMAGES[folder.kind]
     run_metadata = find_run_metadata(origin, name)
@@ -119,15 +90,6 @@ def read_card(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as UTF-8 text: {error}") from error
-
-
-def write_card(folder: str | Path) -> None:
-    """Write README.md and its image into a tokenizer or prior folder; a README.md that people wrote stays."""
-    model = open_folder(folder)
-    card = card_of(model, str(model.path), model.path)
-    contents = {name: path.read_bytes() for name, path in card.images.items()} | {CARD: card.text.encode()}
-    for name, content in contents.items():
-        write_bytes(model.path / name, content)
 
 
 def build_card(folder: ModelFolder, run_metadata: RunMetadata, repository: str) -> str:
@@ -203,10 +165,9 @@ def metrics_section(run_metadata: RunMetadata) -> str:
         return f"{images_of(measured)}:\n\n{metric_table(measured)}{told}"
     if run_metadata.held_out:
         recipe, step = run_metadata.recipe or {}, run_metadata.held_out["step"]
-        data = (
-            f"what was held out of {code(recipe.get('dataset') or recipe.get('codes'))}" if recipe else "held-out data"
-        )
-        return f"Measured while training, at step {plain(step)}, on {data}:\n\n{training_table(run_metadata)}"
+        data = code(recipe.get("dataset") or recipe.get("codes"))
+        where = f"at step {plain(step)}, on what was held out of {data}"
+        return f"Measured while training, {where}:\n\n{training_table(run_metadata)}"
     return "No metrics are stored with these weights. `vqtok evaluate` measures them and stores them here."
 
 
@@ -241,6 +202,7 @@ def metric_table(values: Mapping[str, Any]) -> str:
 
 
 def shown(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that people are shown, in this order: those with a meaning that are finite."""
     return {name: values[name] for name in MEANINGS if is_number(values.get(name))}
 
 
@@ -271,8 +233,5 @@ def short_name(repository: str) -> str:
 
 def hub_id(name: object) -> str | None:
     """owner/name of a repository on the Hub, where the name stands for one and not for a folder of this machine."""
-    from vqtok.data.readers import KNOWN  # brings in datasets, which a model that is only loaded never needs
-
     text = KNOWN.get(str(name), str(name)).partition("@")[0]
-    known = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and not Path(text).exists()
-    return text if known else None
+    return text if is_hub_id(text) and not Path(text).exists() else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from vqtok.errors import CheckpointError, VqtokError
 from vqtok.hub.folder import ModelFolder
+from vqtok.hub.run_metadata import portable
 from vqtok.quantizers import Quantizer, build_quantizer
 from vqtok.schema import checked
-from vqtok.text import counted
+from vqtok.text import counted, tokenizer_text
 
 __all__ = ["Binding", "Description", "describe_prior", "describe_tokenizer", "grid_text"]
 
@@ -56,15 +56,6 @@ class Binding(BaseModel):
     label_names: list[str] | None = None
     tokenizer: str | None = None
     revision: str | None = None
-
-    @property
-    def tokenizer_text(self) -> str:
-        """Fingerprint, repository and commit, as far as they are known; of a path of this machine its last parts."""
-        if not self.tokenizer:
-            return self.fingerprint[:12]
-        path = Path(self.tokenizer)
-        name = str(Path(*path.parts[-2:])) if path.is_absolute() else self.tokenizer
-        return f"{self.fingerprint[:12]} ({name}{f' at {self.revision}' if self.revision else ''})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +136,7 @@ def describe_prior(folder: ModelFolder) -> Description:
         ("grid", grid_text(shape)),
         ("codebook", f"{binding.codebook_size:,} codes"),
         ("classes", names_text(binding.label_names or ())),
-        ("tokenizer", binding.tokenizer_text),
+        ("tokenizer", tokenizer_text(binding.fingerprint, portable(binding.tokenizer, parts=2), binding.revision)),
         ("dtype", dtype_text(folder)),
     )
     article = "An" if kind[:1].lower() in "aeiou" else "A"

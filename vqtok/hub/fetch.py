@@ -1,8 +1,8 @@
-"""Bring a model from the Hub to this machine: its settings and its safetensors, and nothing that could run code."""
+"""Find a model: a folder, or a repository on the Hub of which settings and safetensors come, and nothing that runs."""
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,35 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.errors import hub_errors
-from vqtok.hub.folder import SETTINGS, Kind, kind_of
+from vqtok.hub.folder import SETTINGS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.settings import CONFIG, read_settings
 from vqtok.hub.weights import INDEX, WEIGHTS, shards
+from vqtok.names import is_hub_id
 
-__all__ = ["fetch", "is_hub_id"]
+__all__ = ["fetch", "find_model"]
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name can be one of a repository on the Hub, owner/name or, of a few old ones, name."""
-    return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) is not None
+def find_model(name: str | os.PathLike[str], *, kind: Kind, **asked: Any) -> ModelFolder:
+    """Open a model by its name: a folder, a run folder that holds one as `model/`, or a repository on the Hub.
+
+    Args:
+        name: the folder or the Hub id.
+        kind: what it must hold.
+        asked: of a repository, as in `fetch`.
+
+    Raises:
+        CheckpointError: there is no such folder, or no whole model in it; see `open_folder`.
+        HubError: a repository or revision that cannot be read; see `fetch`.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if not is_hub_id(str(name)):
+            raise CheckpointError(f"there is no folder {name} to load a {kind} from")
+        try:
+            folder = fetch(str(name), kind=kind, **asked)
+        except HubError as error:  # a folder that is misspelt can look like a repository
+            raise HubError(f"there is no folder {name}, and {error}") from error
+    return open_folder(folder, kind=kind)
 
 
 def fetch(

@@ -52,7 +52,7 @@ def open_folder(folder: str | Path, *, kind: Kind | None = None) -> ModelFolder:
     """
     called = f"no {kind}" if kind else "neither a tokenizer nor a prior"
     path = Path(folder)
-    if (path / "model" / CONFIG).is_file():
+    if not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file():
         path = path / "model"
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder: give the model/ folder of a run, such as runs/cifar10/model")

@@ -10,13 +10,14 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from vqtok.assignments import read_yaml
-from vqtok.errors import CheckpointError
+from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import checked, integer, read_object
 
 __all__ = [
     "RunMetadata",
     "find_run_metadata",
+    "is_run",
     "newest_sample",
     "portable",
     "read_metric_rows",
@@ -48,30 +49,33 @@ class RunMetadata:
     step: int | None = None
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds the configuration of a run, and not that of some other program."""
+    try:
+        return {"out", "steps", "checkpoint_every"} <= read_yaml(folder / "config.yaml").keys()
+    except ConfigurationError:
+        return False
+
+
 def run_of(folder: Path) -> Path | None:
-    """The run folder that a folder is the `model/` of."""
+    """The run folder that a folder is the `model/` of; None beside the configuration of some other program."""
     run = folder.resolve().parent
-    return run if folder.resolve().name == "model" and (run / "config.yaml").is_file() else None
+    return run if folder.resolve().name == "model" and is_run(run) else None
 
 
-def find_run_metadata(
-    folder: Path, image: str, *, run: Path | None = None, metrics: Mapping[str, Any] | None = None
-) -> RunMetadata:
+def find_run_metadata(folder: Path, image: str) -> RunMetadata:
     """Gather what lies beside a model.
 
     Args:
         folder: the model's.
         image: name of the image in the folder, which is taken before one of the run.
-        run: its run folder; by default the one that the folder is the `model/` of.
-        metrics: of an evaluation; by default those in metrics.json of the folder.
 
     Raises:
         CheckpointError: a file that cannot be read, or that is a link to one elsewhere.
     """
-    run = run or run_of(folder)
+    run = run_of(folder)
     check_links(folder, [folder / METRICS, folder / image])
-    if metrics is None and (folder / METRICS).is_file():
-        metrics = read_metrics(folder / METRICS)
+    metrics = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else None
     drawn, step = newest_sample(run) if run else (None, None)
     rows = []
     if run:
@@ -163,12 +167,9 @@ def training_usage(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return float(found[-1]) if found else None
 
 
-def read_recipe(run: Path) -> Mapping[str, Any] | None:
+def read_recipe(run: Path) -> Mapping[str, Any]:
     """config.yaml of a run, without the paths of this machine."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        return None
-    recipe: Mapping[str, Any] = without_paths(read_yaml(path, error=CheckpointError))
+    recipe: Mapping[str, Any] = without_paths(read_yaml(run / "config.yaml", error=CheckpointError))
     return recipe
 
 

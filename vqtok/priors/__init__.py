@@ -1,4 +1,4 @@
-"""How probable are these codes, and draw new ones.
+"""Priors: how probable codes are, and new ones sampled from them.
 
 To add an architecture: one file here with a function that builds it and a decoder, one line in `ARCHITECTURES`, and its
 case in `likelihood.py` and `sampling.py`.

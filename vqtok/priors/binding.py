@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.schema import checked
+from vqtok.text import tokenizer_text
 
 __all__ = ["Labels", "PriorBinding"]
 
@@ -69,11 +70,6 @@ class PriorBinding:
         return asdict(self) | {"grid": list(self.grid), "label_names": names}
 
     @property
-    def source(self) -> str:
-        """The tokenizer as people are told about it: where it was found, and at which commit."""
-        return f"{self.tokenizer}{f' at {self.revision}' if self.revision else ''}"
-
-    @property
     def codes_per_image(self) -> int:
         """L = h * w * Q, the length of the sequence a prior reads."""
         return self.grid[0] * self.grid[1] * self.num_codebooks
@@ -85,7 +81,7 @@ class PriorBinding:
 
     @property
     def null_class(self) -> int:
-        """The class number that stands for "no class", one past the last: unconditional draws and guidance use it."""
+        """The class number that stands for "no class", one past the last: for guidance and sampling without a class."""
         return self.num_classes
 
     def code_shape(self, count: int) -> tuple[int, ...]:
@@ -154,10 +150,10 @@ class PriorBinding:
             MismatchError: naming both fingerprints.
         """
         if fingerprint != self.fingerprint:
-            trained_with = f" ({self.source})" if self.tokenizer else ""
+            own = tokenizer_text(self.fingerprint, self.tokenizer, self.revision)
             raise MismatchError(
-                f"the prior models codes of tokenizer {self.fingerprint[:12]}{trained_with}, not of the given one, "
-                f"{fingerprint[:12]}: sample with the tokenizer that made the prior's codes"
+                f"the prior models codes of tokenizer {own}, not of the given one, {fingerprint[:12]}: "
+                "sample with the tokenizer that made the prior's codes"
             )
 
     def _names_shown(self) -> list[str]:

@@ -10,8 +10,8 @@ import torch
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from vqtok.errors import CheckpointError, HubError
-from vqtok.hub import DTYPES, ModelFolder, check_fit, fetch, is_hub_id, loading, open_folder, push_model
+from vqtok.errors import CheckpointError
+from vqtok.hub import DTYPES, ModelFolder, check_fit, find_model, loading, push_model
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
@@ -58,18 +58,13 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         revision: branch, tag or commit of the repository.
 
     Raises:
-        CheckpointError: nothing is there or on the Hub, it is no prior, its settings make no sense or could fetch or
-            run code, or weights are missing, misshapen or unreadable.
+        CheckpointError: there is no such folder, it holds no prior, its settings make no sense or could fetch or run
+            code, or weights are missing, misshapen or unreadable.
+        HubError: a repository or revision that cannot be read.
     """
     source = str(path_or_hub_id)
-    if not Path(source).is_dir() and not is_hub_id(source):
-        raise CheckpointError(f"there is no folder {source} to load a prior from")
-    try:
-        local = Path(source) if Path(source).is_dir() else fetch(source, kind="prior", revision=revision)
-    except HubError as error:  # a folder that is misspelt can look like a repository
-        raise CheckpointError(f"{source} is neither a prior folder nor a prior on the Hub: {error}") from error
     with loading(f"a prior from {source}"):
-        folder = open_folder(local, kind="prior")
+        folder = find_model(source, kind="prior", revision=revision)
         kind, config = configuration(folder)
         with torch.device("meta"):
             check_fit(folder.tensors, kind(config), name=source)

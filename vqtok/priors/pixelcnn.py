@@ -214,19 +214,19 @@ class PixelCNNDecoder:
         rows = prior.position.new_zeros(len(classes), channels, reach, self.width + 2 * reach)
         self.rows_above = [rows] * len(prior.layers)
         self.row = prior.position.new_zeros(len(classes), channels, 1, self.width)  # embeddings of the last whole row
-        self.drawn: list[Tensor] = []  # embeddings drawn so far in this row
+        self.embedded: list[Tensor] = []  # embeddings of the codes so far in this row
         self.from_above: list[Tensor] = []
         self.columns_left: list[Tensor] = []
 
     def step(self, previous: Tensor | None) -> Tensor:
         """Logits (B, K) of the next code, given the codes (B,) at the position before; None at the first position."""
         if previous is not None:
-            self.drawn.append(self.prior.embedding(previous)[:, :, None, None])
+            self.embedded.append(self.prior.embedding(previous)[:, :, None, None])
         y, x = divmod(self.index, self.width)
         if x == 0:
             self._start_row(y)
         # The code left of the first column is none: the stack is shifted right and starts from zeros.
-        left = self.drawn[-1] if x else torch.zeros_like(self.row[..., :1])
+        left = self.embedded[-1] if x else torch.zeros_like(self.row[..., :1])
         left = left + self.prior.position[:, :, y : y + 1, x : x + 1]
         for number, layer in enumerate(self.prior.layers):
             columns = torch.cat([self.columns_left[number], left], dim=3)
@@ -237,8 +237,8 @@ class PixelCNNDecoder:
         return logits[:, :, 0, 0]
 
     def _start_row(self, y: int) -> None:
-        if self.drawn:
-            self.row, self.drawn = torch.cat(self.drawn, dim=3), []
+        if self.embedded:
+            self.row, self.embedded = torch.cat(self.embedded, dim=3), []
         reach = self.prior.config.arch["kernel_size"] // 2
         up = self.row + self.prior.position[:, :, y : y + 1]
         self.from_above = []

@@ -1,4 +1,4 @@
-"""Draw new codes from a prior, and have a tokenizer decode them.
+"""Sample new codes from a prior, and have a tokenizer decode them.
 
 Guidance mixes what a prior knows with and without the class, logits = null + s (class - null), which sharpens towards
 the class for s > 1 (Ho and Salimans 2022, arXiv:2207.12598). Top-k keeps the k most probable codes (Fan et al. 2018,
@@ -37,7 +37,7 @@ class Detokenizer(Protocol):
 
 
 class Decoder(Protocol):
-    """A prior in the middle of a draw."""
+    """A prior in the middle of its samples."""
 
     def step(self, previous: Tensor | None) -> Tensor: ...
 
@@ -55,7 +55,7 @@ def generate(
     seed: int | None = None,
     batch_size: int = 64,
 ) -> list[Image.Image]:
-    """Draw images that were never there: `sample_codes`, decoded by the tokenizer.
+    """Sample new images: `sample_codes`, decoded by the tokenizer.
 
     Raises:
         MismatchError: the prior was trained on another tokenizer's codes.
@@ -88,18 +88,18 @@ def sample_codes(
     seed: int | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """Draw code grids.
+    """Sample code grids.
 
     Args:
         prior: of either kind.
         num_images: how many, at least 1.
-        labels: names or numbers of classes, dealt to the images in turn; None draws without a class.
+        labels: names or numbers of classes, dealt to the images in turn; None samples without a class.
         temperature: at least 1e-6; below 1 favours what is probable.
         top_k: keep the k most probable codes, 0 keeps all; 1 is greedy.
         top_p: keep the fewest codes that reach this probability, in (0, 1].
         guidance_scale: from -1e6 to 1e6; 1 follows the class as trained, more follows it harder; anything but 1 needs
             labels.
-        seed: of the draw, below 2^64; None takes a new one each time.
+        seed: of the random numbers, below 2^64; None takes a new one each time.
         batch_size: images at once; the result does not depend on it.
 
     Returns:
@@ -121,17 +121,17 @@ def sample_codes(
     was_training = prior.training
     prior.eval()
     try:
-        drawn = [
-            _draw(prior, batch, uniform.to(prior.device), temperature, top_k, top_p, guidance_scale)
+        sampled = [
+            _sample(prior, batch, uniform.to(prior.device), temperature, top_k, top_p, guidance_scale)
             for batch, uniform in zip(classes.split(batch_size), noise.split(batch_size), strict=True)
         ]
     finally:
         prior.train(was_training)
-    return torch.cat(drawn).view(binding.code_shape(num_images))
+    return torch.cat(sampled).view(binding.code_shape(num_images))
 
 
 @torch.inference_mode()
-def _draw(
+def _sample(
     prior: Prior, classes: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, scale: float
 ) -> Tensor:
     """Codes (B, L) for classes (B,) and random numbers (B, L); with guidance the null class runs as a second half."""
@@ -142,16 +142,16 @@ def _draw(
     decoder: Decoder = (
         TransformerDecoder(prior, classes) if isinstance(prior, LlamaForCausalLM) else PixelCNNDecoder(prior, classes)
     )
-    code, drawn = None, []
+    code, sampled = None, []
     for u in uniform.unbind(dim=1):
         logits = decoder.step(code).double()
         if guided:
             conditional, null = logits.chunk(2)
             logits = null + scale * (conditional - null)
         logits = filter_top_p(filter_top_k(logits / temperature, top_k), top_p)
-        drawn.append(pick(logits, u))
-        code = drawn[-1].repeat(2) if guided else drawn[-1]
-    return torch.stack(drawn, dim=1)
+        sampled.append(pick(logits, u))
+        code = sampled[-1].repeat(2) if guided else sampled[-1]
+    return torch.stack(sampled, dim=1)
 
 
 def filter_top_k(logits: Tensor, top_k: int) -> Tensor:

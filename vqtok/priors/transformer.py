@@ -136,7 +136,7 @@ def transformer_loss(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) ->
     """Mean nats per code, of a softmax over the whole vocabulary.
 
     Class tokens and other codebooks' codes thus become improbable by themselves, so that an engine which samples from
-    the whole vocabulary draws codes too. The likelihood over the allowed codes alone is never worse than this.
+    the whole vocabulary samples codes too. The likelihood over the allowed codes alone is never worse than this.
     """
     tokens = token_ids(PriorBinding.from_config(prior.config), codes, classes)
     logits = prior(input_ids=tokens[:, :-1], use_cache=False).logits

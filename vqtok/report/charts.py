@@ -10,7 +10,6 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,29 +18,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from vqtok.report.style import COLOURS, INK, STYLE
+
 __all__ = ["Line", "bar_chart", "line_chart"]
 
-INK = "#1b1f24"  # the page's own in daylight
 SIZE = (5.2, 2.9)  # inches
-STYLE: Any = {  # matplotlib names every key in a type of its own
+CHART_STYLE = STYLE | {
     "font.size": 9.5,
     "svg.hashsalt": "vqtok",  # the same figure gives the same bytes
-    "savefig.facecolor": "white",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "xtick.major.size": 3,
     "ytick.major.size": 3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
     "lines.linewidth": 1.8,
 }
-COLOURS = ("#3b7dd8", "#e0702c", "#2a9d74")
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ def line_chart(
     Returns:
         An `<img>` element, as wide as its container.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(CHART_STYLE):
         figure, axes = blank()
         for index, line in enumerate(lines):
             marker = "o" if len(line.x) <= 12 else ""
@@ -103,7 +91,7 @@ def bar_chart(
     levels: Mapping[str, float] | None = None,
 ) -> str:
     """One bar a value, side by side; arguments as in `line_chart`."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(CHART_STYLE):
         figure, axes = blank()
         axes.stairs(values, fill=True, color=COLOURS[0])
         draw_levels(axes, levels or {})

@@ -10,7 +10,7 @@ from typing import Any
 from vqtok.errors import MismatchError
 from vqtok.hub import read_metric_rows
 from vqtok.report.charts import Line, line_chart
-from vqtok.report.health import HEALTH
+from vqtok.report.health import DRAWINGS, HEALTH
 from vqtok.report.markup import image, number, section
 from vqtok.report.sections import curve
 from vqtok.schema import read_object
@@ -18,32 +18,6 @@ from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["codebook_health"]
-
-# Drawing, what it shows, and what it looks like where all is well.
-DRAWINGS = {
-    "frequencies": (
-        "how often each code is used",
-        "How often each code is used. In a healthy codebook most codes lie within a factor of ten of even use, and "
-        "hardly any is never used.",
-    ),
-    "distances": (
-        "distances between codes",
-        "How far apart the vectors of the codes lie. None should lie on top of another: that is one code with two "
-        "names. Dark squares along the diagonal are families of similar codes; codes that are never used show in a "
-        "colour of their own.",
-    ),
-    "positions": (
-        "use of codes by position on the grid",
-        "Where on the grid codes are used. Few codes at a position are a fault unless the images are alike there, as "
-        "at the edges of digits on black paper.",
-    ),
-    "examples": (
-        "patches of images beside the codes that stand for them",
-        "What codes stand for: the positions, framed, whose latents lie nearest to a code, each from another image, "
-        "and what the decoder decodes where every position has that code. The patches of a row should resemble each "
-        "other inside the frame.",
-    ),
-}
 
 
 def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
@@ -64,8 +38,7 @@ def codebook_health(folder: Path, run: Path, tokenizer: VQTokenizer) -> str:
         f"<em>{escape(str(found['split']))}</em>: {use_text(found)}"
     )
     drawings = [
-        image(folder / f"{name}.png", alternative, caption=caption, drawing=True)
-        for name, (alternative, caption) in DRAWINGS.items()
+        image(folder / f"{name}.png", each.shows, caption=each.caption, drawing=True) for name, each in DRAWINGS.items()
     ]
     return section("Health of the codebook", text, "\n".join([usage_over_training(run), *drawings]))
 

@@ -10,11 +10,10 @@ from matplotlib.patches import Rectangle
 
 from vqtok.evaluation import CodebookHealth
 from vqtok.evaluation.health import PATCHES
-from vqtok.report.charts import COLOURS
+from vqtok.report.style import COLOURS
 
 __all__ = ["draw_examples"]
 
-INK = "#1b1f24"
 TILE = 0.62  # inches, of a patch with the gap after it
 GAP = 0.08  # of a tile
 MARGIN, TITLE = 0.12, 0.25  # inches

@@ -14,13 +14,15 @@ from vqtok.hub import (
     describe_prior,
     describe_tokenizer,
     grid_text,
+    is_run,
     open_folder,
     read_metric_rows,
     read_metrics,
+    shown,
     step_of,
 )
 from vqtok.schema import read_object
-from vqtok.text import counted
+from vqtok.text import counted, tokenizer_text
 
 __all__ = ["Summary", "describe"]
 
@@ -67,7 +69,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
 def kind_of(folder: Path) -> str | None:
     """What a folder holds, told by its files; None where it is nothing of ours."""
     names = {entry.name for entry in folder.iterdir()}
-    if "config.yaml" in names and {"steps", "out"} <= set(read_yaml(folder / "config.yaml", error=CheckpointError)):
+    if is_run(folder):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
@@ -119,8 +121,7 @@ def codes_rows(folder: Path) -> Rows:
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
         rows.append(("broken", f"{len(broken)} could not be read: {shown}"))
-    made_by = f"{spec.repository} " if spec.repository else ""
-    rows.append(("tokenizer", f"{made_by}{spec.fingerprint[:12]}{f' at {spec.revision}' if spec.revision else ''}"))
+    rows.append(("tokenizer", tokenizer_text(spec.fingerprint, spec.repository, spec.revision)))
     rows.append(("written by", f"vqtok {spec.vqtok_version}"))
     return rows
 
@@ -169,8 +170,7 @@ def metrics_rows(path: Path) -> Rows:
     where = f"{metrics['dataset']}, split {metrics['split']}"
     if metrics.get("num_images") is not None:
         where = f"{counted(metrics['num_images'], 'image')} of {where}"
-    keys = ("mse", "mse_over_variance", "psnr", "ssim", "perplexity", "codes_in_use", "bits_in_use")
-    return [("measured on", where), ("metrics", numbers_text({key: metrics.get(key) for key in keys}))]
+    return [("measured on", where), ("metrics", numbers_text(shown(metrics)))]
 
 
 def numbers_text(row: Mapping[str, Any]) -> str:

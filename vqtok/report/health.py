@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,32 @@ from matplotlib.ticker import MaxNLocator
 
 from vqtok.evaluation import CodebookHealth
 from vqtok.files import new_file, write_text
-from vqtok.report.charts import COLOURS
 from vqtok.report.examples import draw_examples
+from vqtok.report.style import COLOURS, INK, STYLE
 from vqtok.text import counted
 
 __all__ = ["DRAWINGS", "HEALTH", "draw_health"]
 
 HEALTH = "health.json"
 DOTS = 150  # per inch
-INK = "#1b1f24"  # the page's own in daylight
 LARGE = 4096  # codes, from which on ranks are on a logarithmic axis
 USED, DEAD = COLOURS[0], COLOURS[1]
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "savefig.facecolor": "white",
-    "figure.titlesize": 11,
-}
+DRAWING_STYLE = STYLE | {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "figure.titlesize": 11}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """One of the four.
+
+    Attributes:
+        draw: what draws it.
+        shows: what it shows, for readers who cannot see it.
+        caption: what it shows, and what it looks like where all is well.
+    """
+
+    draw: Callable[[CodebookHealth], Figure]
+    shows: str
+    caption: str
 
 
 def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
@@ -58,9 +57,9 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
         The files in this order.
     """
     folder = Path(folder)
-    for name, draw in DRAWINGS.items():
-        with matplotlib.rc_context(STYLE), new_file(folder / f"{name}.png") as partial:
-            figure = draw(health)
+    for name, drawing in DRAWINGS.items():
+        with matplotlib.rc_context(DRAWING_STYLE), new_file(folder / f"{name}.png") as partial:
+            figure = drawing.draw(health)
             FigureCanvasAgg(figure)
             figure.savefig(partial, format="png", dpi=DOTS)
     write_text(folder / HEALTH, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
@@ -225,9 +224,31 @@ def where(health: CodebookHealth) -> str:
     return f"{counted(about['num_images'], 'image')} of {about['dataset']}, {about['split']}"
 
 
-DRAWINGS: dict[str, Callable[[CodebookHealth], Figure]] = {
-    "frequencies": draw_frequencies,
-    "distances": draw_distances,
-    "positions": draw_positions,
-    "examples": draw_examples,
+DRAWINGS = {
+    "frequencies": Drawing(
+        draw=draw_frequencies,
+        shows="how often each code is used",
+        caption="How often each code is used. In a healthy codebook most codes lie within a factor of ten of even use, "
+        "and hardly any is never used.",
+    ),
+    "distances": Drawing(
+        draw=draw_distances,
+        shows="distances between codes",
+        caption="How far apart the vectors of the codes lie. None should lie on top of another: that is one code with "
+        "two names. Dark squares along the diagonal are families of similar codes; codes that are never used show in a "
+        "colour of their own.",
+    ),
+    "positions": Drawing(
+        draw=draw_positions,
+        shows="use of codes by position on the grid",
+        caption="Where on the grid codes are used. Few codes at a position are a fault unless the images are alike "
+        "there, as at the edges of digits on black paper.",
+    ),
+    "examples": Drawing(
+        draw=draw_examples,
+        shows="patches of images beside the codes that stand for them",
+        caption="What codes stand for: the positions, framed, whose latents lie nearest to a code, each from another "
+        "image, and what the decoder decodes where every position has that code. The patches of a row should resemble "
+        "each other inside the frame.",
+    ),
 }

@@ -24,7 +24,7 @@ from vqtok.files import write_text
 from vqtok.hub import read_metric_rows
 from vqtok.report.codebook import codebook_health
 from vqtok.report.markup import number, section
-from vqtok.report.sections import code_grids, code_use, drawn_samples, prior_training, reconstructions, training
+from vqtok.report.sections import code_grids, code_use, prior_samples, prior_training, reconstructions, training
 from vqtok.schema import read_object
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
@@ -72,7 +72,7 @@ def write_report(
     if prior_run:
         sections.append(prior_training(Path(prior_run), tokenizer))
     if samples:
-        sections.append(drawn_samples(Path(samples), Path(prior_run) if prior_run else None))
+        sections.append(prior_samples(Path(samples), Path(prior_run) if prior_run else None))
     if stages:
         sections.append(stage_table(Path(stages)))
     text = Template(files("vqtok.report").joinpath("templates", "page.html").read_text(encoding="utf-8")).substitute(

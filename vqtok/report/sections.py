@@ -1,4 +1,4 @@
-"""The parts of the page, each a heading, a few words and what is drawn from the files of one stage."""
+"""The parts of the page, each a heading, a few words and what the files of one stage show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vqtok.schema import read_object
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["code_grids", "code_use", "drawn_samples", "prior_training", "reconstructions", "training"]
+__all__ = ["code_grids", "code_use", "prior_samples", "prior_training", "reconstructions", "training"]
 
 GRIDS_SHOWN = 12
 
@@ -173,14 +173,14 @@ def prior_training(run: Path, tokenizer: VQTokenizer) -> str:
     )
 
 
-def drawn_samples(grid: Path, prior_run: Path | None) -> str:
+def prior_samples(grid: Path, prior_run: Path | None) -> str:
     """Images that were never there, each row with the name of its class where there are classes."""
     names = read_object(prior_run / "model" / "config.json").get("vqtok", {}).get("label_names") if prior_run else None
     told = " Each row is one class." if names else ""
     return section(
         "Samples",
-        f"Nobody drew these. The prior drew their codes one after another, and the tokenizer decoded them.{told}",
-        image(grid, "images drawn from the prior", names or (), narrow=True),
+        f"New images: the prior sampled their codes one after another, and the tokenizer decoded them.{told}",
+        image(grid, "images sampled from the prior", names or (), narrow=True),
     )
 
 

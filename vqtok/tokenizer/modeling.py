@@ -17,8 +17,8 @@ from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.hub import check_fit, fetch, is_hub_id, loading, open_folder, push_model, quiet_transformers
+from vqtok.errors import ConfigurationError
+from vqtok.hub import check_fit, find_model, loading, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.codes import as_codes
@@ -204,7 +204,7 @@ class VQTokenizer(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load from a folder or a Hub id; only safetensors are read. Arguments are those of transformers.
+        """Load from a folder, a run folder or a Hub id; only safetensors are read. Arguments are those of transformers.
 
         Raises:
             CheckpointError: a folder without configuration or weights, a configuration that could fetch or run code, or
@@ -212,24 +212,20 @@ class VQTokenizer(PreTrainedModel):
             ConfigurationError: a configuration that makes no sense.
             HubError: a repository or revision that cannot be read.
         """
-        local = Path(name).is_dir()
-        if not local and not is_hub_id(str(name)):
-            raise CheckpointError(f"there is no folder {name} to load a tokenizer from")
-        # From the Hub only settings and safetensors come, so that nothing else can be read; see vqtok.hub.fetch.
         asked = {key: kwargs.pop(key) for key in FETCHED_WITH if key in kwargs}
-        folder = Path(name) if local else fetch(str(name), kind="tokenizer", **asked)
         wanted_info = kwargs.pop("output_loading_info", False)
         model: Any
         info: dict[str, Any]
         with loading(f"a tokenizer from {name}"):
-            tensors = open_folder(folder, kind="tokenizer").tensors
+            folder = find_model(name, kind="tokenizer", **asked)
             with torch.device("meta"):
-                check_fit(tensors, cls(VQTokenizerConfig.from_pretrained(folder)), name=str(name))
+                check_fit(folder.tensors, cls(VQTokenizerConfig.from_pretrained(folder.path)), name=str(name))
             kwargs |= {"use_safetensors": True, "output_loading_info": True}
-            loaded: Any = super().from_pretrained(folder, *args, **kwargs)
+            loaded: Any = super().from_pretrained(folder.path, *args, **kwargs)
             model, info = loaded
-        model.repository, model.revision = str(name), None if local else folder.name
-        model.name_or_path = model.config.name_or_path = str(name)
+        local = Path(name).is_dir()
+        model.repository, model.revision = (str(folder.path), None) if local else (str(name), folder.path.name)
+        model.name_or_path = model.config.name_or_path = model.repository
         return (model, info) if wanted_info else model  # type: ignore[return-value]  # as transformers does
 
     repository: str | None = None

@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import write_text
-from vqtok.hub import read_metric_rows
-from vqtok.hub import run_of as folder_above
+from vqtok.hub import is_run, read_metric_rows
 from vqtok.locks import locked
 from vqtok.staging import entries_of
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run", "run_of"]
+__all__ = ["MetricsFile", "newest_model", "prepare_run"]
 
 KINDS = {
     "tokenizer": (("vqtok",), "vqtok train"),
@@ -60,33 +58,19 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     if run.exists() and not run.is_dir():
         raise ConfigurationError(f"{run} is a file, not a folder: choose another folder with --out")
     used = run.exists() and any(entries_of(run))
-    if resume and not holds_run(run):
+    if resume and not is_run(run):
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
-    if used and overwrite and not holds_run(run):
+    if used and overwrite and not is_run(run):
         raise ConfigurationError(
             f"{run} is not empty and holds no run, so it will not be overwritten: choose another folder with --out"
         )
     if used and not resume and not overwrite:
-        hint = "go on with --resume, replace it with --overwrite, or " if holds_run(run) else ""
+        hint = "go on with --resume, replace it with --overwrite, or " if is_run(run) else ""
         raise ConfigurationError(f"{run} is not empty: {hint}choose another folder with --out")
     with locked(run):
         if overwrite:
             remove_run(run)
         yield
-
-
-def holds_run(run: Path) -> bool:
-    """Whether a folder holds the configuration of a run, and not that of some other program."""
-    try:
-        return {"out", "steps", "checkpoint_every"} <= read_yaml(run / "config.yaml").keys()
-    except ConfigurationError:
-        return False
-
-
-def run_of(model: Path) -> Path | None:
-    """The run folder that a folder is the `model/` of; None beside the configuration of some other program."""
-    run = folder_above(model)
-    return run if run and holds_run(run) else None
 
 
 def remove_run(run: Path) -> None:
