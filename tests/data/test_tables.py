@@ -73,6 +73,27 @@ def test_tables_that_all_say_their_split_keep_it(tmp_path: Path) -> None:
     assert opened(tables(tmp_path / "c", *shards)) == {"train": [0], "extra": [1]}
 
 
+@pytest.mark.parametrize(
+    "names", [("train-test.parquet", "train.parquet"), ("train_test.parquet", "validation.parquet")]
+)
+def test_a_table_that_names_two_splits_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=f"{names[0]}, which names the splits train and test; rename it"):
+        open_all(tables(tmp_path / "set", *names))
+
+
+def test_a_table_that_names_its_split_twice_is_read_once(tmp_path: Path) -> None:
+    assert opened(tables(tmp_path / "a", "train-training.parquet", "test.parquet")) == {"train": [0], "test": [1]}
+    assert opened(tables(tmp_path / "b", "train/x.parquet", "val/dev/x.parquet")) == {"train": [0], "validation": [1]}
+
+
+@pytest.mark.parametrize("beside", ["test/notes.txt", "notes.eval", "task.toml"])
+def test_only_tables_say_which_splits_there_are(tmp_path: Path, beside: str) -> None:
+    name = tables(tmp_path / "set", "train.parquet", "test.parquet")
+    (tmp_path / "set" / "test").mkdir()
+    (tmp_path / "set" / beside).touch()
+    assert opened(name) == {"train": [0], "test": [1]}
+
+
 def test_tables_beside_training_and_test_tables_are_refused(tmp_path: Path) -> None:
     name = tables(tmp_path / "set", "train.parquet", "test.parquet", "more.parquet")
     with pytest.raises(DataError, match="the splits train, test and also more.parquet; move what is no split out"):
@@ -123,6 +144,10 @@ def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
     assert opened(with_metadata(tmp_path / "photos", ["x[1].png", "y.png"])) == {"train": [0, 1]}
     assert opened(tables(tmp_path / "tables", "a[1].parquet", "b.parquet")) == {"train": [0, 1]}
     assert opened(str(tmp_path / "tables" / "a[1].parquet")) == {"train": [0]}
+
+
+def test_tables_may_lie_in_a_folder_that_datasets_passes_over(tmp_path: Path) -> None:
+    assert opened(tables(tmp_path / "set", "__x/a.parquet", "__x/b.parquet")) == {"train": [0, 1]}
 
 
 def test_a_folder_of_images_may_be_called_like_an_address(tmp_path: Path) -> None:

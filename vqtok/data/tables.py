@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetBuilder, load_dataset_builder
-from datasets.data_files import FILES_TO_IGNORE, DataFilesDict, get_data_patterns
+from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 
-from vqtok.data.folders import group_by_split, left_out
+from vqtok.data.folders import SPLIT_NAMES, group_by_split, left_out
 from vqtok.data.images import one_line
 from vqtok.errors import DataError, VqtokError, did_you_mean
 
@@ -41,6 +41,7 @@ TABLES = {
 }
 KINDS = "parquet, arrow, csv, tsv, json, jsonl or tar (webdataset)"
 WITH_IMAGES = {"parquet", "arrow", "webdataset"}  # files of the other kinds beside these are notes on them
+SHARD = re.compile(r"^data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*$")  # as push_to_hub names them
 METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
 
 
@@ -81,7 +82,7 @@ def read_tables(
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The rows of a folder by split, and what to tell the user.
 
-    Splits are those that a README.md names, else those that `datasets` finds in the names of all files, else train.
+    Splits are those that a README.md names, else those that the names of all files say, else train.
 
     Args:
         files: those that have a `table_kind`, relative to the folder.
@@ -102,7 +103,7 @@ def read_tables(
             found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
             raise DataError(f"{name} holds files of several kinds ({found}); name a folder with one, or a single file")
         (kind,) = kinds
-        splits, notes = _by_split(own, name, set(by_kind.pop(kind)))
+        splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
         if by_kind:
             notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
         return build(_builder(kind, splits), own), notes
@@ -194,16 +195,34 @@ def _has_configurations(folder: Path) -> bool:
     return card.is_file() and "configs" in DatasetCard.load(card, ignore_metadata_errors=True).data
 
 
-def _by_split(own: str, name: str, files: Set[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+def _by_split(own: str, name: str, files: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """The paths of the files of each split, and a note where only some of the files name one."""
-    inside = glob.escape(own)
-    found = DataFilesDict.from_patterns(get_data_patterns(inside), base_path=inside)
-    splits = {str(split): [path for path in paths if path.removeprefix(own) in files] for split, paths in found.items()}
-    splits = {split: paths for split, paths in splits.items() if paths}
-    rest = sorted(files - {path.removeprefix(own) for paths in splits.values() for path in paths})
+    named = _named_splits(files)
+    for file, found in named.items():
+        if len(found) > 1:
+            raise DataError(f"{name} holds {file}, which names the splits {' and '.join(found)}; rename it to name one")
+    order = [*SPLIT_NAMES, *sorted({split for found in named.values() for split in found} - set(SPLIT_NAMES))]
+    splits = {split: paths for split in order if (paths := [own + file for file in files if split in named[file]])}
+    rest = [file for file in files if not named[file]]
     if not rest:
         return splits, ()
     if {"train", "test"} <= set(splits):
         raise DataError(f"{name} holds the splits {', '.join(splits)} and also {rest[0]}; move what is no split out")
     note = f"all {len(files):,} files are taken as one split, since {rest[0]} does not say which it belongs to"
-    return {"train": [own + file for file in sorted(files)]}, (note,)
+    return {"train": [own + file for file in files]}, (note,) if splits else ()
+
+
+def _named_splits(files: Sequence[str]) -> dict[str, list[str]]:
+    """The splits that each path names: where shards do only theirs count, else where folders do only those.
+
+    This is the rule of `datasets`, which would let files decide that are not read and pass over a folder like __x.
+    """
+    shards = {file: SHARD.findall(file) for file in files}
+    folders = {file: _split_words(os.path.dirname(file)) for file in files}
+    names = {file: _split_words(os.path.basename(file)) for file in files}
+    return next((rule for rule in (shards, folders) if any(rule.values())), names)
+
+
+def _split_words(path: str) -> list[str]:
+    words = re.split("[-._ 0-9/]", path)
+    return [str(split) for split, names in SPLIT_KEYWORDS.items() if not set(names).isdisjoint(words)]
