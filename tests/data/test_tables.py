@@ -138,6 +138,42 @@ def test_metadata_is_split_as_a_folder_of_images_is(tmp_path: Path) -> None:
     assert train.dataset["level"][:] == [0, 1] and test.dataset["level"][:] == [0]
 
 
+def test_metadata_files_need_not_have_the_same_columns(tmp_path: Path) -> None:
+    rows: dict[str, dict[str, object]] = {"train/cat": {"label": 4}, "train/dog": {"text": "hi"}, "test": {}}
+    for level, (folder, columns) in enumerate(rows.items()):
+        save(tmp_path / folder / "a.png", level)
+        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
+    splits = open_all(str(tmp_path))
+    assert splits["train"].dataset["label"][:] == [4, None] and splits["train"].dataset["text"][:] == [None, "hi"]
+    assert levels(splits["train"]) == [0, 1] and levels(splits["test"]) == [2]
+    assert splits["test"].dataset.column_names == ["image"]
+
+
+def test_labels_of_the_training_split_stay_where_the_test_split_has_none(tmp_path: Path) -> None:
+    for folder, columns in {"train": {"label": 4}, "test": {}}.items():
+        save(tmp_path / folder / "a.png", 0)
+        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
+    train, test = open_splits(str(tmp_path))
+    assert train.label_names == ("4",) and test.labels() is None
+
+
+def test_rows_come_in_the_order_of_their_metadata_files(tmp_path: Path) -> None:
+    for number in range(9):
+        save(tmp_path / str(number) / "a.png", number)
+        (tmp_path / str(number) / "metadata.jsonl").write_text('{"file_name": "a.png"}\n')
+    assert opened(str(tmp_path)) == {"train": [*range(9)]}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+def test_metadata_without_rows_names_no_images(tmp_path: Path) -> None:
+    for folder, text in {"train": "file_name,label\na.png,4\n", "test": "file_name,label\n"}.items():
+        save(tmp_path / folder / "a.png", 7)
+        (tmp_path / folder / "metadata.csv").write_text(text)
+    assert opened(str(tmp_path)) == {"train": [7]}
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n\n")
+    assert opened(str(tmp_path)) == {"train": [7], "test": [7]}
+
+
 @pytest.mark.parametrize("name", ["my [photos]", "a*b", "why?", "http:", "[1]"])
 def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
     tmp_path = tmp_path / name

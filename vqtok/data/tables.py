@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetBuilder, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, concatenate_datasets, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
@@ -51,15 +51,17 @@ def table_kind(file: str) -> str | None:
 
 
 def is_metadata(path: Path) -> bool:
-    """Whether a file says which images there are: called metadata, with a column file_name."""
+    """Whether a file says which images there are: called metadata, with a column file_name and at least one row."""
     kind = METADATA.get(path.name)
     if kind is None:
         return False
     try:
         if kind == "parquet":
-            return "file_name" in pq.read_schema(path).names
+            return "file_name" in pq.read_schema(path).names and pq.read_metadata(path).num_rows > 0
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline(1 << 16)
+            if kind == "csv" and not any(map(str.strip, file)):
+                return False
         names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
     except (OSError, ValueError, RecursionError, pa.ArrowException):
         return False
@@ -120,16 +122,22 @@ def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Da
     """
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name):
-        rows = build(_builder("imagefolder", {"train": [own + file for file in files]}), own)["train"]
-    images = rows.select_columns(["image"]).with_format("arrow")[:]["image"]
-    paths = [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
-    prefixes = {split: prefix for split, (prefix, _) in group_by_split(name, paths).items()}
-    if len(prefixes) == 1:
-        return {split: rows for split in prefixes}
-    return {
-        split: rows.select([row for row, path in enumerate(paths) if path.startswith(prefix)])
-        for split, prefix in prefixes.items()
-    }
+        # One by one: read together, whichever comes first decides the columns of all.
+        tables = [build(_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
+        paths = [_image_paths(table, own) for table in tables]
+        groups = group_by_split(name, [path for found in paths for path in found])
+        return {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
+
+
+def _image_paths(table: Dataset, own: str) -> list[str]:
+    images = table.select_columns(["image"]).with_format("arrow")[:]["image"]
+    return [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
+
+
+def _below(prefix: str, tables: Sequence[Dataset], paths: Sequence[Sequence[str]]) -> Dataset:
+    """The rows of all tables whose paths begin so; a column that a table lacks holds nulls."""
+    below = [[row for row, path in enumerate(found) if path.startswith(prefix)] for found in paths]
+    return concatenate_datasets([table.select(rows) for table, rows in zip(tables, below, strict=True) if rows])
 
 
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
