@@ -94,10 +94,13 @@ def test_only_tables_say_which_splits_there_are(tmp_path: Path, beside: str) -> 
     assert opened(name) == {"train": [0], "test": [1]}
 
 
-def test_tables_beside_training_and_test_tables_are_refused(tmp_path: Path) -> None:
-    name = tables(tmp_path / "set", "train.parquet", "test.parquet", "more.parquet")
-    with pytest.raises(DataError, match="the splits train, test and also more.parquet; move what is no split out"):
-        open_all(name)
+def test_tables_beside_those_of_several_splits_are_refused(tmp_path: Path) -> None:
+    for held_out in ("validation", "test"):
+        name = tables(tmp_path / held_out, "train.parquet", f"{held_out}.parquet", "more.parquet")
+        with pytest.raises(
+            DataError, match=f"the splits train, {held_out} and also more.parquet; move what is no split"
+        ):
+            open_all(name)
 
 
 def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> None:
