@@ -81,7 +81,7 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
 
 
 def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits:
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))  # Path.expanduser raises for an unknown user
     if dataset in KNOWN:
         if dataset == "mnist-mini":
             _refuse_config(dataset, config)
