@@ -331,7 +331,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be parquet, arrow, csv, .* is none of these"):
         open_images(str(tmp_path / "a.txt"))
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"1 images and 1 parquet or arrow files \(c.parquet"):
+    with pytest.raises(DataError, match=r"1 images and 1 parquet, arrow or tar files \(c.parquet"):
         open_images(str(tmp_path))
     image.unlink()
     for broken in (tmp_path, tmp_path / "c.parquet"):

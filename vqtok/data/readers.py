@@ -29,7 +29,17 @@ from vqtok.data.formats import SUFFIXES
 from vqtok.data.images import one_line
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
-from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
+from vqtok.data.tables import (
+    KINDS,
+    WITH_IMAGES,
+    build,
+    is_metadata,
+    loading,
+    read_metadata,
+    read_table,
+    read_tables,
+    table_kind,
+)
 from vqtok.errors import DataError, HubError, did_you_mean
 
 __all__ = ["KNOWN", "NamedSplits", "read_splits"]
@@ -173,10 +183,10 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     resolved = str(path.absolute())
     tables = {file: kind for file in files.others if (kind := table_kind(file))}
     metadata = [file for file in tables if is_metadata(path / file)]
-    alone = [file for file, kind in tables.items() if kind in ("parquet", "arrow") and file not in metadata]
+    alone = [file for file, kind in tables.items() if kind in WITH_IMAGES and file not in metadata]
     if files.images and alone:
         raise DataError(
-            f"{name} holds {len(files.images)} images and {len(alone)} parquet or arrow files ({alone[0]}, ...); "
+            f"{name} holds {len(files.images)} images and {len(alone)} parquet, arrow or tar files ({alone[0]}, ...); "
             "name a folder with one kind, or one of the files"
         )
     if tables and not files.images:

@@ -27,7 +27,17 @@ from vqtok.data.folders import SPLIT_NAMES, group_by_split, left_out
 from vqtok.data.images import one_line
 from vqtok.errors import DataError, VqtokError, did_you_mean
 
-__all__ = ["KINDS", "build", "is_metadata", "loading", "read_metadata", "read_table", "read_tables", "table_kind"]
+__all__ = [
+    "KINDS",
+    "WITH_IMAGES",
+    "build",
+    "is_metadata",
+    "loading",
+    "read_metadata",
+    "read_table",
+    "read_tables",
+    "table_kind",
+]
 
 # The kind of a file by its suffix: the name of a builder in `datasets`, or tsv.
 TABLES = {
