@@ -120,3 +120,12 @@ def test_the_home_of_a_user_that_does_not_exist_is_refused(vqtok: Callable[..., 
     (tmp_path / "run" / "config.yaml").write_text(config.replace(folder, of_nobody))
     code, _, said = vqtok("evaluate", "--tokenizer", "run/model")
     assert code == 2 and refused in said
+
+
+def test_a_damaged_table_is_one_line_on_stderr(
+    vqtok: Callable[..., Said], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    code, _, said = vqtok("train", "--dataset", "a.parquet", "--out", "run", *QUICK)
+    assert code == 2 and said == "vqtok: error: a.parquet cannot be loaded: Parquet file size is 0 bytes\n"
+    assert not caplog.records  # `datasets` would print them

@@ -103,6 +103,27 @@ def test_tables_beside_those_of_several_splits_are_refused(tmp_path: Path) -> No
             open_all(name)
 
 
+def test_a_split_without_rows_is_left_out_and_said(tmp_path: Path) -> None:
+    tables(tmp_path / "a", "train.parquet", "test.parquet")
+    none = pq.read_table(tmp_path / "a" / "test.parquet").slice(0, 0)
+    pq.write_table(none, tmp_path / "a" / "test.parquet")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_bytes(png(0))
+    (tmp_path / "b" / "train.jsonl").write_text('{"image": "x"}')
+    (tmp_path / "b" / "test.jsonl").touch()
+    for name in (str(tmp_path / "a"), str(tmp_path / "b")):
+        ((split, source),) = open_all(name).items()
+        assert (split, levels(source), source.notes) == ("train", [0], ("left out as splits without rows: test",))
+
+
+def test_a_row_group_without_rows_is_passed_over(tmp_path: Path) -> None:
+    table = pq.read_table(Path(tables(tmp_path / "set", "a.parquet")) / "a.parquet")
+    with pq.ParquetWriter(tmp_path / "set" / "a.parquet", table.schema) as writer:
+        for rows in (table.slice(0, 0), table):
+            writer.write_table(rows)
+    assert opened(str(tmp_path / "set")) == {"train": [0]}
+
+
 def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> None:
     name = tables(tmp_path / "set", "a.parquet", "b.parquet")
     for number in range(3):

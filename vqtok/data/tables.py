@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 from collections import defaultdict
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetBuilder, concatenate_datasets, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
+from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import DatasetCard
 
 from vqtok.data.folders import SPLIT_NAMES, group_by_split, left_out
@@ -153,14 +155,21 @@ def _below(prefix: str, tables: Sequence[Dataset], paths: Sequence[Sequence[str]
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
     """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
 
+    A split without rows has no columns either.
+
     Args:
         own: what their paths begin with; a folder ends with a separator and is no link.
     """
     for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
         if ".." in Path(file).parts or not str(file).startswith(own):
             raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
+    if isinstance(builder.config, ParquetConfig):
+        builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
-    return dict(builder.as_dataset())
+    return {
+        str(split): builder.as_dataset(split) if info.num_examples else Dataset.from_dict({})
+        for split, info in builder.info.splits.items()
+    }
 
 
 @contextmanager
@@ -170,16 +179,19 @@ def loading(name: str, config: str | None = None) -> Iterator[None]:
     Raises:
         DataError: it raised anything; of several configurations the message lists the names.
     """
+    reports = logging.getLogger("datasets.packaged_modules")
+    before = reports.level
+    reports.setLevel(logging.CRITICAL)  # they log what they raise
     try:
         yield
     except VqtokError:
         raise
     except Exception as error:
         _refuse_choice(name, config, error)
-        if empty := re.search('Instruction "(.*)" corresponds to no data', str(error)):
-            raise DataError(f"{name} has no rows in its split {empty[1]}") from error
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise DataError(f"{name} cannot be loaded: {one_line(cause)}") from error
+    finally:
+        reports.setLevel(before)
 
 
 def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
