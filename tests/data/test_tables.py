@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -204,6 +205,19 @@ def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
     assert opened(with_metadata(tmp_path / "photos", ["x[1].png", "y.png"])) == {"train": [0, 1]}
     assert opened(tables(tmp_path / "tables", "a[1].parquet", "b.parquet")) == {"train": [0, 1]}
     assert opened(str(tmp_path / "tables" / "a[1].parquet")) == {"train": [0]}
+
+
+@pytest.mark.parametrize("file", ["set/$OUR_VARIABLE.parquet", "${OUR_VARIABLE}/x.parquet"])
+def test_a_path_that_datasets_would_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("OUR_VARIABLE", "value")
+    tables(tmp_path, file)
+    for name in (tmp_path / file, (tmp_path / file).parent):
+        with pytest.raises(DataError, match=f"{re.escape(file)} holds an environment variable, .*; rename it"):
+            open_all(str(name))
+    monkeypatch.delenv("OUR_VARIABLE")
+    assert opened(str(tmp_path / file)) == {"train": [0]}
 
 
 def test_tables_may_lie_in_a_folder_that_datasets_passes_over(tmp_path: Path) -> None:

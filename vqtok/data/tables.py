@@ -163,6 +163,8 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
     for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
         if ".." in Path(file).parts or not str(file).startswith(own):
             raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
+        if os.path.expandvars(file) != file:  # as `datasets` does without asking
+            raise DataError(f"the path {file} holds an environment variable, which would be replaced; rename it")
     if isinstance(builder.config, ParquetConfig):
         builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
