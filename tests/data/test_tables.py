@@ -264,6 +264,26 @@ def test_columns_of_views_hold_images(tmp_path: Path) -> None:
     assert levels(open_all(name, image_column="path")["train"]) == [6]
 
 
+@pytest.mark.parametrize("stored", [3, [1, 2], {"a": 1}])
+def test_bytes_of_another_type_are_no_images(tmp_path: Path, stored: object) -> None:
+    images = pa.StructArray.from_arrays([pa.array([stored]), pa.array(["a.png"])], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a.parquet cannot be loaded: .* cast .* to binary"):
+        open_all(str(tmp_path / "a.parquet"))
+
+
+def test_a_path_that_is_not_utf_8_spoils_at_most_its_row(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 7)
+    paths = pa.array([b"\xff.png", b"\xff.png", b"a.png"]).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([png(5), None, None]), paths], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images, "file": paths}), tmp_path / "a.parquet")
+    for column, expected, unreadable in (("image", [5, 7], [1]), ("file", [7], [0, 1])):
+        source = open_all(str(tmp_path / "a.parquet"), image_column=column)["train"]
+        pixels, _, broken = read_images(source, range(3), image_size=(1, 1), num_channels=1)
+        assert pixels.ravel().tolist() == expected and list(broken) == unreadable
+        assert r"\xff.png" in str(broken[1])
+
+
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="empty.csv cannot be loaded: .*No columns to parse"):
