@@ -102,3 +102,30 @@ def test_a_private_file_that_a_table_names_is_not_tokenized(
     code, printed, said = vqtok("tokenize", tmp_path / "rows" / "rows.csv", "--tokenizer", "run/model")
     assert code == 0 and "codes of 1 image" in printed
     assert "1 of 2 images could not be read" in printed + said
+
+
+def test_the_home_of_a_user_that_does_not_exist_is_refused(vqtok: Command, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", *[(16, 16)] * 4)
+    assert vqtok("train", "--dataset", folder, "--out", "run", *QUICK)[0] == 0
+    of_nobody = "~nobody-of-this-name/photos"
+    refused = f"there is no folder or file {of_nobody}, and it is neither built in"
+    for command in (
+        ("train", "--dataset", of_nobody, "--out", "other"),
+        ("tokenize", of_nobody, "--tokenizer", "run/model"),
+        ("evaluate", "--tokenizer", "run/model", "--dataset", of_nobody),
+    ):
+        code, _, said = vqtok(*command)
+        assert code == 2 and refused in said and said.count("\n") == 1
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(config.replace(folder, of_nobody))
+    code, _, said = vqtok("evaluate", "--tokenizer", "run/model")
+    assert code == 2 and refused in said
+
+
+def test_a_damaged_table_is_one_line_on_stderr(
+    vqtok: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    code, _, said = vqtok("train", "--dataset", "a.parquet", "--out", "run", *QUICK)
+    assert code == 2 and said == "vqtok: error: a.parquet cannot be loaded: Parquet file size is 0 bytes\n"
+    assert not caplog.records  # `datasets` would print them

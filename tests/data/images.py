@@ -70,9 +70,11 @@ class Builder:
     def __init__(self, splits: DatasetDict) -> None:
         self.splits = splits
         self.config = datasets.BuilderConfig()
+        counts = [{"name": name, "num_examples": len(rows)} for name, rows in splits.items()]
+        self.info = datasets.DatasetInfo(splits=counts)
 
     def download_and_prepare(self) -> None:
         pass
 
-    def as_dataset(self) -> DatasetDict:
-        return self.splits
+    def as_dataset(self, split: str) -> Dataset:
+        return self.splits[split]

@@ -157,6 +157,26 @@ def test_integers_that_no_tensor_holds_are_no_labels(tmp_path: Path) -> None:
     assert splits["test"].labels().tolist() == [2, 1]  # type: ignore[union-attr]
 
 
+def labelled(file: Path, images: pa.DataType, feature: ClassLabel) -> str:
+    """Three missing images of a type, with the labels 7, 0 and 7, in a file that says what these mean."""
+    table = pa.table({"image": pa.nulls(3, images), "label": [7, 0, 7]})
+    features = Features({"image": Image(), "label": feature})
+    pq.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), file)
+    return str(file)
+
+
+def test_a_class_label_without_names_is_integers(tmp_path: Path) -> None:
+    name = labelled(tmp_path / "a.parquet", Image().pa_type, ClassLabel(names=[]))
+    source = open_all(name)["train"]
+    assert source.label_names == ("0", "7") and source.labels().tolist() == [1, 0, 1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("feature", [NAMED, ClassLabel(names=[])])
+def test_a_label_that_is_no_class_is_refused_whatever_the_images_are(tmp_path: Path, feature: ClassLabel) -> None:
+    with pytest.raises(DataError, match="a.parquet cannot be loaded: Class label 7 greater than"):
+        open_all(labelled(tmp_path / "a.parquet", pa.string(), feature))
+
+
 def test_several_columns_of_labels_are_left_out_or_refused() -> None:
     both = {"train": rows(NAMED, fine=[0, 1], coarse=[0, 0])}
     labels, (note,) = find_labels(both, "x", None)

@@ -172,6 +172,16 @@ def test_split_folders_among_others_are_refused_but_a_class_may_be_called_train(
         open_all(str(tmp_path))
 
 
+def test_folders_beside_training_and_validation_images_are_refused(tmp_path: Path) -> None:
+    for name in ("train/1.png", "val/2.png", "extra/3.png"):
+        save(tmp_path / name)
+    with pytest.raises(DataError, match="the splits train, val and also extra; move those out"):
+        open_all(str(tmp_path))
+    (tmp_path / "extra" / "3.png").rename(tmp_path / "preview.png")
+    with pytest.raises(DataError, match="the splits train, val and also images beside them; move those out"):
+        open_all(str(tmp_path))
+
+
 def test_thousands_of_files_open_without_being_read(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number:04d}.jpg").touch()  # empty: reading one would fail

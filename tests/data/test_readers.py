@@ -83,6 +83,16 @@ def test_every_kind_of_file_is_read_from_a_folder(tmp_path: Path, kind: str) -> 
     assert levels(source) == [10, 20, 30] and source.labels().tolist() == [0, 1, 0]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar"])
+def test_files_with_images_in_them_beside_images_are_refused(tmp_path: Path, kind: str) -> None:
+    write_rows(tmp_path, kind)
+    (tmp_path / "preview.png").write_bytes(png(1))
+    with pytest.raises(
+        DataError, match=rf"holds 1 image and 1 parquet, arrow or tar file \(train.{kind}, ...\); name a"
+    ):
+        open_all(str(tmp_path))
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_folder_of_images_with_metadata_has_the_rows_and_columns_of_it(tmp_path: Path, kind: str) -> None:
@@ -176,7 +186,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be parquet, arrow, csv, .* is none of these"):
         open_images(str(tmp_path / "a.txt"))
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"1 image and 1 parquet or arrow file \(c.parquet"):
+    with pytest.raises(DataError, match=r"1 image and 1 parquet, arrow or tar file \(c.parquet"):
         open_images(str(tmp_path))
     image.unlink()
     for broken in (tmp_path, tmp_path / "c.parquet"):

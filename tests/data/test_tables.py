@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from datasets import DatasetDict
 
 from tests.data.images import digits, levels, png, save
-from vqtok.data import open_all, open_splits
+from vqtok.data import open_all, open_splits, read_images
 from vqtok.errors import DataError
 
 
@@ -55,10 +56,55 @@ def test_tables_that_all_say_their_split_keep_it(tmp_path: Path) -> None:
     assert opened(tables(tmp_path / "c", *shards)) == {"train": [0], "extra": [1]}
 
 
-def test_tables_beside_training_and_test_tables_are_refused(tmp_path: Path) -> None:
-    name = tables(tmp_path / "set", "train.parquet", "test.parquet", "more.parquet")
-    with pytest.raises(DataError, match="the splits train, test and also more.parquet; move what is no split out"):
-        open_all(name)
+@pytest.mark.parametrize(
+    "names", [("train-test.parquet", "train.parquet"), ("train_test.parquet", "validation.parquet")]
+)
+def test_a_table_that_names_two_splits_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=f"{names[0]}, which names the splits train and test; rename it"):
+        open_all(tables(tmp_path / "set", *names))
+
+
+def test_a_table_that_names_its_split_twice_is_read_once(tmp_path: Path) -> None:
+    assert opened(tables(tmp_path / "a", "train-training.parquet", "test.parquet")) == {"train": [0], "test": [1]}
+    assert opened(tables(tmp_path / "b", "train/x.parquet", "val/dev/x.parquet")) == {"train": [0], "validation": [1]}
+
+
+@pytest.mark.parametrize("beside", ["test/notes.txt", "notes.eval", "task.toml"])
+def test_only_tables_say_which_splits_there_are(tmp_path: Path, beside: str) -> None:
+    name = tables(tmp_path / "set", "train.parquet", "test.parquet")
+    (tmp_path / "set" / "test").mkdir()
+    (tmp_path / "set" / beside).touch()
+    assert opened(name) == {"train": [0], "test": [1]}
+
+
+def test_tables_beside_those_of_several_splits_are_refused(tmp_path: Path) -> None:
+    for held_out in ("validation", "test"):
+        name = tables(tmp_path / held_out, "train.parquet", f"{held_out}.parquet", "more.parquet")
+        with pytest.raises(
+            DataError, match=f"the splits train, {held_out} and also more.parquet; move what is no split"
+        ):
+            open_all(name)
+
+
+def test_a_split_without_rows_is_left_out_and_said(tmp_path: Path) -> None:
+    tables(tmp_path / "a", "train.parquet", "test.parquet")
+    none = pq.read_table(tmp_path / "a" / "test.parquet").slice(0, 0)
+    pq.write_table(none, tmp_path / "a" / "test.parquet")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_bytes(png(0))
+    (tmp_path / "b" / "train.jsonl").write_text('{"image": "x"}')
+    (tmp_path / "b" / "test.jsonl").touch()
+    for name in (str(tmp_path / "a"), str(tmp_path / "b")):
+        ((split, source),) = open_all(name).items()
+        assert (split, levels(source), source.notes) == ("train", [0], ("left out as splits without rows: test",))
+
+
+def test_a_row_group_without_rows_is_passed_over(tmp_path: Path) -> None:
+    table = pq.read_table(Path(tables(tmp_path / "set", "a.parquet")) / "a.parquet")
+    with pq.ParquetWriter(tmp_path / "set" / "a.parquet", table.schema) as writer:
+        for rows in (table.slice(0, 0), table):
+            writer.write_table(rows)
+    assert opened(str(tmp_path / "set")) == {"train": [0]}
 
 
 def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> None:
@@ -99,12 +145,65 @@ def test_metadata_is_split_as_a_folder_of_images_is(tmp_path: Path) -> None:
     assert train.dataset["level"][:] == [0, 1] and test.dataset["level"][:] == [0]
 
 
+def test_metadata_files_need_not_have_the_same_columns(tmp_path: Path) -> None:
+    rows: dict[str, dict[str, object]] = {"train/cat": {"label": 4}, "train/dog": {"text": "hi"}, "test": {}}
+    for level, (folder, columns) in enumerate(rows.items()):
+        save(tmp_path / folder / "a.png", level)
+        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
+    splits = open_all(str(tmp_path))
+    assert splits["train"].dataset["label"][:] == [4, None] and splits["train"].dataset["text"][:] == [None, "hi"]
+    assert levels(splits["train"]) == [0, 1] and levels(splits["test"]) == [2]
+    assert splits["test"].dataset.column_names == ["image"]
+
+
+def test_labels_of_the_training_split_stay_where_the_test_split_has_none(tmp_path: Path) -> None:
+    for folder, columns in {"train": {"label": 4}, "test": {}}.items():
+        save(tmp_path / folder / "a.png", 0)
+        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
+    train, test = open_splits(str(tmp_path))
+    assert train.label_names == ("4",) and test.labels() is None
+
+
+def test_rows_come_in_the_order_of_their_metadata_files(tmp_path: Path) -> None:
+    for number in range(9):
+        save(tmp_path / str(number) / "a.png", number)
+        (tmp_path / str(number) / "metadata.jsonl").write_text('{"file_name": "a.png"}\n')
+    assert opened(str(tmp_path)) == {"train": [*range(9)]}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+def test_metadata_without_rows_names_no_images(tmp_path: Path) -> None:
+    for folder, text in {"train": "file_name,label\na.png,4\n", "test": "file_name,label\n"}.items():
+        save(tmp_path / folder / "a.png", 7)
+        (tmp_path / folder / "metadata.csv").write_text(text)
+    assert opened(str(tmp_path)) == {"train": [7]}
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n\n")
+    assert opened(str(tmp_path)) == {"train": [7], "test": [7]}
+
+
 @pytest.mark.parametrize("name", ["my [photos]", "a*b", "why?", "http:", "[1]"])
 def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
     tmp_path = tmp_path / name
     assert opened(with_metadata(tmp_path / "photos", ["x[1].png", "y.png"])) == {"train": [0, 1]}
     assert opened(tables(tmp_path / "tables", "a[1].parquet", "b.parquet")) == {"train": [0, 1]}
     assert opened(str(tmp_path / "tables" / "a[1].parquet")) == {"train": [0]}
+
+
+@pytest.mark.parametrize("file", ["set/$OUR_VARIABLE.parquet", "${OUR_VARIABLE}/x.parquet"])
+def test_a_path_that_datasets_would_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("OUR_VARIABLE", "value")
+    tables(tmp_path, file)
+    for name in (tmp_path / file, (tmp_path / file).parent):
+        with pytest.raises(DataError, match=f"{re.escape(file)} holds an environment variable, .*; rename it"):
+            open_all(str(name))
+    monkeypatch.delenv("OUR_VARIABLE")
+    assert opened(str(tmp_path / file)) == {"train": [0]}
+
+
+def test_tables_may_lie_in_a_folder_that_datasets_passes_over(tmp_path: Path) -> None:
+    assert opened(tables(tmp_path / "set", "__x/a.parquet", "__x/b.parquet")) == {"train": [0, 1]}
 
 
 def test_a_folder_of_images_may_be_called_like_an_address(tmp_path: Path) -> None:
@@ -145,6 +244,26 @@ def test_columns_of_views_hold_images(tmp_path: Path) -> None:
     name = str(tmp_path / "a.arrow")
     assert opened(name) == {"train": [5]}
     assert levels(open_all(name, image_column="path")["train"]) == [6]
+
+
+@pytest.mark.parametrize("stored", [3, [1, 2], {"a": 1}])
+def test_bytes_of_another_type_are_no_images(tmp_path: Path, stored: object) -> None:
+    images = pa.StructArray.from_arrays([pa.array([stored]), pa.array(["a.png"])], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a.parquet cannot be loaded: .* cast .* to binary"):
+        open_all(str(tmp_path / "a.parquet"))
+
+
+def test_a_path_that_is_not_utf_8_spoils_at_most_its_row(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 7)
+    paths = pa.array([b"\xff.png", b"\xff.png", b"a.png"]).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([png(5), None, None]), paths], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images, "file": paths}), tmp_path / "a.parquet")
+    for column, expected, unreadable in (("image", [5, 7], [1]), ("file", [7], [0, 1])):
+        source = open_all(str(tmp_path / "a.parquet"), image_column=column)["train"]
+        pixels, _, broken = read_images(source, range(3), image_size=(1, 1), num_channels=1)
+        assert pixels.ravel().tolist() == expected and list(broken) == unreadable
+        assert r"\xff.png" in str(broken[1])
 
 
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:

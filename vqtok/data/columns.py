@@ -2,10 +2,10 @@
 
 The column of labels is the one that the user names; else the one called label, if it is a ClassLabel or integers; else
 the only ClassLabel; else integers called cls, as webdataset archives have them. Splits need not have the same columns.
-A ClassLabel brings the names of its classes, which every split may number in its own way. Of integers the distinct
-values of all splits, in ascending order, are the classes, and their digits the names: 3, 5, 7 and 3000000 are four
-classes. A row without a label holds null, a negative number, as test splits on the Hub do with -1, or one of 2^63 and
-more. A split in which any row has no label counts as a split without labels.
+A ClassLabel brings the names of its classes, which every split may number in its own way; without names it counts as
+integers. Of these the distinct values of all splits, in ascending order, are the classes, and their digits the names:
+3, 5, 7 and 3000000 are four classes. A row without a label holds null, a negative number, as test splits on the Hub do
+with -1, or one of 2^63 and more. A split in which any row has no label counts as a split without labels.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Labels:
             raise DataError(f"the column {self.column} of {name} has rows without a label")
         found: npt.NDArray[np.int64] = stored.to_numpy().astype(np.int64)
         feature = dataset.features[self.column]
-        named = isinstance(feature, ClassLabel)
+        named = isinstance(feature, ClassLabel) and feature.num_classes > 0
         values = np.array(range(feature.num_classes) if named else self.values, dtype=np.int64)
         positions = np.searchsorted(values, found).clip(max=len(values) - 1)
         unknown = found[values[positions] != found]

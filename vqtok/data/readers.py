@@ -28,7 +28,17 @@ from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
-from vqtok.data.tables import KINDS, build, is_metadata, loading, read_metadata, read_table, read_tables, table_kind
+from vqtok.data.tables import (
+    KINDS,
+    WITH_IMAGES,
+    build,
+    is_metadata,
+    loading,
+    read_metadata,
+    read_table,
+    read_tables,
+    table_kind,
+)
 from vqtok.errors import DataError, HubError, did_you_mean, one_line
 from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
@@ -80,7 +90,7 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
 
 
 def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits:
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))  # Path.expanduser raises for an unknown user
     if dataset in KNOWN:
         if dataset == "mnist-mini":
             _refuse_config(dataset, config)
@@ -172,11 +182,12 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     resolved = str(path.absolute())
     tables = {file: kind for file in files.others if (kind := table_kind(file))}
     metadata = [file for file in tables if is_metadata(path / file)]
-    alone = [file for file, kind in tables.items() if kind in ("parquet", "arrow") and file not in metadata]
+    alone = [file for file, kind in tables.items() if kind in WITH_IMAGES and file not in metadata]
     if files.images and alone:
         raise DataError(
-            f"{name} holds {counted(len(files.images), 'image')} and {counted(len(alone), 'parquet or arrow file')} "
-            f"({alone[0]}, ...); name a folder with one kind, or one of the files"
+            f"{name} holds {counted(len(files.images), 'image')} and "
+            f"{counted(len(alone), 'parquet, arrow or tar file')} ({alone[0]}, ...); name a folder with one kind, or "
+            "one of the files"
         )
     if tables and not files.images:
         splits, notes = read_tables(path, name, list(tables), config)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
@@ -21,6 +23,7 @@ from vqtok.data.folders import split_group
 from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
+from vqtok.data.tables import loading
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.text import counted
 
@@ -75,9 +78,11 @@ class ImageSource:
 
         A path is what the dataset says; `image_data` gives what may be opened.
         """
-        rows = self._images[indices if isinstance(indices, range) else list(indices)]
-        cells: list[dict[str, Any] | None] = rows[self.image_column].to_pylist()
-        return [cell or {"bytes": None, "path": None} for cell in cells]
+        images = self._images[indices if isinstance(indices, range) else list(indices)][self.image_column]
+        contents = pc.struct_field(images, "bytes").to_pylist()
+        paths = pc.struct_field(images, "path").cast(pa.binary()).to_pylist()  # whoever wrote them may not know UTF-8
+        names = [None if path is None else path.decode(errors="backslashreplace") for path in paths]
+        return [{"bytes": content, "path": name} for content, name in zip(contents, names, strict=True)]
 
     def image_data(self, cell: dict[str, Any], name: str) -> bytes | Path:
         """What to decode of a row of `encoded`: its bytes, else the file that its path leads to.
@@ -245,16 +250,16 @@ def _source(
     where = name if len(named.splits) == 1 else f"the split {split} of {name}"
     image_column = find_image_column(dataset, where, image_column)
     stored = dataset.features[image_column]
-    if isinstance(stored, Value) and stored.dtype.endswith(
-        "_view"
-    ):  # as polars writes it; images cannot be cast from it
+    if isinstance(stored, Value) and stored.dtype.endswith("_view"):  # of polars; images cannot be cast from it
         dataset = dataset.cast_column(image_column, Value(stored.dtype.removesuffix("_view")))
     labels, notes = find_labels(named.splits, name, label_column)
     if labels and not labels.are_in(dataset):
         notes = (f"the split {split} has no labels in the column {labels.column} for all of its rows",)
         labels = None
+    with loading(name):
+        images = dataset.with_format(None).cast_column(image_column, Image(decode=False))
     return ImageSource(
-        dataset=dataset.with_format(None).cast_column(image_column, Image(decode=False)),
+        dataset=images,
         image_column=image_column,
         classes=labels,
         name=name,

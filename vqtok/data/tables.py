@@ -8,25 +8,37 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetBuilder, load_dataset_builder
-from datasets.data_files import FILES_TO_IGNORE, DataFilesDict, get_data_patterns
+from datasets import Dataset, DatasetBuilder, concatenate_datasets, load_dataset_builder
+from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
+from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import DatasetCard
 
-from vqtok.data.folders import group_by_split, left_out
+from vqtok.data.folders import SPLIT_NAMES, group_by_split, left_out
 from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
-__all__ = ["KINDS", "build", "is_metadata", "loading", "read_metadata", "read_table", "read_tables", "table_kind"]
+__all__ = [
+    "KINDS",
+    "WITH_IMAGES",
+    "build",
+    "is_metadata",
+    "loading",
+    "read_metadata",
+    "read_table",
+    "read_tables",
+    "table_kind",
+]
 
 # The kind of a file by its suffix: the name of a builder in `datasets`, or tsv.
 TABLES = {
@@ -40,6 +52,7 @@ TABLES = {
 }
 KINDS = "parquet, arrow, csv, tsv, json, jsonl or tar (webdataset)"
 WITH_IMAGES = {"parquet", "arrow", "webdataset"}  # files of the other kinds beside these are notes on them
+SHARD = re.compile(r"^data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*$")  # as push_to_hub names them
 METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
 
 
@@ -49,15 +62,17 @@ def table_kind(file: str) -> str | None:
 
 
 def is_metadata(path: Path) -> bool:
-    """Whether a file says which images there are: called metadata, with a column file_name."""
+    """Whether a file says which images there are: called metadata, with a column file_name and at least one row."""
     kind = METADATA.get(path.name)
     if kind is None:
         return False
     try:
         if kind == "parquet":
-            return "file_name" in pq.read_schema(path).names
+            return "file_name" in pq.read_schema(path).names and pq.read_metadata(path).num_rows > 0
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline(1 << 16)
+            if kind == "csv" and not any(map(str.strip, file)):
+                return False
         names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
     except (OSError, ValueError, RecursionError, pa.ArrowException):
         return False
@@ -80,7 +95,7 @@ def read_tables(
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The rows of a folder by split, and what to tell the user.
 
-    Splits are those that a README.md names, else those that `datasets` finds in the names of all files, else train.
+    Splits are those that a README.md names, else those that the names of all files say, else train.
 
     Args:
         files: those that have a `table_kind`, relative to the folder.
@@ -101,7 +116,7 @@ def read_tables(
             found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
             raise DataError(f"{name} holds files of several kinds ({found}); name a folder with one, or a single file")
         (kind,) = kinds
-        splits, notes = _by_split(own, name, set(by_kind.pop(kind)))
+        splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
         if by_kind:
             notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
         return build(_builder(kind, splits), own), notes
@@ -118,20 +133,28 @@ def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Da
     """
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name):
-        rows = build(_builder("imagefolder", {"train": [own + file for file in files]}), own)["train"]
-    images = rows.select_columns(["image"]).with_format("arrow")[:]["image"]
-    paths = [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
-    prefixes = {split: prefix for split, (prefix, _) in group_by_split(name, paths).items()}
-    if len(prefixes) == 1:
-        return {split: rows for split in prefixes}
-    return {
-        split: rows.select([row for row, path in enumerate(paths) if path.startswith(prefix)])
-        for split, prefix in prefixes.items()
-    }
+        # One by one: read together, whichever comes first decides the columns of all.
+        tables = [build(_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
+        paths = [_image_paths(table, own) for table in tables]
+        groups = group_by_split(name, [path for found in paths for path in found])
+        return {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
+
+
+def _image_paths(table: Dataset, own: str) -> list[str]:
+    images = table.select_columns(["image"]).with_format("arrow")[:]["image"]
+    return [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
+
+
+def _below(prefix: str, tables: Sequence[Dataset], paths: Sequence[Sequence[str]]) -> Dataset:
+    """The rows of all tables whose paths begin so; a column that a table lacks holds nulls."""
+    below = [[row for row, path in enumerate(found) if path.startswith(prefix)] for found in paths]
+    return concatenate_datasets([table.select(rows) for table, rows in zip(tables, below, strict=True) if rows])
 
 
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
     """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
+
+    A split without rows has no columns either.
 
     Args:
         own: what their paths begin with; a folder ends with a separator and is no link.
@@ -139,8 +162,15 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
     for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
         if ".." in Path(file).parts or not str(file).startswith(own):
             raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
+        if os.path.expandvars(file) != file:  # as `datasets` does without asking
+            raise DataError(f"the path {file} holds an environment variable, which would be replaced; rename it")
+    if isinstance(builder.config, ParquetConfig):
+        builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
-    return dict(builder.as_dataset())
+    return {
+        str(split): builder.as_dataset(split) if info.num_examples else Dataset.from_dict({})
+        for split, info in builder.info.splits.items()
+    }
 
 
 @contextmanager
@@ -150,16 +180,19 @@ def loading(name: str, config: str | None = None) -> Iterator[None]:
     Raises:
         DataError: it raised anything; of several configurations the message lists the names.
     """
+    reports = logging.getLogger("datasets.packaged_modules")
+    before = reports.level
+    reports.setLevel(logging.CRITICAL)  # they log what they raise
     try:
         yield
     except VqtokError:
         raise
     except Exception as error:
         _refuse_choice(name, config, error)
-        if empty := re.search('Instruction "(.*)" corresponds to no data', str(error)):
-            raise DataError(f"{name} has no rows in its split {empty[1]}") from error
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise DataError(f"{name} cannot be loaded: {one_line(cause)}") from error
+    finally:
+        reports.setLevel(before)
 
 
 def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
@@ -193,16 +226,34 @@ def _has_configurations(folder: Path) -> bool:
     return card.is_file() and "configs" in DatasetCard.load(card, ignore_metadata_errors=True).data
 
 
-def _by_split(own: str, name: str, files: Set[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+def _by_split(own: str, name: str, files: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """The paths of the files of each split, and a note where only some of the files name one."""
-    inside = glob.escape(own)
-    found = DataFilesDict.from_patterns(get_data_patterns(inside), base_path=inside)
-    splits = {str(split): [path for path in paths if path.removeprefix(own) in files] for split, paths in found.items()}
-    splits = {split: paths for split, paths in splits.items() if paths}
-    rest = sorted(files - {path.removeprefix(own) for paths in splits.values() for path in paths})
+    named = _named_splits(files)
+    for file, found in named.items():
+        if len(found) > 1:
+            raise DataError(f"{name} holds {file}, which names the splits {' and '.join(found)}; rename it to name one")
+    order = [*SPLIT_NAMES, *sorted({split for found in named.values() for split in found} - set(SPLIT_NAMES))]
+    splits = {split: paths for split in order if (paths := [own + file for file in files if split in named[file]])}
+    rest = [file for file in files if not named[file]]
     if not rest:
         return splits, ()
-    if {"train", "test"} <= set(splits):
+    if len(splits) > 1:
         raise DataError(f"{name} holds the splits {', '.join(splits)} and also {rest[0]}; move what is no split out")
     note = f"all {len(files):,} files are taken as one split, since {rest[0]} does not say which it belongs to"
-    return {"train": [own + file for file in sorted(files)]}, (note,)
+    return {"train": [own + file for file in files]}, (note,) if splits else ()
+
+
+def _named_splits(files: Sequence[str]) -> dict[str, list[str]]:
+    """The splits that each path names: where shards do only theirs count, else where folders do only those.
+
+    This is the rule of `datasets`, which would let files decide that are not read and pass over a folder like __x.
+    """
+    shards = {file: SHARD.findall(file) for file in files}
+    folders = {file: _split_words(os.path.dirname(file)) for file in files}
+    names = {file: _split_words(os.path.basename(file)) for file in files}
+    return next((rule for rule in (shards, folders) if any(rule.values())), names)
+
+
+def _split_words(path: str) -> list[str]:
+    words = re.split("[-._ 0-9/]", path)
+    return [str(split) for split, names in SPLIT_KEYWORDS.items() if not set(names).isdisjoint(words)]
