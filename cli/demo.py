@@ -32,7 +32,7 @@ class Settings:
     dataset: str = "mnist-mini"
     train: Sequence[str] = (
         *("--hidden-size", "64", "--codebook-size", "256", "--code-dim", "32"),
-        *("--batch-size", "64", "--steps", "1400", "--learning-rate", "3e-3", "--set", "warmup_steps=100"),
+        *("--batch-size", "64", "--steps", "1400", "--learning-rate", "3e-3"),
         *("--set", "eval_every=350", "--set", "checkpoint_every=1400"),
     )
     train_prior: Sequence[str] = (
