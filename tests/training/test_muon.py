@@ -120,10 +120,19 @@ def test_muon_moves_the_layers_of_a_prior_and_neither_embeddings_nor_heads(
     binding = PriorBinding(fingerprint="f" * 64, grid=(2, 2), codebook_size=3, label_names=("a", "b"))
     prior = build_prior(binding, arch)
     names = {id(parameter): name for name, parameter in prior.named_parameters()}
-    _, muon = build_optimizers(prior, PriorTrainingConfig(out="runs/x", codes="codes"))
+    _, muon = build_optimizers(prior, PriorTrainingConfig(out="runs/x", codes="codes", arch=arch, optimizer="muon"))
     found = [names[id(each)] for each in muon.param_groups[0]["params"]]
     assert {name.partition("layers.0.")[2] for name in found} == {f"{name}.weight" for name in moved}
     assert muon.param_groups[0]["weight_decay"] == 0.05
+
+
+@pytest.mark.parametrize(("arch", "optimizer"), [("transformer", "muon"), ("pixelcnn", "adamw")])
+def test_the_architecture_decides_the_default(arch: str, optimizer: str) -> None:
+    given = {"out": "runs/x", "codes": "codes"}
+    assert PriorTrainingConfig(**given, arch=arch).optimizer == optimizer
+    assert PriorTrainingConfig(**given, arch={"type": arch}, optimizer="muon").optimizer == "muon"
+    assert PriorTrainingConfig(**given, arch=arch, optimizer="adamw").optimizer == "adamw"
+    assert PriorTrainingConfig(**given).optimizer == "muon"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vqtok.priors import ARCHITECTURE_TYPES, PriorOptions
 from vqtok.priors.transformer import TransformerOptions
@@ -29,6 +29,19 @@ class PriorTrainingConfig(LoopConfig):
         0.1, gt=0, lt=1, description="share of the training codes to hold out if there is no test split"
     )
     batch_size: int = Field(64, ge=1, description="images per optimizer step, over all processes and accumulated parts")
+    optimizer: Literal["adamw", "muon"] | None = Field(  # type: ignore[assignment]  # the architecture decides
+        None,
+        description="what moves the layers, AdamW moves all else; by default muon for a transformer and adamw for a "
+        "pixelcnn",
+    )
     warmup_share: ClassVar[float] = 1 / 5
     longest_warmup: ClassVar[int] = 100
     weight_decay: float = Field(0.05, ge=0, description="weight decay of weights of two and more dimensions")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optimizer_of_the_architecture(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("optimizer") is not None:
+            return given
+        arch = ARCHITECTURE_TYPES.entries(given.get("arch", {}))["type"]
+        return given | {"optimizer": "muon" if arch == "transformer" else "adamw"}
