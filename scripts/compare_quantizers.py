@@ -72,7 +72,10 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "lfq": {
         "lfq": {"type": "lfq"},
         "lfq without entropy": {"type": "lfq", "entropy_weight": 0.0},
-        "lfq temperature 4": {"type": "lfq", "temperature": 4.0},
+        "lfq as in the paper": {"type": "lfq", "scale": 1.0, "temperature": 0.01},
+        "lfq of 1 and -1": {"type": "lfq", "scale": 1.0, "temperature": 1.0},
+        "lfq of 1 and -1, beta 0.03": {"type": "lfq", "scale": 1.0, "temperature": 1.0, "beta": 0.03},
+        "lfq of a third": {"type": "lfq", "scale": 1 / 3, "temperature": 1 / 3},
         "lfq entropy 0.01": {"type": "lfq", "entropy_weight": 0.01},
         "bsq": {"type": "bsq"},
         "bsq without entropy": {"type": "bsq", "entropy_weight": 0.0},

@@ -14,7 +14,7 @@ from vqtok.quantizers import LookupFreeQuantizer
 
 
 def make(**options: Any) -> LookupFreeQuantizer:
-    return LookupFreeQuantizer(**({"codebook_size": 16, "temperature": 2.0} | options))
+    return LookupFreeQuantizer(**({"codebook_size": 16, "scale": 1.0, "temperature": 2.0} | options))
 
 
 def corners(bits: int) -> torch.Tensor:
@@ -23,20 +23,25 @@ def corners(bits: int) -> torch.Tensor:
 
 
 @settings(max_examples=25, deadline=None)
-@given(bits=st.integers(1, 7), temperature=st.sampled_from([0.5, 2.0, 10.0]), seed=st.integers(0, 2**16))
-def test_values_and_gradients_by_hand(bits: int, temperature: float, seed: int) -> None:
+@given(
+    bits=st.integers(1, 7),
+    scale=st.sampled_from([0.15, 1.0]),
+    temperature=st.sampled_from([0.5, 2.0, 10.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_values_and_gradients_by_hand(bits: int, scale: float, temperature: float, seed: int) -> None:
     """Section 3.1 in float64, over all codes."""
     torch.manual_seed(seed)
     beta, weight, gamma = 0.3, 0.7, 1.5
     options = {"beta": beta, "entropy_weight": weight, "diversity_gamma": gamma, "temperature": temperature}
-    quantizer = make(codebook_size=2**bits, **options)
+    quantizer = make(codebook_size=2**bits, scale=scale, **options)
     latents = torch.randn(2, bits, 3, 4, requires_grad=True)
     weights = torch.randn(latents.shape)
     output = quantizer(latents)
     (output.loss + (output.quantized * weights).sum()).backward()
 
     exact = latents.detach().double().requires_grad_()
-    z, c = exact.permute(0, 2, 3, 1).reshape(-1, bits), corners(bits)
+    z, c = exact.permute(0, 2, 3, 1).reshape(-1, bits), scale * corners(bits)
     distances = (z[:, None] - c).square().sum(dim=2)
     codes = distances.argmin(dim=1)
     p = (-distances / temperature).softmax(dim=1)
@@ -46,7 +51,7 @@ def test_values_and_gradients_by_hand(bits: int, temperature: float, seed: int) 
     (loss + (exact * weights).sum()).backward()
 
     assert torch.equal(output.codes.flatten(), codes)
-    assert torch.equal(output.quantized.permute(0, 2, 3, 1).reshape(-1, bits), c[codes].float())
+    torch.testing.assert_close(output.quantized.permute(0, 2, 3, 1).reshape(-1, bits), c[codes].float())
     assert output.loss.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
     expected = {"commitment": commitment, "code_entropy": code_entropy, "use_entropy": use_entropy}
     assert output.metrics.keys() == expected.keys()
@@ -110,7 +115,7 @@ def test_the_entropy_term_spreads_latents_over_the_codes() -> None:
     assert len(quantizer.encode(latents).unique()) == 16
 
 
-@pytest.mark.parametrize(("option", "value"), [("temperature", 0.0), ("temperature", math.nan)])
+@pytest.mark.parametrize(("option", "value"), [("temperature", 0.0), ("temperature", math.nan), ("scale", 0.0)])
 def test_options_that_make_no_sense_are_refused(option: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"quantizer.{option} must be a number above 0.*, got {value}"):
         make(**{option: value})

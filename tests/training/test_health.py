@@ -159,12 +159,12 @@ def advice_of(quantizer: dict[str, Any], **changes: Any) -> list[str]:
     ("quantizer", "expected"),
     [
         ({"type": "vq", "restart_threshold": 0, "init": "normal"}, ["restart_threshold=0.05", "init=data"]),
-        ({"type": "ema", "restart_threshold": 0.01}, []),  # nothing was measured between 0 and 0.05
+        ({"type": "ema", "restart_threshold": 0.01}, ["restart_threshold=0.05"]),  # nothing was measured between 0 and 0.05
         ({"type": "simvq", "init": "normal"}, ["init=data"]),
         ({"type": "gumbel", "restart_threshold": 0.05}, ["restart_threshold=0.2"]),
         ({"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0}, []),  # cannot honour either
         ({"type": "ibq", "temperature": 0.1, "restart_threshold": 0}, ["restart_threshold=0.05", "temperature=0.02"]),
-        ({"type": "lfq", "entropy_weight": 0.01, "temperature": 8}, ["entropy_weight=0.1", "temperature=1"]),
+        ({"type": "lfq", "entropy_weight": 0.01, "temperature": 8}, ["entropy_weight=0.1", "temperature=0.15"]),
         ({"type": "bsq"}, ["entropy_weight=0.2"]),
     ],
     ids=str,

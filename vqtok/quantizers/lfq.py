@@ -1,11 +1,11 @@
 """Lookup-free quantization: the signs of the latents are the code. Yu et al. 2023, arXiv:2310.05737, section 3.1.
 
-The codebook is every corner of a cube, {-1, 1}^D (equation 3). Its entropy term (equation 5),
+The codebook is every corner of a cube, {-s, s}^D (equation 3, with s = 1). Its entropy term (equation 5),
 
     L = E[H(p(c | z))] - gamma H(E[p(c | z)])        p(c | z) proportional to exp(-||z - c||^2 / temperature)
 
 makes each latent choose surely and all latents together choose everything. The exponent splits over the dimensions, so
-bit d of the code has log-odds 4 z_d / temperature. Both entropies are exact over all K codes: the first is a sum over
+bit d of the code has log-odds 4 s z_d / temperature. Both entropies are exact over all K codes: the first is a sum over
 bits, and E[p(c | z)], with the bits of a code in two halves a and b, is the matrix E[p(a | z) p(b | z)^T], one product
 of (sqrt(K), N) by (N, sqrt(K)). The memory grows as K + 2 N sqrt(K); N K numbers are never held. Without the term that
 product is left out, and `use_entropy` is not among the metrics.
@@ -32,12 +32,13 @@ MOST_SUMMED = 2**26
 class LFQOptions(BitOptions):
     """Options of `lfq`. The entropy term weighs 0.1 as in MaskGIT, which the paper follows.
 
-    Latents beyond the size of the temperature are sure already and feel nothing of the first entropy; MaskGIT has 0.01,
-    which measured worse: `python scripts/compare_quantizers.py lfq`.
+    Codes of 1 and -1 measured far worse than smaller ones, with the term and without it, and a tenth of beta makes up for
+    half of that: `python scripts/compare_quantizers.py lfq`.
     """
 
     type: Literal["lfq"] = "lfq"
-    temperature: float = Field(1.0, gt=0, description="temperature of the soft assignments of the entropy term")
+    scale: float = Field(0.15, gt=0, description="every number of a code is this or minus this; 1 in the paper")
+    temperature: float = Field(0.15, gt=0, description="temperature of the soft assignments of the entropy term")
 
     @model_validator(mode="after")
     def _sums_fit(self) -> Self:
@@ -50,20 +51,19 @@ class LFQOptions(BitOptions):
 
 
 class LookupFreeQuantizer(BitQuantizer):
-    """Codes in {-1, 1}^D, the signs of the latents; a latent of exactly 0, which the paper sends to -1, goes to 1.
+    """Codes in {-s, s}^D, the signs of the latents; a latent of exactly 0, which the paper sends to -1, goes to 1.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
 
     paper = "Yu et al. 2023, arXiv:2310.05737"
 
-    scale = 1.0
-
     Options = LFQOptions
     options: LFQOptions
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.scale = self.options.scale
         self.spreads = self.options.entropy_weight > 0
 
     def project(self, latents: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class LookupFreeQuantizer(BitQuantizer):
         return differences.square().sum() / self.code_dim
 
     def log_odds(self, projected: Tensor) -> Tensor:
-        return projected * (4 / self.options.temperature)
+        return projected * (4 * self.scale / self.options.temperature)
 
     def assignment_sums(self, logits: Tensor) -> Tensor:
         return sum_of_assignments(logits)
