@@ -159,7 +159,7 @@ def advice_of(quantizer: dict[str, Any], **changes: Any) -> list[str]:
     ("quantizer", "expected"),
     [
         ({"type": "vq", "restart_threshold": 0, "init": "normal"}, ["restart_threshold=0.05", "init=data"]),
-        ({"type": "ema", "restart_threshold": 0.01}, ["restart_threshold=0.05"]),  # nothing was measured between 0 and 0.05
+        ({"type": "ema", "restart_threshold": 0.01}, ["restart_threshold=0.05"]),
         ({"type": "simvq", "init": "normal"}, ["init=data"]),
         ({"type": "gumbel", "restart_threshold": 0.05}, ["restart_threshold=0.2"]),
         ({"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0}, []),  # cannot honour either
