@@ -32,8 +32,8 @@ MOST_SUMMED = 2**26
 class LFQOptions(BitOptions):
     """Options of `lfq`. The entropy term weighs 0.1 as in MaskGIT, which the paper follows.
 
-    Codes of 1 and -1 measured far worse than smaller ones, with the term and without it, and a tenth of beta makes up for
-    half of that: `python scripts/compare_quantizers.py lfq`.
+    Codes of 1 and -1 measured far worse than smaller ones, with the term and without it, and a tenth of beta makes up
+    for half of that: `python scripts/compare_quantizers.py lfq`.
     """
 
     type: Literal["lfq"] = "lfq"
