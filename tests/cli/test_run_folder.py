@@ -81,6 +81,29 @@ def test_where_there_are_no_locks_a_run_goes_on(train: Command, monkeypatch: pyt
     assert train("--out", "run")[0] == 0
 
 
+def test_the_owner_file_is_never_another_file(train: Command) -> None:
+    """A run folder may have come from elsewhere, with anything where a process leaves its name."""
+    assert train("--out", "run")[0] == 0
+    Path("precious.txt").write_text("mine")
+    owner = Path("run/.owner.txt")
+    for make in (
+        lambda: owner.symlink_to("../precious.txt"),
+        lambda: owner.symlink_to("../new.txt"),
+        lambda: owner.hardlink_to("precious.txt"),
+        lambda: os.mkfifo(owner),
+        lambda: owner.mkdir(),
+    ):
+        make()
+        code, _, complained = train("--resume", "--out", "run", "--steps=3")
+        assert (code, Path("precious.txt").read_text()) == (2, "mine")
+        assert complained.splitlines()[-1] == (
+            "vqtok: error: run/.owner.txt is a link or no file, and is left alone: delete it and run again"
+        )
+        assert not Path("new.txt").exists() and os.path.lexists(owner)
+        owner.rmdir() if owner.is_dir() else owner.unlink()
+    assert train("--resume", "--out", "run", "--steps=3")[0] == 0
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_the_permissions_of_weights_and_checkpoints_follow_the_umask(train: Command, mask: int, mode: int) -> None:
     with umask(mask):
