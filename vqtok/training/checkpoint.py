@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.folders import replace_folder, staging_path
+from vqtok.folders import remove, replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 
 __all__ = [
@@ -68,7 +67,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int
         raise CheckpointError(f"cannot write the checkpoint {final}: {one_line(error)}; {kept}") from error
     if main:
         for old in [*whole_checkpoints(run)[:-keep], *final.parent.glob(".step-*.partial")]:  # of runs that were killed
-            shutil.rmtree(old)
+            remove(old)
     return final
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import write_text
+from vqtok.folders import remove
 from vqtok.hub import read_metric_rows
 from vqtok.hub import run_of as folder_above
 from vqtok.locks import locked
@@ -89,10 +89,8 @@ def run_of(model: Path) -> Path | None:
 
 def remove_run(run: Path) -> None:
     """Remove what a run wrote, its configuration last; other files in the folder stay."""
-    for name in ("model", "checkpoints", "samples", "health"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("metrics.jsonl", "config.yaml"):
-        (run / name).unlink(missing_ok=True)
+    for name in ("model", "checkpoints", "samples", "health", "metrics.jsonl", "config.yaml"):
+        remove(run / name)
 
 
 class MetricsFile:
