@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vqtok.errors import ConfigurationError
-from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, sync
+from vqtok.files import NO_ACCESS, NO_ROOM, check_path, in_one_line, sync
 from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
 
 __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
@@ -105,8 +105,10 @@ def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False)
     """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
 
     Raises:
-        ConfigurationError: `out` is a file, holds something that may not be replaced, or another process is filling it.
+        ConfigurationError: `out` is a file, holds something that may not be replaced, has a path that is not UTF-8, or
+            another process is filling it.
     """
+    check_path(out)
     if out.exists() or out.is_symlink():
         _check_free(out, marker, overwrite)
 

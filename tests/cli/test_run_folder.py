@@ -160,6 +160,28 @@ def test_an_out_that_cannot_be_made_is_one_line(
 @pytest.mark.parametrize(
     "command",
     [
+        ["train", "--dataset", "images", *TINY],
+        ["demo"],
+        ["tokenize", "images"],
+        ["train-prior", "codes", "--steps=1", "--batch-size=4"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_out_that_is_not_utf_8_is_refused_before_any_work(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, command: list[str]
+) -> None:
+    """Neither Arrow nor safetensors could read it back."""
+    tiny_tokenizer.save_pretrained("runs/tok/model")
+    assert vqtok("tokenize", "images", "--out", "codes")[0] == 0
+    code, said, complained = vqtok(*command, "--out", os.fsdecode(b"caf\xe9"))
+    assert code == 2 and "step 1" not in said
+    assert complained == "vqtok: error: the path of caf\N{REPLACEMENT CHARACTER} is not UTF-8: choose another folder\n"
+    assert sorted(os.listdir()) == ["codes", "images", "runs"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ["inspect", "{}"],
         ["evaluate", "--tokenizer", "{}"],
         ["tokenize", "{}", "--tokenizer", "tok"],

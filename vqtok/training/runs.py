@@ -10,7 +10,7 @@ from typing import Any
 
 from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.files import write_text
+from vqtok.files import check_path, write_text
 from vqtok.folders import remove
 from vqtok.hub import read_metric_rows
 from vqtok.hub import run_of as folder_above
@@ -53,8 +53,9 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Make the run folder and have it for this process alone; only a run is resumed or, if asked for, replaced.
 
     Raises:
-        ConfigurationError: the folder is in use, holds something else, or cannot be written.
+        ConfigurationError: the folder is in use, holds something else, or cannot be written or read back.
     """
+    check_path(run)
     if resume and overwrite:
         raise ConfigurationError("--resume goes on with a run and --overwrite replaces it: pass one of them")
     used = run.exists() and (not run.is_dir() or any(entries_of(run)))
