@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.hub import check_fit, fetch, is_hub_id, loading, open_folder, push_model, quiet_transformers
+from vqtok.hub import check_finite, check_fit, fetch, is_hub_id, loading, open_folder, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.codes import as_codes
@@ -208,7 +208,7 @@ class VQTokenizer(PreTrainedModel):
 
         Raises:
             CheckpointError: a folder without configuration or weights, a configuration that could fetch or run code, or
-                weights that do not fit it.
+                weights that do not fit it or are not finite.
             ConfigurationError: a configuration that makes no sense.
             HubError: a repository or revision that cannot be read.
         """
@@ -228,6 +228,7 @@ class VQTokenizer(PreTrainedModel):
             kwargs |= {"use_safetensors": True, "output_loading_info": True}
             loaded: Any = super().from_pretrained(folder, *args, **kwargs)
             model, info = loaded
+        check_finite(model, name=str(name))
         model.repository, model.revision = str(name), None if local else folder.name
         model.name_or_path = model.config.name_or_path = str(name)
         return (model, info) if wanted_info else model  # type: ignore[return-value]  # as transformers does
