@@ -63,3 +63,19 @@ def test_a_prior_whose_weights_are_not_finite(
     assert (code, said) == (2, "")
     assert complained.startswith("vqtok: error: the weights in prior are not finite: ")
     assert complained.count("\n") == 1
+
+
+@pytest.mark.parametrize(("command", "part"), [("evaluate --tokenizer tok", "decoder"), ("inspect tok", "quantizer")])
+def test_weights_whose_products_are_not_finite(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, command: str, part: str
+) -> None:
+    with torch.no_grad():
+        for weights in tiny_tokenizer.get_submodule(part).state_dict().values():
+            if weights.is_floating_point():
+                weights.copy_(torch.randn(weights.shape) * 1e30)
+    tiny_tokenizer.save_pretrained("tok")
+    before = sorted(Path().rglob("*"))
+    code, said, complained = vqtok(*command.split(), "--dataset=images", "--split=train", "--json")
+    assert (code, said) == (2, "")
+    assert complained.splitlines()[-1].startswith("vqtok: error: what tok computes is not finite: ")
+    assert sorted(Path().rglob("*")) == before
