@@ -21,6 +21,7 @@ __all__ = [
     "NO_ACCESS",
     "NO_ROOM",
     "check_file",
+    "check_path",
     "in_one_line",
     "new_file",
     "random_name",
@@ -32,8 +33,8 @@ __all__ = [
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
-NO_ACCESS = DENIED | BAD_PATH | {errno.ENOENT, errno.EISDIR, errno.EEXIST}
-"""What the disk may answer and a user can mend; the last three of `NO_ACCESS` only where a file is written."""
+NO_ACCESS = DENIED | BAD_PATH | {errno.ENOENT, errno.EISDIR, errno.EEXIST, errno.EBUSY}
+"""What the disk may answer and a user can mend; the last four of `NO_ACCESS` only where a file is written."""
 
 
 @contextmanager
@@ -80,6 +81,19 @@ def check_file(path: Path, *, overwrite: bool = True) -> None:
             raise ConfigurationError(f"{path} is a {kind}, not a file: choose another file")
         if not overwrite:
             raise ConfigurationError(f"{path} exists: choose another file, or pass --overwrite")
+
+
+def check_path(folder: Path) -> None:
+    """Refuse a folder whose content Arrow and safetensors could not read back, before any work.
+
+    Raises:
+        ConfigurationError: its path is not UTF-8.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(folder).decode(errors="replace")
+        raise ConfigurationError(f"the path of {shown} is not UTF-8: choose another folder") from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 replace_folder             a folder that is always ours, as a run's model: written beside, swapped in
 new_folder, check_free     a folder the user names: written in a hidden folder inside it, see `staging.py`
 clear_folder               a folder the user names for work that takes place in it
+remove                     what is in such a folder, links alone
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vqtok.errors import ConfigurationError
-from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, sync
+from vqtok.files import NO_ACCESS, NO_ROOM, check_path, in_one_line, sync
 from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
 
-__all__ = ["check_free", "clear_folder", "new_folder", "replace_folder", "staging_path"]
+__all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
@@ -104,8 +105,10 @@ def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False)
     """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
 
     Raises:
-        ConfigurationError: `out` is a file, holds something that may not be replaced, or another process is filling it.
+        ConfigurationError: `out` is a file, holds something that may not be replaced, has a path that is not UTF-8, or
+            another process is filling it.
     """
+    check_path(out)
     if out.exists() or out.is_symlink():
         _check_free(out, marker, overwrite)
 
@@ -146,10 +149,20 @@ def clear_folder(out: Path, *, marker: str) -> None:
     with in_one_line(out, NO_ROOM | NO_ACCESS):
         out.mkdir(parents=True, exist_ok=True)
         for entry in sorted(entries_of(out), key=lambda entry: entry.name == marker):
-            if is_folder(entry):
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file, or a link but not what it leads to; nothing there is no error.
+
+    Raises:
+        ConfigurationError: it cannot be removed.
+    """
+    with in_one_line(path, NO_ACCESS):
+        if is_folder(path):
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,13 +25,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Make a folder where there is none, and have it for this process alone, as far as its file system has locks.
 
     Raises:
-        ConfigurationError: another process has it, or it cannot be made or written.
+        ConfigurationError: another process has it, it cannot be made or written, or its owner file leads elsewhere.
         DataError: the disk is full.
     """
     owner = folder / OWNER_FILE
     with in_one_line(folder, NO_ROOM | NO_ACCESS):
         folder.mkdir(parents=True, exist_ok=True)
-        file = owner.open("a+", encoding="utf-8")
+        file = open_own(owner)
     with file:
         # a file without a name is one that its process removed after this one had opened it
         if lock(file) is False or os.fstat(file.fileno()).st_nlink == 0:
@@ -45,6 +46,16 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 owner.unlink()
+
+
+def open_own(path: Path) -> IO[str]:
+    """Open or make a file to write into, and nothing else: a folder that came from elsewhere may hold a link there."""
+    with suppress(FileNotFoundError):
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+            raise ConfigurationError(f"{path} is a link or no file, and is left alone: delete it and run again")
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # which Windows has not
+    return open(path, "a+", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
 
 
 def lock(file: IO[str]) -> bool | None:

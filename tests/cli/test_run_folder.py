@@ -80,6 +80,29 @@ def test_where_there_are_no_locks_a_run_goes_on(train: Command, monkeypatch: pyt
     assert train("--out", "run")[0] == 0
 
 
+def test_the_owner_file_is_never_another_file(train: Command) -> None:
+    """A run folder may have come from elsewhere, with anything where a process leaves its name."""
+    assert train("--out", "run")[0] == 0
+    Path("precious.txt").write_text("mine")
+    owner = Path("run/.owner.txt")
+    for make in (
+        lambda: owner.symlink_to("../precious.txt"),
+        lambda: owner.symlink_to("../new.txt"),
+        lambda: owner.hardlink_to("precious.txt"),
+        lambda: os.mkfifo(owner),
+        lambda: owner.mkdir(),
+    ):
+        make()
+        code, _, complained = train("--resume", "--out", "run", "--steps=3")
+        assert (code, Path("precious.txt").read_text()) == (2, "mine")
+        assert complained.splitlines()[-1] == (
+            "vqtok: error: run/.owner.txt is a link or no file, and is left alone: delete it and run again"
+        )
+        assert not Path("new.txt").exists() and os.path.lexists(owner)
+        owner.rmdir() if owner.is_dir() else owner.unlink()
+    assert train("--resume", "--out", "run", "--steps=3")[0] == 0
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_the_permissions_of_weights_and_checkpoints_follow_the_umask(train: Command, mask: int, mode: int) -> None:
     with umask(mask):
@@ -131,6 +154,28 @@ def test_an_out_that_cannot_be_made_is_one_line(
     code, _, complained = vqtok(*command, "--out", out)
     assert code == 2 and complained.splitlines()[-1].startswith("vqtok: error: ")
     assert sorted(os.listdir()) == ["dangling", "file", "images", "loop", "tok"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--dataset", "images", *TINY],
+        ["demo"],
+        ["tokenize", "images"],
+        ["train-prior", "codes", "--steps=1", "--batch-size=4"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_out_that_is_not_utf_8_is_refused_before_any_work(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, command: list[str]
+) -> None:
+    """Neither Arrow nor safetensors could read it back."""
+    tiny_tokenizer.save_pretrained("runs/tok/model")
+    assert vqtok("tokenize", "images", "--out", "codes")[0] == 0
+    code, said, complained = vqtok(*command, "--out", os.fsdecode(b"caf\xe9"))
+    assert code == 2 and "step 1" not in said
+    assert complained == "vqtok: error: the path of caf\N{REPLACEMENT CHARACTER} is not UTF-8: choose another folder\n"
+    assert sorted(os.listdir()) == ["codes", "images", "runs"]
 
 
 @pytest.mark.parametrize(

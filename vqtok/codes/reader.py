@@ -127,14 +127,21 @@ def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray
 
 
 def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
-    """View the values buffer under nested lists as (N, *shape)."""
+    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says."""
     if chunk.null_count:
         raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
     values = chunk.storage
-    while pa.types.is_list(values.type):
-        values = values.flatten()
-    view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-    return view.reshape(len(chunk), *feature.shape)
+    try:
+        values.validate(full=True)  # Arrow would read outside of the file
+        for length in feature.shape:
+            if (np.diff(values.offsets) != length).any():
+                raise ValueError
+            values = values.flatten()
+        view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+        return view.reshape(len(chunk), *feature.shape)
+    except ValueError as error:  # of Arrow also where a code is missing
+        shape = " x ".join(map(str, feature.shape))
+        raise DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again") from error
 
 
 def _load(path: Path) -> CodeSet:

@@ -20,7 +20,7 @@ from vqtok.evaluation.codebook import CodeSample, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
 from vqtok.evaluation.positions import PositionCounts
-from vqtok.evaluation.reconstruction import first_batches, images_for
+from vqtok.evaluation.reconstruction import check_measures, first_batches, images_for
 from vqtok.hub import portable
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
@@ -102,6 +102,7 @@ def measure_health(
     Raises:
         ConfigurationError: num_images or batch_size below 1.
         DataError: none of the images can be read.
+        CheckpointError: a number that is not finite.
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     shown = range(min(tokenizer.num_codebooks, SHOWN_CODEBOOKS))
@@ -130,7 +131,7 @@ def measure_health(
         for codebook, sample in zip(shown, samples, strict=True)
         for index in spread_codes(sample.counts, max(3, SHOWN_CODES // len(shown)))
     ]
-    return CodebookHealth(
+    health = CodebookHealth(
         about=describe_source(tokenizer, source, measured),
         counting=counting,
         counts=counts.totals(),
@@ -141,6 +142,8 @@ def measure_health(
         ),
         examples=tuple(examples),
     )
+    check_measures(health.numbers(), tokenizer)
+    return health
 
 
 def sample_distances(tokenizer: VQTokenizer, codebook: int, sample: CodeSample) -> CodeDistances:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def evaluate_tokenizer(
     Raises:
         ConfigurationError: num_images or batch_size below 1.
         DataError: none of the images can be read.
+        CheckpointError: a measure is not finite.
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
     config = tokenizer.config
@@ -68,6 +69,8 @@ def evaluate_tokenizer(
     for batch in first_batches(images, total, batch_size):
         sums.add(batch["pixels"])
         measured += len(batch["pixels"])
+    measures = sums.measures()
+    check_measures(measures, tokenizer)
     return {
         "dataset": portable(source.name),
         "dataset_resolved": portable(source.resolved),
@@ -77,7 +80,7 @@ def evaluate_tokenizer(
         "num_unreadable": total - measured,
         "num_images_in_split": len(images),
         OWN: sums.digest.hexdigest(),
-        **sums.measures(),
+        **measures,
         "bits_per_image": tokenizer.codes_per_image * math.log2(tokenizer.codebook_size),
         "grid": list(tokenizer.grid),
         "num_codebooks": tokenizer.num_codebooks,
@@ -149,6 +152,18 @@ def use_numbers(use: CodeUse | DimensionUse) -> dict[str, float | int | str]:
     if isinstance(use, CodeUse):
         return {"perplexity": use.perplexity, "codes_in_use": use.codes_in_use}
     return {**use.metrics(), "counted": "by dimension"}
+
+
+def check_measures(measures: Mapping[str, float | int | str | None], tokenizer: VQTokenizer) -> None:
+    """Refuse numbers that say that a tokenizer computes nothing, as finite weights may that are far too large.
+
+    Raises:
+        CheckpointError: names those that are not finite.
+    """
+    numbers = {name: value for name, value in measures.items() if isinstance(value, float)}
+    if bad := [f"{name} {value}" for name, value in numbers.items() if not math.isfinite(value)]:
+        name = tokenizer.repository or "the tokenizer"
+        raise CheckpointError(f"what {name} computes is not finite: {', '.join(bad)}; train the model again")
 
 
 def images_for(

@@ -20,12 +20,13 @@ from vqtok.hub.run_metadata import (
     training_usage,
 )
 from vqtok.hub.settings import DTYPES, check_settings
-from vqtok.hub.weights import check_fit
+from vqtok.hub.weights import check_finite, check_fit
 
 __all__ = [
     "DTYPES",
     "ModelFolder",
     "check_can_push",
+    "check_finite",
     "check_fit",
     "check_settings",
     "describe_prior",

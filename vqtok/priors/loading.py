@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vqtok.errors import CheckpointError
-from vqtok.hub import DTYPES, ModelFolder, check_fit, find_model, loading, push_model
+from vqtok.hub import DTYPES, ModelFolder, check_finite, check_fit, find_model, loading, push_model
 from vqtok.priors.binding import PriorBinding
 from vqtok.priors.likelihood import Prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
@@ -59,7 +59,7 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
 
     Raises:
         CheckpointError: there is no such folder, it holds no prior, its settings make no sense or could fetch or run
-            code, or weights are missing, misshapen or unreadable.
+            code, or weights are missing, misshapen, unreadable or not finite.
         HubError: a repository or revision that cannot be read.
     """
     source = str(path_or_hub_id)
@@ -69,6 +69,7 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
         with torch.device("meta"):
             check_fit(folder.tensors, kind(config), name=source)
         prior: Prior = kind.from_pretrained(folder.path, config=config, use_safetensors=True)
+    check_finite(prior, name=source)
     prior.eval()
     prior.name_or_path = prior.config.name_or_path = str(folder.path) if Path(source).is_dir() else source
     # A Llama's own method would send it with a generic card. A bound method would be pickled by its name in the Llama.

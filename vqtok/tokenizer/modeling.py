@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqtok.errors import ConfigurationError
-from vqtok.hub import check_fit, find_model, loading, push_model, quiet_transformers
+from vqtok.hub import check_finite, check_fit, find_model, loading, push_model, quiet_transformers
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.codes import as_codes
@@ -208,7 +208,7 @@ class VQTokenizer(PreTrainedModel):
 
         Raises:
             CheckpointError: a folder without configuration or weights, a configuration that could fetch or run code, or
-                weights that do not fit it.
+                weights that do not fit it or are not finite.
             ConfigurationError: a configuration that makes no sense.
             HubError: a repository or revision that cannot be read.
         """
@@ -223,6 +223,7 @@ class VQTokenizer(PreTrainedModel):
             kwargs |= {"use_safetensors": True, "output_loading_info": True}
             loaded: Any = super().from_pretrained(folder.path, *args, **kwargs)
             model, info = loaded
+        check_finite(model, name=str(name))
         local = Path(name).is_dir()
         model.repository, model.revision = (str(folder.path), None) if local else (str(name), folder.path.name)
         model.name_or_path = model.config.name_or_path = model.repository

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError, one_line
-from vqtok.folders import replace_folder, staging_path
+from vqtok.folders import remove, replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 from vqtok.hub.push import Saveable
 
@@ -62,7 +61,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int
         raise CheckpointError(f"cannot write the checkpoint {final}: {one_line(error)}; {kept}") from error
     if main:
         for old in [*whole_checkpoints(run)[:-keep], *final.parent.glob(".step-*.partial")]:  # of runs that were killed
-            shutil.rmtree(old)
+            remove(old)
     return final
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.files import write_text
+from vqtok.files import check_path, write_text
+from vqtok.folders import remove
 from vqtok.hub import is_run, read_metric_rows
 from vqtok.locks import locked
 from vqtok.staging import entries_of
@@ -51,8 +51,9 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Make the run folder and have it for this process alone; only a run is resumed or, if asked for, replaced.
 
     Raises:
-        ConfigurationError: the folder is in use, holds something else, or cannot be written.
+        ConfigurationError: the folder is in use, holds something else, or cannot be written or read back.
     """
+    check_path(run)
     if resume and overwrite:
         raise ConfigurationError("--resume goes on with a run and --overwrite replaces it: pass one of them")
     if run.exists() and not run.is_dir():
@@ -75,10 +76,8 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
 
 def remove_run(run: Path) -> None:
     """Remove what a run wrote, its configuration last; other files in the folder stay."""
-    for name in ("model", "checkpoints", "samples", "health"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("metrics.jsonl", "config.yaml"):
-        (run / name).unlink(missing_ok=True)
+    for name in ("model", "checkpoints", "samples", "health", "metrics.jsonl", "config.yaml"):
+        remove(run / name)
 
 
 class MetricsFile:
