@@ -70,11 +70,19 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.deep_construct = True  # which refuses what holds itself
 
+    def integer(self, node: yaml.ScalarNode) -> int:
+        """An integer of 64 bits, as in JSON; a longer one is no setting, and may be too long for an error."""
+        value: int = self.construct_yaml_int(node)
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        return value
+
 
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around text that `_Loader` would read as a number."""
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 for _each in (_Loader, _Dumper):
     _each.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")

@@ -126,6 +126,19 @@ def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -
     assert "cannot read the configuration bad.yaml" in refused("train", "--config", "bad.yaml")
 
 
+@pytest.mark.parametrize("number", [f"0x{'f' * 5000}", f"0{'7' * 6000}", "9" * 5000, "9" * 400, str(2**63)])
+def test_numbers_of_more_than_64_bits(refused: Refused, tmp_path: Path, number: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"out: run\ncheckpoint_every: 1\nsteps: {number}\n")
+    for command in ("inspect run", "train --resume --out run", "train --config run/config.yaml --out new"):
+        message = refused(*command.split())
+        assert message.startswith("cannot read the configuration run/config.yaml: a value that cannot be read, ")
+    train = ("train", "--dataset", "mnist-mini", "--out", "new")
+    assert refused(*train, f"--steps={number}").startswith("steps must be a whole number of at least 1, got ")
+    assert "is not YAML: a value that cannot be read" in refused(*train, "--set", f"steps={number}")
+    assert "is not YAML: a value that cannot be read" in refused(*train, "--set", f"tracker={number}")
+
+
 def test_a_tokenizer_folder_without_weights(refused: Refused, tmp_path: Path, images_folder: Path) -> None:
     VQTokenizer(VQTokenizerConfig(image_size=16, num_channels=1)).save_pretrained(tmp_path / "tok")
     (tmp_path / "tok" / "model.safetensors").unlink()
