@@ -131,6 +131,9 @@ def test_damaged_files_are_named(left: Left, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
         describe(run)
     (run / "config.yaml").write_text("- a list")
+    with pytest.raises(CheckpointError, match=r"run/config.yaml must hold key: value lines, found list"):
+        describe(run)
+    (run / "config.yaml").write_text("of: another program")
     with pytest.raises(DataError, match=r"nor a run of vqtok: it holds config.yaml, metrics.jsonl, model"):
         describe(run)
     (tmp_path / "config.json").write_text("{")

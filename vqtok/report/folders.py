@@ -59,6 +59,8 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
         raise DataError(f"{name} {what}: name a tokenizer, prior, codes or run folder, or a Hub id such as org/name")
     kind = kind_of(folder)
     if kind is None:
+        if (folder / "config.yaml").is_file():
+            read_yaml(folder / "config.yaml", error=CheckpointError)  # damaged, it may be that of a run
         entries = sorted(entry.name for entry in folder.iterdir())
         more = " and more" if len(entries) > 6 else ""
         found = f"it holds {', '.join(entries[:6])}{more}" if entries else "it is empty"

@@ -63,7 +63,7 @@ class LoopConfig(Options):
     keep_checkpoints: int = Field(2, ge=1, description="number of checkpoints to keep, the newest")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="experiment tracker")
 
-    warmup_share: ClassVar[float] = 1 / 50
+    warmup_part: ClassVar[int] = 50  # one in so many steps
     longest_warmup: ClassVar[int] = 500
 
     @field_validator("warmup_steps")
@@ -72,7 +72,7 @@ class LoopConfig(Options):
         if given is not None:
             return given
         steps: int = info.data.get("steps", 0)
-        return min(cls.longest_warmup, round(steps * cls.warmup_share))
+        return min(cls.longest_warmup, steps // cls.warmup_part)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

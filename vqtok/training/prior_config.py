@@ -34,7 +34,7 @@ class PriorTrainingConfig(LoopConfig):
         description="what moves the layers, AdamW moves all else; by default muon for a transformer and adamw for a "
         "pixelcnn",
     )
-    warmup_share: ClassVar[float] = 1 / 5
+    warmup_part: ClassVar[int] = 5
     longest_warmup: ClassVar[int] = 100
     weight_decay: float = Field(0.05, ge=0, description="weight decay of weights of two and more dimensions")
 
