@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -45,5 +46,5 @@ def push(
     )
     url = push_folder(model.path, repo_id, private=private, revision=revision, commit_message=message)
     name, load = ("load_prior", "") if model.kind == "prior" else ("VQTokenizer", ".from_pretrained")
-    at = f', revision="{revision}"' if revision else ""
+    at = f", revision={json.dumps(revision)}" if revision else ""
     done(f"pushed to {url}", next=("python", "-c", f'from vqtok import {name}; {name}{load}("{repo_id}"{at})'))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import shlex
 from pathlib import Path
 
 import huggingface_hub
@@ -70,3 +73,26 @@ def test_what_could_not_be_loaded_again_is_not_pushed(
         status, printed, complained = vqtok("push", "model", "alice/digits")
         assert status == 2 and printed == "" and hub.requests == []
         assert complained.startswith("vqtok: error: ") and complained.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_revision_of_any_letters_is_one_line_or_a_command_that_runs(
+    vqtok: Command, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_tokenizer.save_pretrained("model")
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    with HubServer({"hf_alice": "alice"}) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        for command in ("push model alice/vq", "inspect alice/vq", "tokenize mnist-mini --tokenizer alice/vq"):
+            status, _, complained = vqtok(*command.split(), "--revision", os.fsdecode(b"v\xff"))
+            assert status == 2
+            line = complained.splitlines()[-1]
+            assert line.startswith("vqtok: error: ")
+            assert line.endswith(r"'v\udcff' is not UTF-8, and cannot be a name on the Hub: give another")
+        status, printed, _ = vqtok("push", "model", "alice/vq", "--revision", 'a"b')
+        assert status == 0
+        python, option, script = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
+        assert (python, option) == ("python", "-c")
+        assert ast.literal_eval(script.rpartition("revision=")[2].removesuffix(")")) == 'a"b'

@@ -39,6 +39,8 @@ def hub_errors(repo_id: str, token: str | None = None) -> Iterator[None]:
         yield
     except CLIENT_ERRORS as error:
         raise HubError(explain(error, repo_id, token)) from error
+    except UnicodeEncodeError as error:
+        raise HubError(f"{error.object!r} is not UTF-8, and cannot be a name on the Hub: give another") from error
     except RuntimeError as error:  # what an upload of large files makes of its failures
         if not isinstance(error.__cause__, CLIENT_ERRORS):
             raise
