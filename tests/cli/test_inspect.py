@@ -86,6 +86,21 @@ def test_drawings_of_a_run_go_into_it_and_of_another_tokenizer_here(
     assert Path("third/positions.png").is_file()
 
 
+def test_links_among_the_drawings_of_a_run_are_replaced_and_what_they_lead_to_stays(
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    """A run folder may have come from elsewhere."""
+    tiny_tokenizer.save_pretrained("run/model")
+    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ncheckpoint_every: 3\ndataset: {images_folder}\n")
+    Path("precious.txt").write_text("mine")
+    Path("run/health").mkdir()
+    for name in ("frequencies.png", "health.json"):
+        Path("run/health", name).symlink_to("../../precious.txt")
+    assert vqtok("inspect", "run", "--dataset", images_folder)[0] == 0
+    assert Path("precious.txt").read_text() == "mine"
+    assert json.loads(Path("run/health/health.json").read_text())["num_images"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -116,6 +116,17 @@ def test_a_checkpoint_that_was_moved_away_is_forgotten_and_stays_there(vqtok: Co
     assert Path("elsewhere/state.json").is_file()
 
 
+def test_a_link_among_the_samples_is_replaced_and_what_it_leads_to_stays(vqtok: Command, images_folder: Path) -> None:
+    """A run folder may have come from elsewhere."""
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run")[0] == 0
+    Path("precious.txt").write_text("mine")
+    Path("run/samples/step-000005.png").symlink_to("../../precious.txt")
+    assert vqtok("train", "--resume", "--out", "run", "--steps=5")[0] == 0
+    assert Path("precious.txt").read_text() == "mine"
+    with Image.open("run/samples/step-000005.png") as image:
+        assert image.format == "PNG"
+
+
 def test_the_next_command_is_quoted_for_a_shell(vqtok: Command, images_folder: Path) -> None:
     out = "my run; touch evil #"
     code, said, _ = vqtok("train", "--dataset", "images", *TINY, "--out", out, "--steps=2")

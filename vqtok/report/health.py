@@ -53,17 +53,23 @@ class Drawing:
 def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
     """Write `frequencies.png`, `distances.png`, `positions.png`, `examples.png` and `health.json` over older ones.
 
+    A link under one of these names is removed, and what it leads to stays.
+
     Returns:
         The files in this order.
     """
-    folder = Path(folder)
-    for name, drawing in DRAWINGS.items():
-        with matplotlib.rc_context(DRAWING_STYLE), new_file(folder / f"{name}.png") as partial:
+    files = [Path(folder) / name for name in (*(f"{drawing}.png" for drawing in DRAWINGS), HEALTH)]
+    for file in files:
+        if file.is_symlink():
+            file.unlink()
+    *drawn, numbers = files
+    for file, drawing in zip(drawn, DRAWINGS.values(), strict=True):
+        with matplotlib.rc_context(DRAWING_STYLE), new_file(file) as partial:
             figure = drawing.draw(health)
             FigureCanvasAgg(figure)
             figure.savefig(partial, format="png", dpi=DOTS)
-    write_text(folder / HEALTH, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
-    return [folder / name for name in (*(f"{drawing}.png" for drawing in DRAWINGS), HEALTH)]
+    write_text(numbers, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
+    return files
 
 
 def draw_frequencies(health: CodebookHealth) -> Figure:

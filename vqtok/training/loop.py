@@ -220,4 +220,5 @@ def save_samples(task: Task, path: Path) -> None:
     grid = task.sample_grid()
     if grid is not None:
         path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)  # a link in a run from elsewhere may lead to any file
         grid.save(path)
