@@ -71,13 +71,14 @@ def evaluate(
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.runs import data_settings
-    from vqtok_cli.tokenizers import load_tokenizer
+    from vqtok_cli.tokenizers import load_tokenizer, tokenize_with
 
     model = load_tokenizer(tokenizer, device=device, revision=revision)
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
-    source = open_images(data.pop("dataset"), split=split, **data)
+    name = data.pop("dataset")
+    source = open_images(name, split=split, **data)
     target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
     check_metrics_file(target)
     resolved(
@@ -105,7 +106,13 @@ def evaluate(
     print_measures(metrics | held_out, as_json=as_json)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
-        next=("vqtok", "tokenize", "./images", "--tokenizer", model.repository, "--out", "codes"),
+        next=tokenize_with(
+            model.repository,
+            name,
+            config=data.get("config"),
+            image_column=data.get("image_column"),
+            revision=revision,
+        ),
         err=as_json,
     )
 

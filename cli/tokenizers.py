@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["check_revision", "load_tokenizer"]
+__all__ = ["check_revision", "load_tokenizer", "tokenize_with"]
 
 
 def load_tokenizer(name: str | None, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
@@ -49,3 +49,12 @@ def check_revision(name: str, revision: str | None) -> None:
         raise ConfigurationError(
             f"{name} is a folder, which has no revision {revision!r}: leave the revision out, or name a Hub repository"
         )
+
+
+def tokenize_with(
+    tokenizer: object, dataset: str, *, config: str | None, image_column: str | None, revision: str | None = None
+) -> list[object]:
+    """The words of the command that turns the images of a dataset into codes."""
+    options = {"dataset-config": config, "image-column": image_column, "tokenizer": tokenizer, "revision": revision}
+    given = (word for name, value in options.items() if value is not None for word in (f"--{name}", value))
+    return ["vqtok", "tokenize", dataset, *given, "--out", "codes"]

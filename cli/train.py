@@ -12,6 +12,7 @@ from vqtok.training import TokenizerTrainingConfig, open_training_images, train_
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.tokenizers import tokenize_with
 from vqtok_cli.training import finished_model, settings_for
 
 __all__ = ["train"]
@@ -65,7 +66,7 @@ def train(
     done(
         f"tokenizer written to {model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=("vqtok", "tokenize", "./images", "--tokenizer", model, "--out", "codes"),
+        next=tokenize_with(model, settings.dataset, config=settings.dataset_config, image_column=settings.image_column),
     )
     if push_to_hub:
         done(f"pushed to {push(model, push_to_hub)}")

@@ -127,12 +127,17 @@ def test_a_link_among_the_samples_is_replaced_and_what_it_leads_to_stays(vqtok: 
         assert image.format == "PNG"
 
 
-def test_the_next_command_is_quoted_for_a_shell(vqtok: Command, images_folder: Path) -> None:
-    out = "my run; touch evil #"
-    code, said, _ = vqtok("train", "--dataset", "images", *TINY, "--out", out, "--steps=2")
+def test_the_next_command_runs_as_it_is_printed(vqtok: Command, images_folder: Path) -> None:
+    out, images = "my run; touch evil #", "my images"
+    images_folder.rename(images)
+    code, said, _ = vqtok("train", "--dataset", images, "--image-column", "image", *TINY, "--out", out, "--steps=2")
     assert code == 0
     next_ = said.splitlines()[-1].removeprefix("next: ")
-    assert shlex.split(next_) == ["vqtok", "tokenize", "./images", "--tokenizer", f"{out}/model", "--out", "codes"]
+    options = ["--image-column", "image", "--tokenizer", f"{out}/model", "--out", "codes"]
+    assert shlex.split(next_) == ["vqtok", "tokenize", images, *options]
+    assert vqtok(*shlex.split(next_)[1:])[0] == 0
+    code, said, _ = vqtok("evaluate", "--tokenizer", out)
+    assert (code, said.splitlines()[-1]) == (0, f"next: {next_}")
 
 
 @pytest.mark.parametrize("config", [None, "model: resnet\nsteps: 3\n", "- 1\n", "{"])
