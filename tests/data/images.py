@@ -53,6 +53,13 @@ def digits(count: int = 4, **columns: list[Any]) -> Dataset:
     )
 
 
+def labels_of(source: ImageSource) -> list[int]:
+    """The class number of every image."""
+    labels = source.labels()
+    assert labels is not None
+    return labels.tolist()
+
+
 def levels(source: ImageSource) -> list[int]:
     """The level of every image."""
     pixels, _, broken = read_images(source, range(len(source)), image_size=(1, 1), num_channels=1)

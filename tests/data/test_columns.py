@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from tests.data.images import Builder, digits, levels, save
+from tests.data.images import Builder, digits, labels_of, levels, save
 from vqtok.data import open_all, open_images, open_splits, readers
 from vqtok.data.columns import find_labels
 from vqtok.errors import DataError
@@ -67,7 +67,7 @@ def test_a_class_label_keeps_its_names_and_numbers() -> None:
 def test_a_split_with_a_row_without_a_label_has_none(tmp_path: Path, missing: int | None) -> None:
     name = saved(tmp_path, NAMED, train=[0, 1, 1], test=[0, missing])
     splits = open_all(name)
-    assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
+    assert labels_of(splits["train"]) == [0, 1, 1]
     assert splits["test"].labels() is None and splits["test"].label_names is None
     assert splits["test"].notes == ("the split test has no labels in the column label for all of its rows",)
 
@@ -78,7 +78,7 @@ def test_a_test_split_without_labels_is_passed_over_for_a_validation_split_with(
 ) -> None:
     name = saved(tmp_path, NAMED, train=[0, 1, 1], test=[missing] * 4, validation=[1, 0])
     train, test = open_splits(name)
-    assert test.split == "validation" and test.labels().tolist() == [1, 0]  # type: ignore[union-attr]
+    assert test.split == "validation" and labels_of(test) == [1, 0]
     note = "the split test has no labels: validation (2 images) is used to test on"
     assert note in train.notes and note in test.notes
 
@@ -125,7 +125,7 @@ def test_a_split_without_the_column_has_no_labels_and_the_others_keep_theirs(
     name = of_splits(tmp_path, **{split: given[split] for split in order})
     for options in ({}, {"label_column": "label"}):
         splits = open_all(name, **options)
-        assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
+        assert labels_of(splits["train"]) == [0, 1, 1]
         assert splits["test"].labels() is None
         assert splits["test"].notes == ("the split test has no labels in the column label for all of its rows",)
 
@@ -134,8 +134,8 @@ def test_classes_are_found_by_name_where_splits_number_them_differently(tmp_path
     swapped = ClassLabel(names=["dog", "wolf", "cat"])
     splits = open_all(of_splits(tmp_path, train=(NAMED, [0, 1, 1]), test=(swapped, [0, 2, 1])))
     assert {source.label_names for source in splits.values()} == {("cat", "dog", "wolf")}
-    assert splits["train"].labels().tolist() == [0, 1, 1]  # type: ignore[union-attr]
-    assert splits["test"].labels().tolist() == [1, 0, 2]  # type: ignore[union-attr]
+    assert labels_of(splits["train"]) == [0, 1, 1]
+    assert labels_of(splits["test"]) == [1, 0, 2]
 
 
 def test_a_label_column_of_another_type_is_said(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_integers_that_no_tensor_holds_are_no_labels(tmp_path: Path) -> None:
     splits = open_all(str(tmp_path))
     assert splits["train"].labels() is None
     assert splits["test"].label_names == ("0", "5", str(2**63 - 1))
-    assert splits["test"].labels().tolist() == [2, 1]  # type: ignore[union-attr]
+    assert labels_of(splits["test"]) == [2, 1]
 
 
 def labelled(file: Path, images: pa.DataType, feature: ClassLabel) -> str:
@@ -168,7 +168,7 @@ def labelled(file: Path, images: pa.DataType, feature: ClassLabel) -> str:
 def test_a_class_label_without_names_is_integers(tmp_path: Path) -> None:
     name = labelled(tmp_path / "a.parquet", Image().pa_type, ClassLabel(names=[]))
     source = open_all(name)["train"]
-    assert source.label_names == ("0", "7") and source.labels().tolist() == [1, 0, 1]  # type: ignore[union-attr]
+    assert source.label_names == ("0", "7") and labels_of(source) == [1, 0, 1]
 
 
 @pytest.mark.parametrize("feature", [NAMED, ClassLabel(names=[])])
@@ -234,8 +234,8 @@ def test_labels_are_found_by_type_or_named(tmp_path: Path) -> None:
     source = open_all(name)["train"]
     assert source.label_column is None and "several columns of labels, so none is used: fine, coarse" in source.notes[0]
     named = open_all(name, label_column="fine")["train"]
-    assert named.label_names == ("x", "y") and named.labels().tolist() == [1, 0] and named.notes == ()  # type: ignore[union-attr]
-    assert open_all(name, label_column="size")["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert named.label_names == ("x", "y") and labels_of(named) == [1, 0] and named.notes == ()
+    assert labels_of(open_all(name, label_column="size")["train"]) == [0, 1]
     assert open_all(name, label_column="size")["train"].label_names == ("5", "6")
     for column, complaint in (("image", "holds no labels"), ("missing", "rows without a label"), ("fin", "'fine'")):
         with pytest.raises(DataError, match=complaint):

@@ -69,5 +69,5 @@ def test_threads_decode_what_one_thread_decodes(tmp_path: Path) -> None:
 def test_the_built_in_digits_load(tmp_path: Path) -> None:
     test = ImageDataset(open_images("mnist-mini", split="test"), image_size=(28, 28), num_channels=1)
     assert test.pixels is not None and test.pixels.shape == (2000, 1, 28, 28)
-    assert torch.bincount(test.labels).tolist() == [200] * 10  # type: ignore[arg-type]
+    assert test.labels is not None and torch.bincount(test.labels).tolist() == [200] * 10
     assert 30 < test.pixels.float().mean() < 37  # MNIST's mean is 33.3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.images import levels, save
+from tests.data.images import labels_of, levels, save
 from vqtok.codes import tokenize_dataset
 from vqtok.data import ImageSource, image_array, open_all, open_images, open_splits
 from vqtok.errors import DataError
@@ -87,12 +87,12 @@ def test_a_flat_test_folder_has_no_labels_and_the_others_keep_theirs(tmp_path: P
         save(tmp_path / "train" / kind / "1.png")
     save(tmp_path / "test" / "1.png")
     splits = open_all(str(tmp_path))
-    assert splits["train"].labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert labels_of(splits["train"]) == [0, 1]
     assert splits["train"].notes == () and splits["test"].labels() is None
     for kind in ("cat", "dog"):
         save(tmp_path / "val" / kind / "1.png")
     train, test = open_splits(str(tmp_path))
-    assert test.split == "validation" and test.labels().tolist() == [0, 1]  # type: ignore[union-attr]
+    assert test.split == "validation" and labels_of(test) == [0, 1]
     save(tmp_path / "train" / "beside.png")
     splits = open_all(str(tmp_path))
     assert splits["train"].labels() is None and splits["validation"].label_names == ("cat", "dog")
@@ -130,7 +130,7 @@ def test_class_folders_become_labels_however_deep_their_images_lie(tmp_path: Pat
     source = open_all(str(tmp_path))["train"]
     assert source.label_names == ("cat", "dog")
     assert source.dataset["file_name"][:] == ["cat/3.png", "cat/deep/er/2.png", "dog/1.png"]
-    assert source.labels().tolist() == [0, 0, 1]  # type: ignore[union-attr]
+    assert labels_of(source) == [0, 0, 1]
     assert levels(source) == [3, 2, 1]
 
 
@@ -153,7 +153,7 @@ def test_split_folders_become_splits_with_the_same_labels(tmp_path: Path) -> Non
         "test": [2],
     }
     assert {source.label_names for source in splits.values()} == {("a", "b")}
-    assert [splits[name].labels().tolist() for name in splits] == [[0, 1], [1], [0]]  # type: ignore[union-attr]
+    assert [labels_of(splits[name]) for name in splits] == [[0, 1], [1], [0]]
     train, test = open_splits(str(tmp_path))
     assert (levels(train), levels(test), train.notes) == ([3, 1], [2], ())
     assert levels(open_images(str(tmp_path), split="dev")) == [4]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import DatasetDict
 
-from tests.data.images import digits, levels, png, save
+from tests.data.images import digits, labels_of, levels, png, save
 from vqtok.data import open_all, open_splits, read_images
 from vqtok.errors import DataError
 
@@ -297,5 +297,5 @@ def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[st
     assert list(splits) == (["train", "test"] if form == "repository" else ["train"])
     source = splits["train"]
     assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
-    assert levels(source) == [0, 1, 2, 3] and source.labels().tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
+    assert levels(source) == [0, 1, 2, 3] and labels_of(source) == [0, 1, 0, 1]
     assert source.row_name(2, source.encoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -61,19 +62,20 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQTOK_TRITON", "1")
 
 
-def rows_on(device: str, count: int = 10000, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
+def rows_on(device: str, count: int = 10000, dtype: torch.dtype = torch.float32) -> Any:
+    """What `suits` looks at of rows on a device that is not here."""
     return SimpleNamespace(device=torch.device(device), shape=(count, 8), dtype=dtype)
 
 
 @pytest.mark.usefixtures("ready")
 def test_the_kernel_is_not_for_a_cpu() -> None:
-    assert lookup_triton.suits(rows_on("cuda")) and not lookup_triton.suits(rows_on("cpu"))  # type: ignore[arg-type]
+    assert lookup_triton.suits(rows_on("cuda")) and not lookup_triton.suits(rows_on("cpu"))
 
 
 @pytest.mark.usefixtures("ready")
 def test_the_kernel_is_not_for_few_rows_nor_for_doubles() -> None:
     for rows in (rows_on("cuda", count=4095), rows_on("cuda", dtype=torch.float64)):
-        assert not lookup_triton.suits(rows)  # type: ignore[arg-type]
+        assert not lookup_triton.suits(rows)
 
 
 @pytest.mark.usefixtures("ready")
@@ -84,7 +86,7 @@ def test_the_kernel_is_used_where_it_is_asked_for(
     monkeypatch.delenv("VQTOK_TRITON")
     if value is not None:
         monkeypatch.setenv("VQTOK_TRITON", value)
-    assert lookup_triton.suits(rows_on("cuda")) is used  # type: ignore[arg-type]
+    assert lookup_triton.suits(rows_on("cuda")) is used
 
 
 def test_a_kernel_that_does_not_run_is_not_used(

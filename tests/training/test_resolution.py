@@ -109,8 +109,8 @@ def test_a_section_in_a_section_is_set_in_any_order(assignments: list[str], expe
 def test_another_type_drops_what_was_said_of_the_old_one_in_its_own_section(
     assignments: list[str], expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    file = {"quantizer": {"type": "product", "num_codebooks": 4, "each": {"type": "vq", "codebook_size": 64}}}
-    file["quantizer"]["each"]["beta"] = 0.5  # type: ignore[index]
+    each = {"type": "vq", "codebook_size": 64, "beta": 0.5}
+    file = {"quantizer": {"type": "product", "num_codebooks": 4, "each": each}}
     quantizer = resolve(file, tmp_path, assignments=assignments).model_dump()["quantizer"]
     assert expected.items() <= quantizer["each"].items()
     assert quantizer["num_codebooks"] == (2 if quantizer["type"] == "residual" else 4)

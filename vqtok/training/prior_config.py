@@ -29,10 +29,8 @@ class PriorTrainingConfig(LoopConfig):
         0.1, gt=0, lt=1, description="share of the training codes to hold out if there is no test split"
     )
     batch_size: int = Field(64, ge=1, description="images per optimizer step, over all processes and accumulated parts")
-    optimizer: Literal["adamw", "muon"] | None = Field(  # type: ignore[assignment]  # the architecture decides
-        None,
-        description="what moves the layers, AdamW moves all else; by default muon for a transformer and adamw for a "
-        "pixelcnn",
+    optimizer: Literal["adamw", "muon"] = Field(
+        "muon", description="what moves the layers, AdamW moves all else; of a pixelcnn by default adamw"
     )
     warmup_part: ClassVar[int] = 5
     longest_warmup: ClassVar[int] = 100
@@ -41,7 +39,5 @@ class PriorTrainingConfig(LoopConfig):
     @model_validator(mode="before")
     @classmethod
     def _optimizer_of_the_architecture(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if given.get("optimizer") is not None:
-            return given
         arch = ARCHITECTURE_TYPES.entries(given.get("arch", {}))["type"]
-        return given | {"optimizer": "muon" if arch == "transformer" else "adamw"}
+        return {"optimizer": "adamw"} | given if arch == "pixelcnn" else given

@@ -1,0 +1,98 @@
+"""`train --overwrite` and `--resume` in a run folder that somebody changed: what is replaced, and what stays."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.cli.conftest import Command
+from tests.cli.tiny import TINY
+
+
+def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
+    run = Path("runs/images")
+    assert vqtok("train", "--dataset", "images", *TINY, "--seed=1")[0] == 0
+    code, _, said = vqtok("train", "--dataset", "images", *TINY)
+    assert code == 2 and "is not empty: go on with --resume, replace it with --overwrite, or choose another" in said
+    (run / "notes.txt").write_text("mine")
+    assert vqtok("train", "--dataset", "images", *TINY, "--overwrite", "--steps=2")[0] == 0
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-000002"]
+    assert [json.loads(row)["step"] for row in (run / "metrics.jsonl").read_text().splitlines()] == [2, 2]
+    assert (run / "notes.txt").read_text() == "mine"
+    assert vqtok("train", "--dataset", "images", "--out", "fresh", *TINY, "--overwrite", "--steps=2")[0] == 0
+    one, other = (load_file(folder / "model/model.safetensors") for folder in (run, Path("fresh")))
+    assert all((one[name] == other[name]).all() for name in one)
+    code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
+    assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+def test_links_in_a_run_that_is_replaced_are_removed_and_what_they_lead_to_stays(
+    vqtok: Command, images_folder: Path
+) -> None:
+    """Folders of a run may have been moved to a larger disk, and they may be those of another run."""
+    train = ("train", "--dataset", "images", *TINY, "--set=checkpoint_every=1", "--out", "run")
+    assert vqtok(*train, "--seed=1")[0] == 0
+    for name in ("checkpoints", "samples", "model"):
+        Path("run", name).rename(f"disk-{name}")
+        Path("run", name).symlink_to(f"../disk-{name}")
+    before = sorted(Path().glob("disk-*/**/*"))
+    assert vqtok(*train, "--overwrite", "--steps=2")[0] == 0
+    assert sorted(Path().glob("disk-*/**/*")) == before
+    assert sorted(os.listdir("run/checkpoints")) == ["step-000001", "step-000002"]
+    code, said, _ = vqtok("train", "--resume", "--out", "run", "--steps=4")
+    assert code == 0 and "at step 4 already" not in said
+
+
+def test_a_run_that_cannot_be_removed_is_not_replaced(
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--dataset", "images", *TINY, "--out", "run")
+    assert vqtok(*train)[0] == 0
+
+    def denied(path: Path, *, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", denied)
+    code, _, said = vqtok(*train, "--overwrite", "--steps=2")
+    assert (code, said.splitlines()[-1]) == (
+        2,
+        "vqtok: error: cannot write run/model: Permission denied; choose another folder",
+    )
+    assert sorted(os.listdir("run/checkpoints")) == ["step-000002", "step-000004"]
+
+
+def test_a_checkpoint_that_was_moved_away_is_forgotten_and_stays_there(vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run", "--set=keep_checkpoints=1")[0] == 0
+    Path("run/checkpoints/step-000004").rename("elsewhere")
+    Path("run/checkpoints/step-000004").symlink_to("../../elsewhere")
+    assert vqtok("train", "--resume", "--out", "run", "--steps=5")[0] == 0
+    assert os.listdir("run/checkpoints") == ["step-000005"]
+    assert Path("elsewhere/state.json").is_file()
+
+
+def test_a_link_among_the_samples_is_replaced_and_what_it_leads_to_stays(vqtok: Command, images_folder: Path) -> None:
+    """A run folder may have come from elsewhere."""
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run")[0] == 0
+    Path("precious.txt").write_text("mine")
+    Path("run/samples/step-000005.png").symlink_to("../../precious.txt")
+    assert vqtok("train", "--resume", "--out", "run", "--steps=5")[0] == 0
+    assert Path("precious.txt").read_text() == "mine"
+    with Image.open("run/samples/step-000005.png") as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("config", [None, "model: resnet\nsteps: 3\n", "- 1\n", "{"])
+def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, config: str | None) -> None:
+    Path("project/model").mkdir(parents=True)
+    if config is not None:
+        Path("project/config.yaml").write_text(config)
+    code, _, said = vqtok("train", "--dataset", "images", "--out", "project", *TINY, "--overwrite")
+    assert code == 2 and "project is not empty and holds no run, so it will not be overwritten: choose another" in said
+    assert Path("project/model").is_dir()
