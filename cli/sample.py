@@ -14,8 +14,7 @@ from vqtok_cli.parameters import BatchSize, Device, Seed
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vqtok.priors import PriorBinding
-    from vqtok.priors.likelihood import Prior
+    from vqtok.priors import Prior, PriorBinding
     from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["sample"]

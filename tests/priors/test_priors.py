@@ -6,6 +6,7 @@ import pytest
 
 from tests.priors.conftest import make_binding
 from vqtok.errors import ConfigurationError
+from vqtok.hub import PRIORS
 from vqtok.priors import ARCHITECTURES, PixelCNNConfig, build_prior
 from vqtok.priors.transformer import TransformerOptions
 
@@ -23,6 +24,7 @@ def test_the_registry_is_the_architectures_by_name() -> None:
     assert list(ARCHITECTURES) == ["pixelcnn", "transformer"]
     for name, architecture in ARCHITECTURES.items():
         assert architecture.options().type == name
+    assert set(PRIORS) == {architecture.model_type for architecture in ARCHITECTURES.values()}
 
 
 def test_options_reach_the_network() -> None:

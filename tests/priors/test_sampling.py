@@ -12,7 +12,6 @@ from transformers import LlamaForCausalLM
 from tests.priors.conftest import CASES, make_binding, make_prior
 from vqtok.errors import ConfigurationError, MismatchError
 from vqtok.priors import (
-    PixelCNN,
     Prior,
     PriorBinding,
     code_logits,
@@ -20,9 +19,8 @@ from vqtok.priors import (
     negative_log_likelihood,
     sample_codes,
 )
-from vqtok.priors.pixelcnn import PixelCNNDecoder
+from vqtok.priors.registry import architecture_of
 from vqtok.priors.sampling import filter_top_k, filter_top_p, pick
-from vqtok.priors.transformer import TransformerDecoder
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,7 @@ def test_step_by_step_equals_the_full_forward(kind: str, changes: dict[str, obje
     prior = make_prior(kind, binding)
     codes = torch.randint(5, (4, binding.codes_per_image), generator=torch.Generator().manual_seed(1))
     classes = torch.tensor([0, 1, 2, 0])
-    decoder = PixelCNNDecoder(prior, classes) if isinstance(prior, PixelCNN) else TransformerDecoder(prior, classes)
+    decoder = architecture_of(prior).decoder(prior, classes)
     steps = [decoder.step(previous) for previous in (None, *codes.unbind(1)[:-1])]
     torch.testing.assert_close(torch.stack(steps, dim=1), code_logits(prior, codes, classes), rtol=1e-4, atol=1e-5)
 

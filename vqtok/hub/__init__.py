@@ -5,7 +5,7 @@ from __future__ import annotations
 from vqtok.hub.card import shown
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
 from vqtok.hub.fetch import fetch, find_model
-from vqtok.hub.folder import ModelFolder, open_folder
+from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
@@ -19,11 +19,13 @@ from vqtok.hub.run_metadata import (
     step_of,
     training_usage,
 )
-from vqtok.hub.settings import DTYPES, check_settings
+from vqtok.hub.settings import DTYPES, check_settings, read_settings
 from vqtok.hub.weights import check_finite, check_fit
 
 __all__ = [
     "DTYPES",
+    "PRIORS",
+    "Kind",
     "ModelFolder",
     "check_can_push",
     "check_finite",
@@ -35,6 +37,7 @@ __all__ = [
     "find_model",
     "grid_text",
     "is_run",
+    "kind_of",
     "loading",
     "newest_sample",
     "open_folder",
@@ -45,6 +48,7 @@ __all__ = [
     "quiet_transformers",
     "read_metric_rows",
     "read_metrics",
+    "read_settings",
     "run_of",
     "shown",
     "step_of",

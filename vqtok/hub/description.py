@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from vqtok.errors import CheckpointError, VqtokError
-from vqtok.hub.folder import ModelFolder
+from vqtok.hub.folder import PRIORS, ModelFolder
 from vqtok.hub.run_metadata import portable
 from vqtok.quantizers import Quantizer, build_quantizer
 from vqtok.schema import checked
@@ -22,7 +22,6 @@ from vqtok.text import counted, tokenizer_text
 __all__ = ["Binding", "Description", "describe_prior", "describe_tokenizer", "grid_text"]
 
 CHANNELS = {1: "grey", 3: "RGB"}
-ARCHITECTURES = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
 SIZES = ("hidden_size", "num_hidden_layers", "num_layers", "num_attention_heads", "kernel_size")
 TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 NAMES_SHOWN = 20
@@ -127,8 +126,7 @@ def describe_prior(folder: ModelFolder) -> Description:
     """
     binding = checked(Binding, folder.config["vqtok"], name=f"the entry 'vqtok' of {folder.path / 'config.json'}")
     shape = code_shape(binding.grid, binding.num_codebooks)
-    model_type = str(folder.config.get("model_type"))
-    kind = ARCHITECTURES.get(model_type, model_type)
+    kind = PRIORS[folder.config["model_type"]]
     sizes = ", ".join(f"{key} {folder.config[key]}" for key in SIZES if key in folder.config)
     rows = (
         ("architecture", f"{kind}: {sizes}" if sizes else kind),

@@ -11,14 +11,15 @@ from vqtok.errors import CheckpointError
 from vqtok.hub.settings import CONFIG, read_settings
 from vqtok.hub.weights import Tensors, read_tensors, weight_files
 
-__all__ = ["CARD", "METRICS", "SETTINGS", "Kind", "ModelFolder", "check_links", "kind_of", "open_folder"]
+__all__ = ["CARD", "METRICS", "PRIORS", "SETTINGS", "Kind", "ModelFolder", "check_links", "kind_of", "open_folder"]
 
 CARD = "README.md"
 METRICS = "metrics.json"
 SETTINGS = (CONFIG, "preprocessor_config.json", "generation_config.json")
 
 Kind: TypeAlias = Literal["tokenizer", "prior"]
-PRIORS = ("llama", "vqtok-pixelcnn")
+PRIORS = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
+"""By the `model_type` of a prior what people call its architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)

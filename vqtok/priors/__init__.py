@@ -1,25 +1,22 @@
 """Priors: how probable codes are, and new ones sampled from them.
 
-To add an architecture: one file here with a function that builds it and a decoder, one line in `ARCHITECTURES`, and its
-case in `likelihood.py` and `sampling.py`.
+To add an architecture: one file here that ends in its `Architecture`, one line in `registry.py`, and one in
+`hub/folder.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoConfig, AutoModel
-
-from vqtok.options import Types
+from vqtok.priors.architecture import Architecture, Prior
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
-from vqtok.priors.likelihood import Prior, code_logits, negative_log_likelihood, training_loss
+from vqtok.priors.likelihood import code_logits, negative_log_likelihood, training_loss
 from vqtok.priors.loading import load_prior
-from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig, PixelCNNOptions, pixelcnn_prior
+from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
+from vqtok.priors.registry import ARCHITECTURE_TYPES, ARCHITECTURES
 from vqtok.priors.sampling import Detokenizer, generate, sample_codes
-from vqtok.priors.transformer import TransformerOptions, transformer_prior
 
 __all__ = [
     "ARCHITECTURES",
@@ -39,26 +36,6 @@ __all__ = [
     "sample_codes",
     "training_loss",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """One architecture: what can be chosen, and what builds an untrained prior from a binding and options by name."""
-
-    options: type[PriorOptions]
-    build: Callable[..., Prior]
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "pixelcnn": Architecture(options=PixelCNNOptions, build=pixelcnn_prior),
-    "transformer": Architecture(options=TransformerOptions, build=transformer_prior),
-}
-
-ARCHITECTURE_TYPES = Types({name: each.options for name, each in ARCHITECTURES.items()}, default="transformer")
-"""Annotation of a field that holds the options of any architecture."""
-
-AutoConfig.register(PixelCNNConfig.model_type, PixelCNNConfig, exist_ok=True)
-AutoModel.register(PixelCNNConfig, PixelCNN, exist_ok=True)
 
 
 def build_prior(binding: PriorBinding, options: Mapping[str, Any]) -> Prior:

@@ -1,46 +1,37 @@
-"""How probable codes are under a prior: one face for both kinds."""
+"""How probable codes are under a prior of any architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM
 
+from vqtok.priors.architecture import Prior
 from vqtok.priors.binding import PriorBinding
-from vqtok.priors.pixelcnn import PixelCNN
-from vqtok.priors.transformer import transformer_code_logits, transformer_loss
+from vqtok.priors.registry import architecture_of
 
-__all__ = ["Prior", "code_logits", "negative_log_likelihood", "training_loss"]
-
-Prior: TypeAlias = PixelCNN | LlamaForCausalLM
+__all__ = ["code_logits", "negative_log_likelihood", "training_loss"]
 
 
 def code_logits(prior: Prior, codes: Tensor, classes: Tensor) -> Tensor:
     """Logits of every code given those before it.
 
     Args:
-        prior: of either kind.
+        prior: of any architecture.
         codes: int64 (B, L) in the order in which a prior reads them, each in [0, K).
         classes: int64 (B,), the null class where there is none.
 
     Returns:
         float (B, L, K); position i depends on the codes before i only.
     """
-    if isinstance(prior, PixelCNN):
-        logits: Tensor = prior(codes.view(-1, *prior.binding.grid), classes)
-        return logits.flatten(1, 2)
-    return transformer_code_logits(prior, codes, classes)
+    return architecture_of(prior).code_logits(prior, codes, classes)
 
 
 def training_loss(prior: Prior, codes: Tensor, classes: Tensor) -> Tensor:
     """Mean nats per code to train on; arguments as in `code_logits`."""
-    if isinstance(prior, PixelCNN):
-        return F.cross_entropy(code_logits(prior, codes, classes).flatten(0, 1).float(), codes.flatten())
-    return transformer_loss(prior, codes, classes)
+    return architecture_of(prior).training_loss(prior, codes, classes)
 
 
 @torch.no_grad()
@@ -48,7 +39,7 @@ def negative_log_likelihood(prior: Prior, codes: Tensor, labels: int | Sequence[
     """-ln p(codes | label), exactly.
 
     Args:
-        prior: of either kind; put it in evaluation mode first, for dropout would make this a random number.
+        prior: of any architecture; put it in evaluation mode first, for dropout would make this a random number.
         codes: (B, h, w[, Q]).
         labels: class numbers, dealt in turn to the images; None asks for p(codes) of the null class.
 

@@ -20,16 +20,17 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from vqtok.errors import ConfigurationError
-from vqtok.hub import check_settings
+from vqtok.hub import ModelFolder, check_settings
 from vqtok.options import Allowed, Types
+from vqtok.priors.architecture import Architecture
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
 
-__all__ = ["PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "PixelCNNOptions", "pixelcnn_prior"]
+__all__ = ["PIXELCNN", "PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "PixelCNNOptions", "pixelcnn_prior"]
 
 
 def is_odd(size: int) -> int:
@@ -203,6 +204,23 @@ def pixelcnn_prior(binding: PriorBinding, **options: Any) -> PixelCNN:
     return PixelCNN(PixelCNNConfig(arch=options, vqtok=binding.to_dict()))
 
 
+def configuration(folder: ModelFolder) -> PixelCNNConfig:
+    """The configuration of the PixelCNN in a folder."""
+    config: PixelCNNConfig = PixelCNNConfig.from_dict(dict(folder.config))
+    return config
+
+
+def code_logits(prior: PixelCNN, codes: Tensor, classes: Tensor) -> Tensor:
+    """Logits (B, L, K) of every code given those before it, for codes (B, L) and classes (B,)."""
+    logits: Tensor = prior(codes.view(-1, *prior.binding.grid), classes)
+    return logits.flatten(1, 2)
+
+
+def training_loss(prior: PixelCNN, codes: Tensor, classes: Tensor) -> Tensor:
+    """Mean nats per code; arguments as in `code_logits`."""
+    return F.cross_entropy(code_logits(prior, codes, classes).flatten(0, 1).float(), codes.flatten())
+
+
 class PixelCNNDecoder:
     """One code after another, each layer keeping the few rows and columns of its input that the next step looks at."""
 
@@ -249,3 +267,19 @@ class PixelCNNDecoder:
             self.from_above.append(from_above)
         edge = self.row.new_zeros(len(self.classes), self.row.shape[1], 1, reach)
         self.columns_left = [edge] * len(self.prior.layers)
+
+
+PIXELCNN = Architecture(
+    options=PixelCNNOptions,
+    optimizer="adamw",
+    model=PixelCNN,
+    model_type=PixelCNNConfig.model_type,
+    build=pixelcnn_prior,
+    configuration=configuration,
+    code_logits=code_logits,
+    training_loss=training_loss,
+    decoder=PixelCNNDecoder,
+)
+
+AutoConfig.register(PixelCNNConfig.model_type, PixelCNNConfig, exist_ok=True)
+AutoModel.register(PixelCNNConfig, PixelCNN, exist_ok=True)

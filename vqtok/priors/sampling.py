@@ -16,13 +16,11 @@ from typing import Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from vqtok.errors import ConfigurationError
+from vqtok.priors.architecture import Prior
 from vqtok.priors.binding import Labels, PriorBinding
-from vqtok.priors.likelihood import Prior
-from vqtok.priors.pixelcnn import PixelCNNDecoder
-from vqtok.priors.transformer import TransformerDecoder
+from vqtok.priors.registry import architecture_of
 
 __all__ = ["Detokenizer", "filter_top_k", "filter_top_p", "generate", "sample_codes"]
 
@@ -34,12 +32,6 @@ class Detokenizer(Protocol):
     def fingerprint(self) -> str: ...
 
     def detokenize(self, codes: Tensor) -> list[Image.Image]: ...
-
-
-class Decoder(Protocol):
-    """A prior in the middle of its samples."""
-
-    def step(self, previous: Tensor | None) -> Tensor: ...
 
 
 def generate(
@@ -91,7 +83,7 @@ def sample_codes(
     """Sample code grids.
 
     Args:
-        prior: of either kind.
+        prior: of any architecture.
         num_images: how many, at least 1.
         labels: names or numbers of classes, dealt to the images in turn; None samples without a class.
         temperature: at least 1e-6; below 1 favours what is probable.
@@ -139,9 +131,7 @@ def _sample(
     if guided:
         null_class = PriorBinding.from_config(prior.config).null_class
         classes = torch.cat([classes, torch.full_like(classes, null_class)])
-    decoder: Decoder = (
-        TransformerDecoder(prior, classes) if isinstance(prior, LlamaForCausalLM) else PixelCNNDecoder(prior, classes)
-    )
+    decoder = architecture_of(prior).decoder(prior, classes)
     code, sampled = None, []
     for u in uniform.unbind(dim=1):
         logits = decoder.step(code).double()

@@ -12,25 +12,52 @@ arXiv:2012.09841, section 3.2; class token in front as in their section 4.3).
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StaticCache
 
+from vqtok.errors import CheckpointError
+from vqtok.hub import DTYPES, ModelFolder
+from vqtok.priors.architecture import Architecture
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
+from vqtok.schema import checked
 
-__all__ = [
-    "TransformerDecoder",
-    "TransformerOptions",
-    "token_ids",
-    "transformer_code_logits",
-    "transformer_loss",
-    "transformer_prior",
-]
+__all__ = ["TRANSFORMER", "TransformerDecoder", "TransformerOptions", "token_ids", "transformer_prior"]
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class RotaryParameters(BaseModel):
+    """Positions of a Llama; only the plain kind."""
+
+    rope_theta: PositiveFloat = 10_000.0
+    rope_type: Literal["default"] = "default"
+
+
+class LlamaSettings(BaseModel):
+    """What is read of a Llama's config.json, which is what decides the network; any other key has no effect."""
+
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    max_position_embeddings: PositiveInt
+    hidden_act: Literal["silu"] = "silu"
+    rms_norm_eps: PositiveFloat = 1e-6
+    rope_parameters: RotaryParameters = RotaryParameters()
+    attention_bias: bool = False
+    attention_dropout: Share = 0.0
+    mlp_bias: bool = False
+    tie_word_embeddings: Literal[False] = False
+    dtype: DTYPES | None = None
 
 
 class TransformerOptions(PriorOptions):
@@ -100,6 +127,27 @@ def _initialise(model: LlamaForCausalLM) -> None:
             branch.weight.mul_((2 * len(model.model.layers)) ** -0.5)
 
 
+def configuration(folder: ModelFolder) -> LlamaConfig:
+    """The configuration of the transformer in a folder; attention is always torch's.
+
+    Raises:
+        CheckpointError: settings that make no sense, or a network that does not fit its codes and classes.
+    """
+    settings = checked(LlamaSettings, folder.config, name=str(folder.path / "config.json"))
+    fixed: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    fixed |= {"attn_implementation": "sdpa", "vqtok": folder.config["vqtok"]}
+    config = LlamaConfig(**settings.model_dump(), **fixed)
+    binding = PriorBinding.from_config(config)
+    tokens = binding.num_codebooks * binding.codebook_size + binding.num_classes + 1
+    if config.vocab_size != tokens or config.max_position_embeddings <= binding.codes_per_image:
+        raise CheckpointError(
+            f"{folder.path / 'config.json'} is damaged: its codes and classes need a vocabulary of {tokens:,} and "
+            f"{binding.codes_per_image + 1:,} positions, the network has {config.vocab_size:,} and "
+            f"{config.max_position_embeddings:,}"
+        )
+    return config
+
+
 def token_ids(binding: PriorBinding, codes: Tensor, classes: Tensor) -> Tensor:
     """The sequence that stands for an image.
 
@@ -115,7 +163,7 @@ def token_ids(binding: PriorBinding, codes: Tensor, classes: Tensor) -> Tensor:
     return torch.cat([classes[:, None] + offset, codes + codebook * binding.codebook_size], dim=1)
 
 
-def transformer_code_logits(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
+def code_logits(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
     """Logits of every code given those before it, over the K codes that may stand there.
 
     Args:
@@ -132,7 +180,7 @@ def transformer_code_logits(prior: LlamaForCausalLM, codes: Tensor, classes: Ten
     return torch.stack([by_position[:, :, q, q * size : (q + 1) * size] for q in range(books)], dim=2).flatten(1, 2)
 
 
-def transformer_loss(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
+def training_loss(prior: LlamaForCausalLM, codes: Tensor, classes: Tensor) -> Tensor:
     """Mean nats per code, of a softmax over the whole vocabulary.
 
     Class tokens and other codebooks' codes thus become improbable by themselves, so that an engine which samples from
@@ -162,3 +210,16 @@ class TransformerDecoder:
         start = self.position % books * size
         self.position += 1
         return logits[:, -1, start : start + size]
+
+
+TRANSFORMER = Architecture(
+    options=TransformerOptions,
+    optimizer="muon",
+    model=LlamaForCausalLM,
+    model_type=LlamaConfig.model_type,
+    build=transformer_prior,
+    configuration=configuration,
+    code_logits=code_logits,
+    training_loss=training_loss,
+    decoder=TransformerDecoder,
+)

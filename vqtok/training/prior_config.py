@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vqtok.priors import ARCHITECTURE_TYPES, PriorOptions
+from vqtok.priors import ARCHITECTURE_TYPES, ARCHITECTURES, PriorOptions
 from vqtok.priors.transformer import TransformerOptions
 from vqtok.training.config import LoopConfig
 
@@ -40,4 +40,4 @@ class PriorTrainingConfig(LoopConfig):
     @classmethod
     def _optimizer_of_the_architecture(cls, given: dict[str, Any]) -> dict[str, Any]:
         arch = ARCHITECTURE_TYPES.entries(given.get("arch", {}))["type"]
-        return {"optimizer": "adamw"} | given if arch == "pixelcnn" else given
+        return {"optimizer": ARCHITECTURES[arch].optimizer} | given

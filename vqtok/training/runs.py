@@ -11,39 +11,33 @@ from typing import Any
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import check_path, write_text
 from vqtok.folders import remove
-from vqtok.hub import is_run, read_metric_rows
+from vqtok.hub import Kind, is_run, kind_of, read_metric_rows, read_settings
 from vqtok.locks import locked
 from vqtok.staging import entries_of
 
 __all__ = ["MetricsFile", "newest_model", "prepare_run"]
 
-KINDS = {
-    "tokenizer": (("vqtok",), "vqtok train"),
-    "prior": (("llama", "vqtok-pixelcnn"), "vqtok train-prior codes --out runs/prior"),
-}
+COMMANDS: dict[Kind, str] = {"tokenizer": "vqtok train", "prior": "vqtok train-prior codes --out runs/prior"}
 
 
-def newest_model(kind: str, root: str | Path = "runs") -> Path:
-    """The `model/` folder of the run below `root` that finished last; kind is "tokenizer" or "prior".
+def newest_model(kind: Kind, root: str | Path = "runs") -> Path:
+    """The `model/` folder of the run below `root` that finished last.
 
     Raises:
         CheckpointError: there is none; says how to make one.
     """
-    model_types, command = KINDS[kind]
-    found = [config.parent for config in Path(root).glob("*/model/config.json") if model_type(config) in model_types]
+    found = [config.parent for config in Path(root).glob("*/model/config.json") if holds(config.parent, kind)]
     if not found:
-        raise CheckpointError(f"no finished {kind} below {root}/: train one with `{command}`, or name one")
+        raise CheckpointError(f"no finished {kind} below {root}/: train one with `{COMMANDS[kind]}`, or name one")
     return max(found, key=lambda folder: (folder / "config.json").stat().st_mtime_ns)
 
 
-def model_type(config: Path) -> str | None:
-    """What a config.json is of; None where it cannot be read, for one damaged run must not hide the others."""
+def holds(model: Path, kind: Kind) -> bool:
+    """Whether the config.json of a folder is of this kind; one that cannot be read must not hide the other runs."""
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    found = values.get("model_type") if isinstance(values, dict) else None
-    return found if isinstance(found, str) else None
+        return kind_of(read_settings(model), name=str(model)) == kind
+    except CheckpointError:
+        return False
 
 
 @contextmanager
