@@ -119,9 +119,11 @@ def test_what_is_not_ours_is_refused_with_what_was_found(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="is a file, not a folder"):
         describe(tmp_path / "notes.txt")
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "config.yaml").write_text("colour: red")
-    with pytest.raises(DataError, match=r"neither .* it holds config.json, config.yaml, notes.txt"):
+    with pytest.raises(DataError, match=r"neither .* it holds config.yaml, notes.txt"):
+        describe(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match=r"neither a tokenizer nor a prior: its config.json is of a 'bert' model"):
         describe(tmp_path)
 
 

@@ -92,7 +92,7 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     """All grids as one array, in the order of the rows.
 
     Returns:
-        uint16 or uint32 (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the dataset
+        uint16 or wider, (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the dataset
         is one chunk and its rows are neither selected nor shuffled; a copy otherwise.
 
     Raises:

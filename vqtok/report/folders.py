@@ -15,13 +15,14 @@ from vqtok.hub import (
     describe_tokenizer,
     grid_text,
     is_run,
+    kind_of,
     open_folder,
     read_metric_rows,
     read_metrics,
+    read_settings,
     shown,
     step_of,
 )
-from vqtok.schema import read_object
 from vqtok.text import counted, tokenizer_text
 
 __all__ = ["Summary", "describe"]
@@ -57,7 +58,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{name} {what}: name a tokenizer, prior, codes or run folder, or a Hub id such as org/name")
-    kind = kind_of(folder)
+    kind = content_of(folder, name)
     if kind is None:
         if (folder / "config.yaml").is_file():
             read_yaml(folder / "config.yaml", error=CheckpointError)  # damaged, it may be that of a run
@@ -68,20 +69,18 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
     return Summary(kind=kind, rows=tuple(ROWS[kind](folder)))
 
 
-def kind_of(folder: Path) -> str | None:
-    """What a folder holds, told by its files; None where it is nothing of ours."""
+def content_of(folder: Path, name: str) -> str | None:
+    """What a folder holds, told by its files; None where it is nothing of ours.
+
+    Raises:
+        CheckpointError: it holds a model of another library, or a damaged one.
+    """
     names = {entry.name for entry in folder.iterdir()}
     if is_run(folder):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
         return "codes"
-    if "config.json" in names:
-        config = read_object(folder / "config.json")
-        if config.get("model_type") == "vqtok":
-            return "tokenizer"
-        if isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
-            return "prior"
-    return None
+    return kind_of(read_settings(folder), name=name) if "config.json" in names else None
 
 
 def tokenizer_rows(folder: Path) -> Rows:
@@ -121,8 +120,8 @@ def codes_rows(folder: Path) -> Rows:
         rows.append((str(split), f"{counted(len(dataset), 'image')}, {use}"))
     broken = read_broken(folder) if (folder / "codes.json").is_file() else []
     if broken:
-        shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-        rows.append(("broken", f"{len(broken)} could not be read: {shown}"))
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        rows.append(("broken", f"{len(broken)} could not be read: {', '.join(broken[:3])}{more}"))
     rows.append(("tokenizer", tokenizer_text(spec.fingerprint, spec.repository, spec.revision)))
     rows.append(("written by", f"vqtok {spec.vqtok_version}"))
     return rows
