@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
+MOST = 10_000  # images on one image grid
 SHOWN = 64  # pixels a side that a small image is enlarged to on the image grid
 
 
@@ -41,7 +42,7 @@ def sample(
     tokenizer_revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a tokenizer on the Hub.")
     ] = None,
-    num_images: Annotated[int, typer.Option(help="Number of images.")] = 64,
+    num_images: Annotated[int, typer.Option(help="Number of images, at most 10,000.")] = 64,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,8 +82,11 @@ def sample(
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
     check_file(out, overwrite=overwrite)
-    if num_images < 1:
-        raise ConfigurationError(f"--num-images must be at least 1, got {num_images}")
+    if not 1 <= num_images <= MOST:
+        raise ConfigurationError(
+            f"--num-images must be from 1 to {MOST:,}, as many as one image grid holds, got {num_images:,}; for more "
+            "call vqtok.generate"
+        )
     source = str(newest_model("prior")) if prior is None else prior
     loaded_prior, binding, loaded = load(source, revision, tokenizer, tokenizer_revision, device=device)
     labels, rows = lay_out(binding, label, num_images)
