@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ COMMANDS = {
     "demo": "Run every step on handwritten digits, in a few minutes.",
 }
 """Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
+
+NO_MEMORY = re.compile("out of memory|allocate memory")
+"""What torch says where there is none left."""
 
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
 """Commands that do something without arguments; the others show their help."""
@@ -147,4 +151,6 @@ def user_message(error: Exception) -> str | None:
         return f"{error.strerror}{where}: free some space or choose a folder that can be written"
     if isinstance(error, OSError) and error.errno in BAD_PATH:
         return f"{error.strerror} ({error.filename}): give another path"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
+        return f"not enough memory: take a smaller batch, network or codebook ({one_line(error)})"
     return None

@@ -128,12 +128,13 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(
     assert found["mse"] == pytest.approx(by_hand(tiny_tokenizer, pixels[kept])["mse"], rel=1e-6)
 
 
-def test_measures_that_are_not_defined_are_null(source: ImageSource, tmp_path: Path) -> None:
-    blank = source.dataset.map(lambda row: {"image": {"bytes": png(level=0), "path": None}})
+@pytest.mark.parametrize("level", [0, 7])
+def test_measures_that_are_not_defined_are_null(level: int, source: ImageSource, tmp_path: Path) -> None:
+    blank = source.dataset.map(lambda row: {"image": {"bytes": png(level=level), "path": None}})
     flat = ImageSource(dataset=blank, image_column="image", name="blank", resolved="blank", split="train")
     config = VQTokenizerConfig(image_size=4, num_channels=1, quantizer={"codebook_size": 2, "code_dim": 2})
     found = evaluate_tokenizer(VQTokenizer(config).eval(), flat)
-    assert found["variance"] == 0 and found["mse_over_variance"] is None
+    assert found["variance"] == pytest.approx(0, abs=1e-12) and found["mse_over_variance"] is None
     assert found["ssim"] is None  # images of 4 x 4 have no room for its window
     assert json.loads(write_metrics(found, tmp_path / "m.json").read_text())["ssim"] is None
 

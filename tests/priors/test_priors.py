@@ -52,9 +52,3 @@ def test_options_reach_the_network() -> None:
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         build_prior(make_binding(), options)
-
-
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_more_codes_than_memory_holds_are_one_error(architecture: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"no memory for a {architecture} over 1,099,511,627,776 codes"):
-        build_prior(make_binding(codebook_size=2**40), {"type": architecture})

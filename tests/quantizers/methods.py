@@ -121,5 +121,10 @@ def numbers_of(options: Options) -> tuple[int, int, int]:
 
 
 def samples(options: Options) -> bool:
-    """Whether a forward pass in training gives other codes than `encode`."""
-    return options.get("each", options)["type"] == "gumbel" or options.get("stage_dropout", 0) > 0
+    """Whether a forward pass in training gives other vectors than those of its codes."""
+    return bool(options.get("each", options)["type"] == "gumbel")
+
+
+def drops_stages(options: Options) -> bool:
+    """Whether a forward pass in training leaves out codes that `encode` gives."""
+    return bool(options.get("stage_dropout", 0) > 0)

@@ -147,9 +147,25 @@ def test_a_code_that_is_never_used_again_does_not_fall_to_the_origin() -> None:
     torch.testing.assert_close(quantizer.codebook[0], torch.full((DIM,), 50.0), rtol=0.02, atol=0)
 
 
+def test_a_code_that_waits_for_its_turn_to_restart_keeps_its_place() -> None:
+    """With few rows to a code its count is near epsilon from the beginning."""
+    torch.manual_seed(0)
+    quantizer = EMAQuantizer(codebook_size=8192, code_dim=2, init="normal")
+    with torch.no_grad():
+        quantizer.codebook[:] = 200.0
+        quantizer.codebook[0] = 0.0
+    for _ in range(4):
+        quantizer(torch.randn(1, 2, 8, 8))
+    waiting = quantizer.codebook[:, 0] > 50
+    assert waiting.sum() > 8000
+    torch.testing.assert_close(
+        quantizer.codebook[waiting], torch.full((int(waiting.sum()), 2), 200.0), rtol=0.02, atol=0
+    )
+
+
 def test_what_it_learned_is_persistent_float32() -> None:
     state = make().state_dict()
-    floats = dict.fromkeys(("code_sums", "codebook", "usage.cluster_size"), torch.float32)
+    floats = dict.fromkeys(("code_sums", "codebook", "usage.cluster_size", "usage.rows_in_batch"), torch.float32)
     whole = dict.fromkeys(("noise.batches_seen", "noise.noise_seed"), torch.int64)
     assert {name: tensor.dtype for name, tensor in state.items()} == floats | whole | {"initialized": torch.bool}
 

@@ -166,6 +166,18 @@ def test_no_rows_need_no_codes_and_rows_do() -> None:
         nearest_codes(torch.empty(2, 3), torch.empty(0, 3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_another_default_type_changes_nothing(dtype: torch.dtype) -> None:
+    rows, codebook = torch.randn(50, 3), torch.randn(9, 3)
+    expected = nearest_codes(rows, codebook)
+    torch.set_default_dtype(dtype)
+    try:
+        found = nearest_codes(rows, codebook)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_the_search_is_one_operation_to_the_compiler() -> None:
     """An eager backend needs no compiler of C++; `fullgraph` refuses any break."""
     torch.manual_seed(0)

@@ -198,5 +198,9 @@ def test_a_gradient_that_overflows_for_one_optimizer_skips_the_step_of_both(valu
     overflow.remove()
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
     assert accelerator.scaler.get_scale() == 1024.0  # doubled by the first step, halved by the second
+    overflow = model.bias.register_hook(lambda gradient: torch.full_like(gradient, 3e24))  # whose square overflows
+    optimized.step(model(pixels).square().mean())
+    overflow.remove()
+    assert accelerator.scaler.get_scale() == 512.0
     optimized.step(model(pixels).square().mean())
     assert not torch.equal(model.weight, before[0])

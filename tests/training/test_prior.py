@@ -177,7 +177,7 @@ def test_no_checkpoint_is_written_after_losses_that_nobody_looked_at(
 
     monkeypatch.setattr(task, "training_loss", breaking)
     config = make_config(tmp_path / "run", steps=9, log_every=9, checkpoint_every=3, keep_checkpoints=1)
-    with pytest.raises(TrainingError, match="not finite at step 5: loss nan; the last good checkpoint stays"):
+    with pytest.raises(TrainingError, match="not finite at step 5: loss nan; such weights are not saved"):
         train_prior(config, BINDING, TRAIN, TEST)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000003"]
     monkeypatch.undo()

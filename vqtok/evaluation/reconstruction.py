@@ -139,7 +139,7 @@ class Sums:
         return {
             "mse": float(mse),
             "variance": variance,
-            "mse_over_variance": float(mse / variance) if variance > 0 else None,
+            "mse_over_variance": float(mse / variance) if np.count_nonzero(self.levels) > 1 else None,
             "psnr": float(self.psnr.compute()) if mse > 0 else None,
             "ssim": None if self.ssim is None else float(self.ssim.compute()),
             **use_numbers(use),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vqtok.errors import ConfigurationError, one_line
 from vqtok.priors.architecture import Architecture, Prior
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
@@ -48,13 +47,8 @@ def build_prior(binding: PriorBinding, options: Mapping[str, Any]) -> Prior:
 
     Raises:
         ConfigurationError: an unknown architecture, an option that it does not have, a value that makes no sense, or
-            numbers that make no network for these codes or one that does not fit into memory.
+            numbers that make no network for these codes.
+        RuntimeError: of torch, for a network that does not fit into memory.
     """
     entries = ARCHITECTURE_TYPES.entries(options)
-    try:
-        return ARCHITECTURES[entries["type"]].build(binding, **entries)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"no memory for a {entries['type']} over {binding.codebook_size:,} codes, which keeps a vector of each "
-            f"({one_line(error)}): take a smaller arch.hidden_size, or codes of a smaller codebook"
-        ) from error
+    return ARCHITECTURES[entries["type"]].build(binding, **entries)

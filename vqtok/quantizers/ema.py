@@ -23,8 +23,8 @@ from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
 __all__ = ["EMAOptions", "EMAQuantizer"]
 
 
-# Share of even use. Smoothed, the vector of a code whose count is next to nothing would go to 0: under this it stays.
-LEAST_USE = 1e-3
+# Times epsilon. Smoothed, the vector of a code whose count is not far above epsilon would go to 0: under this it stays.
+LEAST_COUNT = 100
 
 
 class EMAOptions(RestartOptions, NearestCodeOptions):
@@ -75,5 +75,6 @@ class EMAQuantizer(CodebookQuantizer):
         smoothed = (counts + epsilon) / (counts.sum() + self.codebook_size * epsilon) * counts.sum()
         moved = torch.where(restarted, batch.sums, self.code_sums / smoothed[:, None])
         # A batch without rows may come before the codes have started, when all sums are 0.
-        moves = (restarted | (counts > LEAST_USE * counts.mean())[:, None]) & (batch.step > 0)
+        least = (self.usage.even_use() / 10).clamp(max=LEAST_COUNT * epsilon)
+        moves = (restarted | (counts > least)[:, None]) & (batch.step > 0)
         self.codebook.copy_(torch.where(moves, moved, self.codebook))

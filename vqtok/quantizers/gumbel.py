@@ -18,9 +18,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-from vqtok.quantizers.base import BatchPart
 from vqtok.quantizers.codebook import CodebookQuantizer, Projection, QuantizedRows
 from vqtok.quantizers.codebook_options import CodebookOptions
 from vqtok.quantizers.lookup import gather_codes
@@ -85,6 +84,7 @@ class DivergenceFromUniform(Function):
         return negative_entropies.squeeze(1) + math.log(logits.shape[1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         derivative: Tensor = ctx.saved_tensors[0]
         return derivative * gradient[:, None]
@@ -99,8 +99,8 @@ def divergence_from_uniform(logits: Tensor) -> Tensor:
 class GumbelQuantizer(CodebookQuantizer):
     """Codes sampled in training, the most probable one in evaluation.
 
-    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K). A hard forward pass in training gives sampled codes, so
-    `decode(output.codes)` equals `output.quantized` there, and `encode` may give others.
+    Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K). The codes of a forward pass in training are those of
+    `encode` as well, so that what is counted as used, and restarts, is what evaluation takes; `quantized` is sampled.
     """
 
     paper = "Jang et al. 2017, arXiv:1611.01144"
@@ -125,16 +125,12 @@ class GumbelQuantizer(CodebookQuantizer):
         logits = self.logits_of(rows, embeddings)
         losses = {"kl": (self.options.kl_weight, divergence_from_uniform(logits).sum() / max(1, len(rows)))}
         losses |= self.entropy_losses(rows, embeddings)
+        codes = self.encode_rows(rows)
         if not self.training:
-            codes = self.encode_rows(rows)
             return QuantizedRows(vectors=gather_codes(embeddings, codes), codes=codes, losses=losses)
         tau = self.current_temperature()
-        vectors, codes = self.sample(logits, embeddings, tau)
+        vectors = self.sample(logits, embeddings, tau)
         return QuantizedRows(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
-
-    def collect(self, rows: Tensor, codes: Tensor, part: BatchPart, weight: Tensor | float = 1.0) -> None:
-        if self.usage is not None:  # noise samples codes that evaluation never takes: those count as dead
-            super().collect(rows, self.encode_rows(rows), part, weight)
 
     def logits_of(self, rows: Tensor, embeddings: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the codes, (N, d) -> (N, K)."""
@@ -150,16 +146,15 @@ class GumbelQuantizer(CodebookQuantizer):
             return super().encode_rows(rows)
         return self.logits_of(rows, self.codebook).argmax(dim=1)
 
-    def sample(self, logits: Tensor, embeddings: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """One relaxed sample a row: vectors (N, d) with their gradient, and the codes (N,) it leans to most."""
+    def sample(self, logits: Tensor, embeddings: Tensor, tau: Tensor) -> Tensor:
+        """One relaxed sample a row, or the vector of the code that it leans to most: (N, d) with its gradient."""
         # -log of an exponential number; torch draws uniform ones and takes their logarithm four times as fast.
         exponential = torch.empty_like(logits).uniform_().log_().neg_()
         soft = ((logits - exponential.log_()) / tau).softmax(dim=1)
-        codes = soft.argmax(dim=1)
         if not self.options.hard:
-            return soft @ embeddings, codes
+            return soft @ embeddings
         mixture = soft @ embeddings.detach()
-        return gather_codes(embeddings, codes) + (mixture - mixture.detach()), codes
+        return gather_codes(embeddings, soft.argmax(dim=1)) + (mixture - mixture.detach())
 
     def current_temperature(self) -> Tensor:
         """tau after the batches seen so far, a scalar on the device."""

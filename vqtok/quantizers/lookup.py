@@ -3,8 +3,9 @@
     argmin_k ||z - e_k||^2 = argmin_k ||e_k||^2 - 2 z.e_k, since ||z||^2 is the same for every k,
                            = argmin_k [z, 1].[-2 e_k, ||e_k||^2], one matrix product and no pass to add the norms.
 
-All of it is exact: float32 whatever autocast or `torch.set_float32_matmul_precision` say, ties to the lowest index.
-Scores are made for a chunk of rows at a time. On CPU the argmin is taken in two steps, because `argmin` reads one
+All of it is exact but for the rounding of the scores: float32 whatever autocast or `torch.set_float32_matmul_precision`
+say, ties to the lowest index. The scores lose digits where codes lie much further from 0 than from each other. They are
+made for a chunk of rows at a time. On CPU the argmin is taken in two steps, because `argmin` reads one
 number at a time and `amin` sixteen: the least score of every block of consecutive codes, and the place within the
 block that has it. `lookup_faiss` and `lookup_triton` are faster ways where they apply; scripts/bench_quantizers.py
 times them all.
@@ -106,8 +107,8 @@ def least_by_blocks(rows: Tensor, scaled: Tensor, offsets: Tensor) -> Tensor:
     table = torch.cat([scaled, offsets[:, None]], dim=1)[order]
 
     chunk = min(rows.shape[0], max(1, SCORES_PER_THREAD * torch.get_num_threads() // len(order)))
-    extended = torch.ones(chunk, dim + 1)
-    scores, least = torch.empty(chunk, len(order)), torch.empty(chunk, blocks)
+    extended = table.new_ones(chunk, dim + 1)
+    scores, least = table.new_empty(chunk, len(order)), table.new_empty(chunk, blocks)
     codes = torch.empty(rows.shape[0], dtype=torch.int64)
     for part, out in zip(rows.split(chunk), codes.split(chunk), strict=True):
         count = part.shape[0]

@@ -181,7 +181,7 @@ class ResidualQuantizer(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         grid = (codes.shape[0], codes.shape[1], codes.shape[2])
         with torch.autocast(codes.device.type, enabled=False):
-            total = torch.zeros(codes[..., 0].numel(), self.code_dim, device=codes.device)
+            total = torch.zeros(codes[..., 0].numel(), self.code_dim, device=codes.device, dtype=torch.float32)
             for index, chosen in enumerate(codes.flatten(end_dim=-2).unbind(dim=-1)):
                 vectors = self.stage(index).decode_rows(chosen.clamp(min=0))
                 total = total + torch.where(chosen[:, None] < 0, 0.0, vectors)

@@ -60,11 +60,12 @@ class BatchUsage:
 class CodeUsage(nn.Module):
     """The moving average of how often each code is used in a batch, `cluster_size` (K,), and the restart of dead codes.
 
-    A code is dead when its average is under `restart_threshold` of the mean over all codes. So an unused code is dead
-    after log(restart_threshold) / log(decay) batches, 298 by default, whatever K and the batch size are. In the next
-    batch it restarts on a row picked at random, and counts as used at twice the threshold, which is long enough to find
-    its latents before it counts as dead again. Of more dead codes than a quarter of the rows of a batch as many restart
-    as that, any of them: else many would share a row.
+    Even use is an average too, `rows_in_batch` / K: what restarts add to the counts must not raise it. A code is dead
+    when its average is under `restart_threshold` of even use. So an unused code is dead after log(restart_threshold) /
+    log(decay) batches, 298 by default, whatever K and the batch size are. In the next batch it restarts on a row picked
+    at random, and counts as used at twice the threshold, which is long enough to find its latents before it counts as
+    dead again. Of more dead codes than a quarter of the rows of a batch about as many restart as that, any of them:
+    else many would share a row.
 
     While an encoder has hardly learned anything its latents move far from one batch to the next and leave codes behind.
     So the first batches count for more: after t of them the decay is at most (1 + t) / (10 + t), as moving averages of
@@ -77,6 +78,7 @@ class CodeUsage(nn.Module):
     """
 
     cluster_size: Tensor
+    rows_in_batch: Tensor
 
     def __init__(self, codebook_size: int, options: RestartOptions, *, keep_sums: bool = False) -> None:
         super().__init__()
@@ -86,17 +88,23 @@ class CodeUsage(nn.Module):
         self.collected: list[Tensor] = []
         self.restarting = torch.empty(0, dtype=torch.bool)
         self.register_buffer("cluster_size", torch.empty(codebook_size))
+        self.register_buffer("rows_in_batch", torch.empty(()))
 
     def reset_parameters(self) -> None:
-        nn.init.ones_(self.cluster_size)
+        self.begin_evenly(len(self.cluster_size))
 
     def begin_evenly(self, rows_in_batch: int) -> None:
         """Every code counts as used evenly by the first batch."""
-        self.cluster_size.fill_(rows_in_batch / len(self.cluster_size))
+        nn.init.constant_(self.cluster_size, rows_in_batch / len(self.cluster_size))
+        nn.init.constant_(self.rows_in_batch, rows_in_batch)
+
+    def even_use(self) -> Tensor:
+        """The average of a code that is used as often as the others, a scalar."""
+        return self.rows_in_batch / len(self.cluster_size)
 
     def dead(self) -> Tensor:
         """Which codes are dead: bool (K,)."""
-        return self.cluster_size < self.threshold * self.cluster_size.mean()
+        return self.cluster_size < self.threshold * self.even_use()
 
     def collect(
         self, rows: Tensor, codes: Tensor, noise: Tensor, part: BatchPart, *, weight: Tensor | float = 1.0
@@ -125,8 +133,7 @@ class CodeUsage(nn.Module):
     def choose_dead(self, noise: Tensor) -> Tensor:
         """Which codes restart in this batch: bool (K,)."""
         dead = self.dead()
-        rows_in_batch = self.cluster_size.sum()  # on average; the same on every process
-        share = RESTARTS_PER_ROW * rows_in_batch / dead.sum().clamp(min=1)
+        share = RESTARTS_PER_ROW * self.rows_in_batch / dead.sum().clamp(min=1)
         return dead & ((noise >> 7) < share * 2**24)  # whole numbers below 2^24 are exact as float32
 
     def place_dead(
@@ -158,9 +165,10 @@ class CodeUsage(nn.Module):
         self.collected = []
         restarted = self.restarting & (counts > 0)
         step = (1 - self.decay_after(batches_seen)) * (rows[0] > 0)
-        even = self.cluster_size.mean()
+        even = self.even_use()
         moved = self.cluster_size.lerp(counts.masked_fill(self.restarting, 0), step)
         self.cluster_size.copy_(torch.where(restarted, 2 * self.threshold * even, moved))
+        self.rows_in_batch.lerp_(rows[0], step)
         return BatchUsage(sums=sums, restarted=restarted, step=step)
 
     def decay_after(self, batches: Tensor) -> Tensor:

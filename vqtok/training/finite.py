@@ -19,7 +19,8 @@ __all__ = ["LossWindow", "check_evaluation", "check_weights"]
 def not_finite(what: str) -> TrainingError:
     """The error for a run whose numbers went wrong."""
     return TrainingError(
-        f"{what}; the last good checkpoint stays. Try a lower learning_rate, a longer warmup_steps or precision=no"
+        f"{what}; such weights are not saved, and checkpoints from before stay. Try a lower learning_rate, a longer "
+        "warmup_steps or precision=no"
     )
 
 

@@ -113,8 +113,10 @@ class OptimizedModel:
         """
         limit = self.max_grad_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), limit)
+        finite = bool(norm.isfinite())
         for optimizer in self.optimizers:
-            if norm.isfinite():
+            if finite:
                 scaler.step(optimizer.optimizer)
             optimizer.zero_grad()
-        scaler.update()
+        # Of finite gradients with a norm past float32 the scaler knows nothing, and would raise the scale.
+        scaler.update(None if finite else scaler.get_scale() * scaler.get_backoff_factor())

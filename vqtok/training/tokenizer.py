@@ -39,6 +39,7 @@ __all__ = ["TokenizerTask", "open_training_images", "train_tokenizer"]
 EVALUATED_AT_ONCE = 128  # held-out images that a process decodes and reconstructs
 SHOWN = 32  # images on an image grid of originals over reconstructions
 SHOWN_A_ROW = 16
+SMALLEST_VARIANCE = 1e-12  # of pixels in [0, 1]: under it images are all of one level, but for rounding
 
 
 def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrainingConfig, ImageSource, ImageSource]:
@@ -68,8 +69,9 @@ def open_training_images(config: TokenizerTrainingConfig) -> tuple[TokenizerTrai
             factor = config.network.downsample_factor
             fitting = [max(factor, side // factor * factor) for side in size]
             if note is None and fitting != list(size):
+                how = "enlarged" if fitting > list(size) else "cropped"
                 note = (
-                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are cropped to {fitting[0]} x "
+                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are {how} to {fitting[0]} x "
                     f"{fitting[1]}, a multiple of the downsample factor {factor}"
                 )
             config = config.model_copy(update={"image_size": fitting})
@@ -229,7 +231,7 @@ class TokenizerTask(Task):
             raise images.none_readable(next(iter(images.unreadable.values())))
         mse = squared / elements
         variance = total_of_squares / elements - (total / elements) ** 2
-        ratio = {"mse_over_variance": mse / variance} if variance > 0 else {}
+        ratio = {"mse_over_variance": mse / variance} if variance > SMALLEST_VARIANCE else {}
         counts = accelerator.reduce(counts, reduction="sum").cpu()
         use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
