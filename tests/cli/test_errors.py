@@ -181,3 +181,12 @@ def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
     assert message is not None and message == "num_channels must be a whole number of at least 1, got '3'"
     assert user_message(OSError(errno.ENOENT, "No such file")) is None
     assert user_message(ValueError("a bug of ours")) is None
+
+
+def test_memory_that_runs_out_is_one_line(vqtok: Command) -> None:
+    sizes = ("--codebook-size", 2**32, "--code-dim", 2**16)  # 10^15 bytes
+    code, _, complained = vqtok("train", "--dataset", "mnist-mini", "--out", "run", *sizes)
+    assert code == 2
+    assert complained.splitlines()[-1].startswith("vqtok: error: not enough memory: take a smaller batch, network or ")
+    assert "network or codebook (CUDA out of memory" in str(user_message(RuntimeError("CUDA out of memory.\nTried")))
+    assert user_message(MemoryError()) is not None
