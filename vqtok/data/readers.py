@@ -26,15 +26,14 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
+from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import (
     KINDS,
     WITH_IMAGES,
     build,
-    is_metadata,
     loading,
-    read_metadata,
     read_table,
     read_tables,
     table_kind,
