@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.data.images import levels, save, with_metadata
 from vqtok.data import open_all, open_splits
+from vqtok.errors import DataError
 
 
 def opened(name: str) -> dict[str, list[int]]:
@@ -59,19 +61,79 @@ def test_rows_come_in_the_order_of_their_metadata_files(tmp_path: Path) -> None:
     assert opened(str(tmp_path)) == {"train": [*range(9)]}
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
-def test_metadata_without_rows_names_no_images(tmp_path: Path) -> None:
-    for folder, text in {"train": "file_name,label\na.png,4\n", "test": "file_name,label\n"}.items():
-        save(tmp_path / folder / "a.png", 7)
-        (tmp_path / folder / "metadata.csv").write_text(text)
-    assert opened(str(tmp_path)) == {"train": [7]}
-    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n\n")
-    assert opened(str(tmp_path)) == {"train": [7], "test": [7]}
-
-
 @pytest.mark.parametrize("line", ["null", "5", '"file_name"', "[" * 100_000])
 def test_metadata_that_is_no_object_is_an_ordinary_file(tmp_path: Path, line: str) -> None:
     save(tmp_path / "1.png", 7)
     (tmp_path / "metadata.jsonl").write_text(line + "\n")
     (source,) = open_all(str(tmp_path)).values()
     assert levels(source) == [7] and source.notes == ("left out as no images by their names: metadata.jsonl",)
+
+
+def folder_of(folder: Path, *names: str, named: Iterable[str] = (), at: str = "") -> str:
+    """Images of the levels 0, 1, 2, ..., of which a metadata.jsonl that lies `at` a folder below names some."""
+    for level, name in enumerate(names):
+        save(folder / name, level)
+    if rows := [json.dumps({"file_name": name, "caption": "a"}) for name in named]:
+        (folder / at / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return str(folder)
+
+
+def test_images_that_no_metadata_names_are_left_out_and_said(tmp_path: Path) -> None:
+    name = folder_of(tmp_path, "a.png", "b.png", "c.png", "d/e.png", named=["b.png", "d/e.png"])
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    source = open_all(name)["train"]
+    assert levels(source) == [1, 3] and source.notes == (
+        "left out as images that no metadata file names: a.png and 1 more",
+        "left out as no images by their names: notes.txt",
+        "left out as no regular files: loop",
+    )
+
+
+def test_metadata_does_not_speak_for_images_beside_or_above_it(tmp_path: Path) -> None:
+    name = folder_of(tmp_path / "a", "1.png", "2.png", "backup/3.png", named=["3.png"], at="backup")
+    with pytest.raises(
+        DataError, match=r"holds 2 images outside the folder of every metadata file \(1.png, ...\): backup/meta.*; move"
+    ):
+        open_all(name)
+    name = folder_of(tmp_path / "b", "x/1.png", "x2/2.png", named=["1.png"], at="x")
+    with pytest.raises(DataError, match=r"holds 1 image outside the folder of every metadata file \(x2/2.png, ...\)"):
+        open_all(name)
+
+
+@pytest.mark.parametrize(("named", "at"), [(["1.png"], "train"), (["train/1.png"], "")])
+def test_a_split_of_which_metadata_names_no_image_is_refused(tmp_path: Path, named: list[str], at: str) -> None:
+    name = folder_of(tmp_path, "train/1.png", "train/2.png", "test/3.png", "test/4.png", named=named, at=at)
+    with pytest.raises(DataError, match=r"holds 2 images in test, and no metadata file names any of them; name them"):
+        open_all(name)
+
+
+def test_metadata_that_names_no_image_there_is_refused(tmp_path: Path) -> None:
+    name = folder_of(tmp_path, "1.png", "2.png", named=["1", "2"])
+    with pytest.raises(DataError, match=r"holds 2 images \(1.png, ...\), and metadata.jsonl names none.* but 1; write"):
+        open_all(name)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+def test_metadata_without_rows_names_no_images(tmp_path: Path) -> None:
+    for folder, text in {"train": "file_name,label\na.png,4\n", "test": "file_name,label\n"}.items():
+        save(tmp_path / folder / "a.png", 7)
+        (tmp_path / folder / "metadata.csv").write_text(text)
+    with pytest.raises(DataError, match=r"holds 1 image in test, and no metadata file names any of them"):
+        open_all(str(tmp_path))
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n\n")
+    assert opened(str(tmp_path)) == {"train": [7], "test": [7]}
+
+
+def test_class_folders_beside_metadata_are_said_to_be_no_classes(tmp_path: Path) -> None:
+    names = ("cat/1.png", "cat/2.png", "dog/3.png")
+    source = open_all(folder_of(tmp_path / "a", *names, named=names))["train"]
+    assert source.labels() is None and source.notes == (
+        "the sub-folders cat, dog are not taken as classes, since metadata files say what the images are; "
+        "a column label in them gives classes",
+    )
+    name = folder_of(tmp_path / "b", *names)
+    rows = [json.dumps({"file_name": file, "label": 1}) for file in names]
+    (tmp_path / "b" / "metadata.jsonl").write_text("\n".join(rows))
+    source = open_all(name)["train"]
+    assert source.label_names == ("1",) and source.notes == ()

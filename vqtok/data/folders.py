@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from vqtok.errors import DataError
 __all__ = [
     "SPLIT_NAMES",
     "FolderFiles",
+    "class_folders",
+    "first_folder",
     "group_by_split",
     "image_folder_splits",
     "left_out",
@@ -98,8 +100,7 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
         DataError: sub-folders that are splits and others beside them, or two for one split.
     """
     groups = group_by_split(name, images)
-    folders = {split: {_first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
-    classes = sorted({folder for found in folders.values() if None not in found for folder in found if folder})
+    folders, classes = class_folders(groups)
     number = {label: index for index, label in enumerate(classes)}
     splits = {}
     for split, (prefix, files) in groups.items():
@@ -107,9 +108,19 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
         columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
         if len(classes) > 1 and None not in folders[split]:
             features["label"] = ClassLabel(names=classes)
-            columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
+            columns["label"] = [number[first_folder(file, prefix) or ""] for file in files]
         splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
     return splits, tuple(_no_classes(split, found) for split, found in folders.items() if {None} < found)
+
+
+def class_folders(groups: Mapping[str, tuple[str, Sequence[str]]]) -> tuple[dict[str, set[str | None]], list[str]]:
+    """The first level of sub-folders by split, None for images beside them; and those that are classes, ascending.
+
+    Args:
+        groups: what `group_by_split` gives.
+    """
+    folders = {split: {first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
+    return folders, sorted({folder for found in folders.values() if None not in found for folder in found if folder})
 
 
 def _no_classes(split: str, folders: Set[str | None]) -> str:
@@ -159,7 +170,8 @@ def _paths(root: Path, files: list[str]) -> pa.StructArray:
     return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
 
 
-def _first_folder(file: str, prefix: str = "") -> str | None:
+def first_folder(file: str, prefix: str = "") -> str | None:
+    """The folder that a file lies in, of those directly below a prefix; None where it lies in none."""
     first, separator, _ = file[len(prefix) :].partition(os.sep)
     return first if separator else None
 
@@ -170,7 +182,7 @@ def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[st
     Raises:
         DataError: folders that are splits and others beside them, or two for one split.
     """
-    tops = {_first_folder(file) for file in images}
+    tops = {first_folder(file) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
         if len(set(as_splits.values())) > 1:

@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
-from vqtok.data.folders import group_by_split
+from vqtok.data.folders import SPLIT_NAMES, class_folders, first_folder, group_by_split, left_out, split_group
 from vqtok.data.tables import build, loading, table_builder
+from vqtok.errors import DataError
+from vqtok.text import counted
 
 __all__ = ["is_metadata", "read_metadata"]
 
@@ -41,22 +43,75 @@ def is_metadata(path: Path) -> bool:
     return isinstance(names, dict | list) and "file_name" in names
 
 
-def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Dataset]:
-    """The rows of metadata files beside images, whose splits are those of a folder of images.
+def read_metadata(
+    folder: Path, name: str, files: Sequence[str], images: Sequence[str]
+) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """The rows of metadata files beside images, whose splits are those of a folder of images; and notes.
 
     Args:
         files: those that are metadata, relative to the folder.
+        images: all images there are, relative to the folder.
 
     Raises:
-        DataError: files that cannot be read or name no images below them, no rows, or splits and others beside them.
+        DataError: files that cannot be read or name no images below them, no rows, or splits and others beside them;
+            images outside the folders of all of the files, or a split of which they name none.
     """
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name):
         # One by one: read together, whichever comes first decides the columns of all.
         tables = [build(table_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
         paths = [_image_paths(table, own) for table in tables]
-        groups = group_by_split(name, [path for found in paths for path in found])
-        return {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
+        named = [path for found in paths for path in found]
+        unnamed = _find_unnamed(folder, name, files, images, named)
+        groups = group_by_split(name, named)
+        splits = {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
+    notes = [left_out("images that no metadata file names", unnamed)] if unnamed else []
+    _, classes = class_folders(groups)
+    if len(classes) > 1 and not any("label" in table.features for table in tables):
+        notes.append(_no_classes(classes))
+    return splits, tuple(notes)
+
+
+def _find_unnamed(
+    folder: Path, name: str, files: Sequence[str], images: Sequence[str], named: Sequence[str]
+) -> list[str]:
+    """The images that no metadata file names, where that may be meant.
+
+    Raises:
+        DataError: it cannot be: no file speaks for their folder, or they are a whole split or all there is.
+    """
+    known = set(named)
+    unnamed = [image for image in images if image not in known]
+    if len(unnamed) == len(images) and not (folder / named[0]).is_file():  # images need no suffix to be named
+        raise DataError(
+            f"{name} holds {counted(len(images), 'image')} ({images[0]}, ...), and {files[0]} names none of what is "
+            f"there but {named[0]}; write every file_name as the path below the metadata file, suffix included"
+        )
+    splits = {top for image in unnamed if (top := first_folder(image)) and split_group(top) in SPLIT_NAMES}
+    if missing := sorted(splits - set(map(first_folder, known))):
+        split = missing[0]
+        inside = [image for image in unnamed if first_folder(image) == split]
+        raise DataError(
+            f"{name} holds {counted(len(inside), 'image')} in {split}, and no metadata file names any of them; name "
+            f"them in {split}/metadata.csv, remove the metadata files ({files[0]}, ...), or move {split} out"
+        )
+    folders = tuple({os.path.join(os.path.dirname(file), "") for file in files})
+    outside = [] if "" in folders else [image for image in unnamed if not image.startswith(folders)]
+    if outside:
+        raise DataError(
+            f"{name} holds {counted(len(outside), 'image')} outside the folder of every metadata file "
+            f"({outside[0]}, ...): {files[0]} names only images below it; move {os.path.dirname(files[0])} out or name "
+            "it as the dataset, or name all images in one metadata file above them"
+        )
+    return unnamed
+
+
+def _no_classes(classes: Sequence[str]) -> str:
+    named = ", ".join([*classes[:3], *(["..."] if len(classes) > 3 else [])])
+    return (
+        f"the sub-folders {named} are not taken as classes, since metadata files say what the images are; a column "
+        "label in them gives classes"
+    )
 
 
 def _image_paths(table: Dataset, own: str) -> list[str]:

@@ -200,7 +200,9 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
             f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"
         )
     if metadata:
-        return _named(read_metadata(path, name, metadata), resolved)
+        splits, notes = read_metadata(path, name, metadata, files.images)
+        rest = replace(files, others=[file for file in files.others if file not in metadata])
+        return _named(splits, resolved, (*notes, *rest.notes()))
     splits, notes = image_folder_splits(path, name, files.images)
     root = DatasetRoot(resolved, follow_links=True)
     return NamedSplits(splits=splits, resolved=resolved, root=root, notes=(*notes, *files.notes()))
