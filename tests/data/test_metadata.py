@@ -137,3 +137,23 @@ def test_class_folders_beside_metadata_are_said_to_be_no_classes(tmp_path: Path)
     (tmp_path / "b" / "metadata.jsonl").write_text("\n".join(rows))
     source = open_all(name)["train"]
     assert source.label_names == ("1",) and source.notes == ()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+def test_an_image_that_two_metadata_files_name_is_refused(tmp_path: Path) -> None:
+    name = folder_of(tmp_path / "a", "train/1.png", "test/2.png", named=["train/1.png", "test/2.png"])
+    folder_of(tmp_path / "a", named=["1.png"], at="train")
+    with pytest.raises(DataError, match="^[^\n]*train/1.png is named by both metadata.jsonl and train/metadata.jsonl;"):
+        open_all(name)
+    name = folder_of(tmp_path / "b", "1.png", "2.png", named=["1.png", "2.png"])
+    (tmp_path / "b" / "metadata.csv").write_text("file_name\n./2.png\n1.png\n")
+    with pytest.raises(DataError, match="1.png is named by both metadata.csv and metadata.jsonl; keep it in one"):
+        open_all(name)
+
+
+def test_an_image_that_one_metadata_file_names_twice_is_two_rows_and_said(tmp_path: Path) -> None:
+    source = open_all(folder_of(tmp_path, "1.png", "2.png", named=["2.png", "1.png", "x/../2.png"]))["train"]
+    assert levels(source) == [1, 0, 1] and source.notes == (
+        "metadata.jsonl names 1 image more than once (2.png, ...): every row is an image of its own, and one that is "
+        "held out to test on may also be trained on",
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,15 +62,37 @@ def read_metadata(
         # One by one: read together, whichever comes first decides the columns of all.
         tables = [build(table_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
         paths = [_image_paths(table, own) for table in tables]
+        repeated = _repeated(name, files, paths)
         named = [path for found in paths for path in found]
         unnamed = _find_unnamed(folder, name, files, images, named)
         groups = group_by_split(name, named)
         splits = {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
-    notes = [left_out("images that no metadata file names", unnamed)] if unnamed else []
+    notes = [*repeated, *([left_out("images that no metadata file names", unnamed)] if unnamed else [])]
     _, classes = class_folders(groups)
     if len(classes) > 1 and not any("label" in table.features for table in tables):
         notes.append(_no_classes(classes))
     return splits, tuple(notes)
+
+
+def _repeated(name: str, files: Sequence[str], paths: Sequence[Sequence[str]]) -> list[str]:
+    """Notes on images that one file names several times, as for several captions of each: that may be meant.
+
+    Raises:
+        DataError: two files name the same image, which would silently be two.
+    """
+    owners: dict[str, str] = {}
+    notes = []
+    for file, found in zip(files, paths, strict=True):
+        counts = Counter(filter(None, found))  # a row may name none
+        for image in counts:
+            if owners.setdefault(image, file) != file:
+                raise DataError(f"{name}: {image} is named by both {owners[image]} and {file}; keep it in one of them")
+        if several := [image for image, count in counts.items() if count > 1]:
+            notes.append(
+                f"{file} names {counted(len(several), 'image')} more than once ({several[0]}, ...): every row is an "
+                "image of its own, and one that is held out to test on may also be trained on"
+            )
+    return notes
 
 
 def _find_unnamed(
