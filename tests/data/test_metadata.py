@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from datasets import DatasetDict
 
 from tests.data.images import levels, save, with_metadata
+from vqtok.codes import read_broken, tokenize_dataset
 from vqtok.data import open_all, open_splits
 from vqtok.errors import DataError
+from vqtok.tokenizer import VQTokenizer
 
 
 def opened(name: str) -> dict[str, list[int]]:
@@ -43,7 +46,7 @@ def test_metadata_files_need_not_have_the_same_columns(tmp_path: Path) -> None:
     splits = open_all(str(tmp_path))
     assert splits["train"].dataset["label"][:] == [4, None] and splits["train"].dataset["text"][:] == [None, "hi"]
     assert levels(splits["train"]) == [0, 1] and levels(splits["test"]) == [2]
-    assert splits["test"].dataset.column_names == ["image"]
+    assert splits["test"].dataset.column_names == ["image", "file_name"]
 
 
 def test_labels_of_the_training_split_stay_where_the_test_split_has_none(tmp_path: Path) -> None:
@@ -157,3 +160,15 @@ def test_an_image_that_one_metadata_file_names_twice_is_two_rows_and_said(tmp_pa
         "metadata.jsonl names 1 image more than once (2.png, ...): every row is an image of its own, and one that is "
         "held out to test on may also be trained on",
     )
+
+
+def test_rows_of_metadata_are_named_after_their_files(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    name = folder_of(tmp_path / "set", "train/1.png", "train/2.png", "test/x/3.png")
+    for split, files in {"train": ("./2.png", "1.png"), "test": ("x/3.png",)}.items():
+        rows = [json.dumps({"file_name": file}) for file in files]
+        (tmp_path / "set" / split / "metadata.jsonl").write_text("\n".join(rows))
+    (tmp_path / "set" / "train" / "1.png").write_text("no image")
+    codes = tokenize_dataset(name, tiny_tokenizer, tmp_path / "codes", progress=False)
+    assert isinstance(codes, DatasetDict)
+    assert codes["train"]["file_name"][:] == ["train/2.png"] and codes["test"]["file_name"][:] == ["test/x/3.png"]
+    assert read_broken(tmp_path / "codes") == ["train/1.png"]

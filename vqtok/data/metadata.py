@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Value, concatenate_datasets
 
 from vqtok.data.folders import SPLIT_NAMES, class_folders, first_folder, group_by_split, left_out, split_group
 from vqtok.data.tables import build, loading, table_builder
@@ -49,6 +49,8 @@ def read_metadata(
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The rows of metadata files beside images, whose splits are those of a folder of images; and notes.
 
+    Their column file_name is the path of the image below the folder.
+
     Args:
         files: those that are metadata, relative to the folder.
         images: all images there are, relative to the folder.
@@ -62,6 +64,7 @@ def read_metadata(
         # One by one: read together, whichever comes first decides the columns of all.
         tables = [build(table_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
         paths = [_image_paths(table, own) for table in tables]
+        tables = [_with_file_names(table, found) for table, found in zip(tables, paths, strict=True)]
         repeated = _repeated(name, files, paths)
         named = [path for found in paths for path in found]
         unnamed = _find_unnamed(folder, name, files, images, named)
@@ -140,6 +143,15 @@ def _no_classes(classes: Sequence[str]) -> str:
 def _image_paths(table: Dataset, own: str) -> list[str]:
     images = table.select_columns(["image"]).with_format("arrow")[:]["image"]
     return [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
+
+
+def _with_file_names(table: Dataset, paths: Sequence[str]) -> Dataset:
+    """Rows that say what their images are called, as those of a folder of images do; `datasets` drops that column."""
+    if "file_name" in table.column_names:
+        return table
+    names = [Path(path).as_posix() if path else None for path in paths]
+    named: Dataset = table.add_column("file_name", names, feature=Value("string"))
+    return named
 
 
 def _below(prefix: str, tables: Sequence[Dataset], paths: Sequence[Sequence[str]]) -> Dataset:
