@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> 
     (tmp_path / "set" / "dataset_infos.json").write_text("{}")
     source = open_all(name)["train"]
     assert levels(source) == [0, 1] and source.notes == ("left out as no parquet: stats0.json and 2 more",)
+
+
+def test_what_cannot_be_read_beside_tables_is_said(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "a.parquet", "b.parquet")
+    os.rename(tmp_path / "set" / "b.parquet", os.path.join(os.fsencode(name), b"caf\xe9.parquet"))
+    os.mkfifo(tmp_path / "set" / "pipe.parquet")
+    (tmp_path / "set" / "up").symlink_to(".")
+    for rest in ("b.tar.gz", "c.tgz", "d.parquet.zst", "e.zip", "README.md", "f.gz"):
+        (tmp_path / "set" / rest).touch()
+    source = open_all(name)["train"]
+    assert levels(source) == [0] and source.notes == (
+        "left out as compressed: b.tar.gz and 4 more; unpack what should be read",
+        "left out as links to a folder that they lie in: up",
+        "left out as no regular files: pipe.parquet",
+        "left out as names that are not UTF-8: caf\\xe9.parquet",
+    )
 
 
 def test_tables_of_several_kinds_are_refused(tmp_path: Path) -> None:

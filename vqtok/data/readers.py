@@ -189,8 +189,8 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
             "one of the files"
         )
     if tables and not files.images:
-        splits, notes = read_tables(path, name, list(tables), config)
-        return _named(splits, resolved, notes)
+        splits, notes = read_tables(path, name, files.others, config)
+        return _named(splits, resolved, (*notes, *replace(files, others=[]).notes()))
     _refuse_config(name, config)
     if not files.images:
         others = files.others

@@ -46,6 +46,7 @@ TABLES = {
     ".tar": "webdataset",
 }
 KINDS = "parquet, arrow, csv, tsv, json, jsonl or tar (webdataset)"
+COMPRESSED = {".7z", ".bz2", ".gz", ".lz4", ".rar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"}
 WITH_IMAGES = {"parquet", "arrow", "webdataset"}  # files of the other kinds beside these are notes on them
 SHARD = re.compile(r"^data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*$")  # as push_to_hub names them
 
@@ -74,7 +75,7 @@ def read_tables(
     Splits are those that a README.md names, else those that the names of all files say, else train.
 
     Args:
-        files: those that have a `table_kind`, relative to the folder.
+        files: all that are no images, relative to the folder; those that have a `table_kind` are read.
         config: which configuration of a README.md that has several.
 
     Raises:
@@ -86,7 +87,8 @@ def read_tables(
             return build(load_dataset_builder(own, config), own), ()
         by_kind = defaultdict(list)
         for file in files:
-            by_kind[str(table_kind(file))].append(file)
+            if kind := table_kind(file):
+                by_kind[kind].append(file)
         kinds = sorted(WITH_IMAGES & set(by_kind) or by_kind)
         if len(kinds) > 1:
             found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
@@ -95,6 +97,9 @@ def read_tables(
         splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
         if by_kind:
             notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
+        compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
+        if compressed:
+            notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
         return build(table_builder(kind, splits), own), notes
 
 
