@@ -105,9 +105,13 @@ def test_metadata_does_not_speak_for_images_beside_or_above_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("named", "at"), [(["1.png"], "train"), (["train/1.png"], "")])
-def test_a_split_of_which_metadata_names_no_image_is_refused(tmp_path: Path, named: list[str], at: str) -> None:
-    name = folder_of(tmp_path, "train/1.png", "train/2.png", "test/3.png", "test/4.png", named=named, at=at)
-    with pytest.raises(DataError, match=r"holds 2 images in test, and no metadata file names any of them; name them"):
+@pytest.mark.parametrize("above", ["", "nest/"])
+def test_a_split_of_which_metadata_names_no_image_is_refused(
+    tmp_path: Path, named: list[str], at: str, above: str
+) -> None:
+    names = [f"{above}{name}" for name in ("train/1.png", "train/2.png", "test/3.png", "test/4.png")]
+    name = folder_of(tmp_path, *names, named=named, at=above + at)
+    with pytest.raises(DataError, match=f"2 images in {above}test, and no metadata file names any of them; name them"):
         open_all(name)
 
 

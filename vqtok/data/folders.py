@@ -23,6 +23,7 @@ __all__ = [
     "image_folder_splits",
     "left_out",
     "list_files",
+    "shared_folders",
     "split_group",
 ]
 
@@ -89,7 +90,8 @@ def list_files(root: Path) -> FolderFiles:
 def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The splits of a folder of image files, as rows of image (only its path), label and file_name; and notes.
 
-    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
+    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others; folders above them
+    or above the classes that hold nothing but one other are passed through. Below the splits, the
     first level of sub-folders are the classes, whatever is nested in them; a split in which images lie beside them or
     without any has no labels, and none has where there are fewer than two classes.
 
@@ -179,10 +181,13 @@ def first_folder(file: str, prefix: str = "") -> str | None:
 def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
     """The splits that the top folders of some files are: by split the prefix of its files, and the files.
 
+    Folders above that hold nothing but one other, as archives unpack to, do not count.
+
     Raises:
         DataError: folders that are splits and others beside them, or two for one split.
     """
-    tops = {first_folder(file) for file in images}
+    shared = shared_folders(images)
+    tops = {first_folder(file, shared) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
         if len(set(as_splits.values())) > 1:
@@ -190,8 +195,20 @@ def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[st
             raise DataError(
                 f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
             )
-        return {"train": ("", images)}
+        return {"train": (shared, images)}
     if len(set(as_splits.values())) < len(as_splits):
         raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
     order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
+    prefixes = {as_splits[top]: os.path.join(shared, top, "") for top in order}
+    return {split: (prefix, [file for file in images if file.startswith(prefix)]) for split, prefix in prefixes.items()}
+
+
+def shared_folders(files: Sequence[str]) -> str:
+    """The prefix of all files down to where they part or a split begins."""
+    prefix = ""
+    while len(tops := {first_folder(file, prefix) for file in files}) == 1:
+        (top,) = tops
+        if top is None or split_group(top) in SPLIT_NAMES:
+            break
+        prefix = os.path.join(prefix, top, "")
+    return prefix

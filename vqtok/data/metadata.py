@@ -16,7 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Value, concatenate_datasets
 
-from vqtok.data.folders import SPLIT_NAMES, class_folders, first_folder, group_by_split, left_out, split_group
+from vqtok.data.folders import (
+    SPLIT_NAMES,
+    class_folders,
+    first_folder,
+    group_by_split,
+    left_out,
+    shared_folders,
+    split_group,
+)
 from vqtok.data.tables import build, loading, table_builder
 from vqtok.errors import DataError
 from vqtok.text import counted
@@ -113,10 +121,12 @@ def _find_unnamed(
             f"{name} holds {counted(len(images), 'image')} ({images[0]}, ...), and {files[0]} names none of what is "
             f"there but {named[0]}; write every file_name as the path below the metadata file, suffix included"
         )
-    splits = {top for image in unnamed if (top := first_folder(image)) and split_group(top) in SPLIT_NAMES}
-    if missing := sorted(splits - set(map(first_folder, known))):
-        split = missing[0]
-        inside = [image for image in unnamed if first_folder(image) == split]
+    shared = shared_folders(images)
+    tops = {top for image in unnamed if (top := first_folder(image, shared)) and split_group(top) in SPLIT_NAMES}
+    for split in [os.path.join(shared, top) for top in sorted(tops)]:
+        if any(path.startswith(os.path.join(split, "")) for path in known):
+            continue
+        inside = [image for image in unnamed if image.startswith(os.path.join(split, ""))]
         raise DataError(
             f"{name} holds {counted(len(inside), 'image')} in {split}, and no metadata file names any of them; name "
             f"them in {split}/metadata.csv, remove the metadata files ({files[0]}, ...), or move {split} out"
