@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, Features
 from datasets.exceptions import DatasetNotFoundError
 
 from tests.data.images import Builder, digits, labels_of, levels, png, save
-from vqtok.data import open_all, open_images, readers
+from vqtok.data import open_all, open_images, read_images, readers
 from vqtok.errors import DataError, HubError
 
 
@@ -39,12 +39,10 @@ def write_rows(folder: Path, kind: str) -> Path:
     elif kind == "jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif kind == "tar":
-        with tarfile.open(file, "w") as archive:
-            for number, (level, label) in enumerate(((10, 5), (20, 9), (30, 5))):
-                for suffix, content in (("cls", str(label).encode()), ("png", png(level))):
-                    info = tarfile.TarInfo(f"{number:03d}.{suffix}")
-                    info.size = len(content)
-                    archive.addfile(info, io.BytesIO(content))
+        labels = zip((10, 20, 30), (b"5", b"9", b"5"), strict=True)
+        write_tar(
+            file, {k: v for level, label in labels for k, v in ((f"{level}.cls", label), (f"{level}.png", png(level)))}
+        )
     else:
         dataset = Dataset.from_dict(
             {"image": [{"bytes": png(level), "path": None} for level in (10, 20, 30)], "label": [5, 9, 5]},
@@ -59,6 +57,33 @@ def write_rows(folder: Path, kind: str) -> Path:
                 left.unlink()
             (folder / "saved").rmdir()
     return file
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_images_of_a_tar_may_have_different_suffixes(tmp_path: Path) -> None:
+    names = ["0.png", "1.jpg", "2.JPG", "3.png", "4.bmp", "5.jpeg", "6.png"]
+    write_tar(tmp_path / "a.tar", {name: png(level) for level, name in enumerate(names)})
+    masked = {"7.png": png(7), "7.mask.png": png(0), "8.jpg": png(8), "8.mask.jpg": png(0), "9.webp": png(9)}
+    write_tar(tmp_path / "b.tar", masked)
+    source = open_all(str(tmp_path))["train"]
+    assert levels(source) == [*range(10)] and source.image_column == "image"
+    assert source.dataset.column_names == ["image", "__key__"]  # and no path of this machine
+
+
+def test_a_row_of_a_tar_without_an_image_is_named_by_its_key(tmp_path: Path) -> None:
+    members = {f"{number}.png": png(number) for number in range(5)}
+    write_tar(tmp_path / "a.tar", {**members, "5.cls": b"3", "5.txt": b"a"})
+    source = open_all(str(tmp_path / "a.tar"))["train"]
+    _, good, broken = read_images(source, range(6), image_size=(1, 1), num_channels=1)
+    assert good == [0, 1, 2, 3, 4]
+    assert str(broken[5]) == f"row 5 of {source.name}, split train (5) holds no image in the column image"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "tsv", "json", "jsonl", "tar"])

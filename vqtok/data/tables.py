@@ -22,6 +22,7 @@ from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import DatasetCard
 
 from vqtok.data.folders import SPLIT_NAMES, left_out
+from vqtok.data.shards import Shards
 from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
 __all__ = [
@@ -108,6 +109,8 @@ def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuil
     files = {split: [glob.escape(path) for path in paths] for split, paths in splits.items()}
     if kind == "tsv":
         return load_dataset_builder("csv", data_files=files, sep="\t")
+    if kind == "webdataset":
+        return Shards(data_files=files)
     return load_dataset_builder(kind, data_files=files)
 
 
@@ -128,9 +131,15 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
         builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
     return {
-        str(split): builder.as_dataset(split) if info.num_examples else Dataset.from_dict({})
+        str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
         for split, info in builder.info.splits.items()
     }
+
+
+def _rows(builder: DatasetBuilder, split: str) -> Dataset:
+    rows: Dataset = builder.as_dataset(split)
+    # Of a tar file: the path of it on this machine, or in the cache.
+    return rows.remove_columns("__url__") if {"__key__", "__url__"} <= set(rows.column_names) else rows
 
 
 @contextmanager
