@@ -176,3 +176,19 @@ def test_rows_of_metadata_are_named_after_their_files(tmp_path: Path, tiny_token
     assert isinstance(codes, DatasetDict)
     assert codes["train"]["file_name"][:] == ["train/2.png"] and codes["test"]["file_name"][:] == ["test/x/3.png"]
     assert read_broken(tmp_path / "codes") == ["train/1.png"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("file_name,image\n1.png,x\n", "metadata.csv has a column image beside file_name, .*; rename the column image"),
+        ("file_name,label\n1,3\n", "metadata.csv has file_names that are no text; write .* suffix included"),
+    ],
+)
+def test_metadata_that_datasets_misreads_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    save(tmp_path / "1.png")
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(DataError, match=f"^[^\n]*{complaint}[^\n]*$"):
+        open_all(str(tmp_path))
+    gc.collect()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Value, concatenate_datasets
+from datasets import Dataset, Image, Value, concatenate_datasets
 
 from vqtok.data.folders import (
     SPLIT_NAMES,
@@ -70,7 +70,7 @@ def read_metadata(
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name):
         # One by one: read together, whichever comes first decides the columns of all.
-        tables = [build(table_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
+        tables = [_read_rows(name, own, file) for file in files]
         paths = [_image_paths(table, own) for table in tables]
         tables = [_with_file_names(table, found) for table, found in zip(tables, paths, strict=True)]
         repeated = _repeated(name, files, paths)
@@ -148,6 +148,28 @@ def _no_classes(classes: Sequence[str]) -> str:
         f"the sub-folders {named} are not taken as classes, since metadata files say what the images are; a column "
         "label in them gives classes"
     )
+
+
+def _read_rows(name: str, own: str, file: str) -> Dataset:
+    """The rows of one file, with a column image.
+
+    Raises:
+        DataError: its column file_name is no text, or another is called image.
+    """
+    try:
+        table = build(table_builder("imagefolder", {"train": [own + file]}), own)["train"]
+    except ValueError as error:
+        if "must be present as dictionary key" not in str(error):
+            raise
+        raise DataError(
+            f"{name}: {file} has file_names that are no text; write every file_name as the path below the metadata "
+            "file, suffix included"
+        ) from error
+    if not isinstance(table.features["image"], Image):
+        raise DataError(
+            f"{name}: {file} has a column image beside file_name, which leads to the images; rename the column image"
+        )
+    return table
 
 
 def _image_paths(table: Dataset, own: str) -> list[str]:
