@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def with_metadata(folder: Path, names: Iterable[str], *, at: str = "") -> str:
         rows.append(json.dumps({"file_name": name, "level": level}))
     (folder / at / "metadata.jsonl").write_text("\n".join(rows) + "\n")
     return str(folder)
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def digits(count: int = 4, **columns: list[Any]) -> Dataset:

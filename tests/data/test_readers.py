@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
-import tarfile
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict, Features
 from datasets.exceptions import DatasetNotFoundError
 
-from tests.data.images import Builder, digits, labels_of, levels, png, save
-from vqtok.data import open_all, open_images, read_images, readers
+from tests.data.images import Builder, digits, labels_of, levels, png, save, write_tar
+from vqtok.data import open_all, open_images, readers
 from vqtok.errors import DataError, HubError
 
 
@@ -57,33 +57,6 @@ def write_rows(folder: Path, kind: str) -> Path:
                 left.unlink()
             (folder / "saved").rmdir()
     return file
-
-
-def write_tar(file: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(file, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-
-
-def test_images_of_a_tar_may_have_different_suffixes(tmp_path: Path) -> None:
-    names = ["0.png", "1.jpg", "2.JPG", "3.png", "4.bmp", "5.jpeg", "6.png"]
-    write_tar(tmp_path / "a.tar", {name: png(level) for level, name in enumerate(names)})
-    masked = {"7.png": png(7), "7.mask.png": png(0), "8.jpg": png(8), "8.mask.jpg": png(0), "9.webp": png(9)}
-    write_tar(tmp_path / "b.tar", masked)
-    source = open_all(str(tmp_path))["train"]
-    assert levels(source) == [*range(10)] and source.image_column == "image"
-    assert source.dataset.column_names == ["image", "__key__"]  # and no path of this machine
-
-
-def test_a_row_of_a_tar_without_an_image_is_named_by_its_key(tmp_path: Path) -> None:
-    members = {f"{number}.png": png(number) for number in range(5)}
-    write_tar(tmp_path / "a.tar", {**members, "5.cls": b"3", "5.txt": b"a"})
-    source = open_all(str(tmp_path / "a.tar"))["train"]
-    _, good, broken = read_images(source, range(6), image_size=(1, 1), num_channels=1)
-    assert good == [0, 1, 2, 3, 4]
-    assert str(broken[5]) == f"row 5 of {source.name}, split train (5) holds no image in the column image"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "tsv", "json", "jsonl", "tar"])
@@ -219,6 +192,35 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
             open_images(str(broken))
     with pytest.raises(DataError, match="a revision belongs to a dataset on the Hub"):
         open_images(str(tmp_path), revision="main")
+
+
+def test_a_folder_has_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "d" / "plain" / "1.png", 5)
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/plain@x", "./d/plain@x"):
+        with pytest.raises(DataError, match="a revision belongs to a .* Hub, but d/plain is a folder here; leave @x"):
+            open_images(name)
+    (tmp_path / "d" / "plain").rename(tmp_path / "d" / "plain@x")
+    assert levels(open_all("d/plain@x")["train"]) == [5]
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs another user than root, who may read every folder")
+@pytest.mark.parametrize("closed", ["set", "."])
+def test_a_folder_that_may_not_be_read_is_said(closed: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        above = Path(folder)
+        save(above / "set" / "1.png")
+        for part in (above, above / "set"):
+            part.chmod(0o755)
+        (above / closed).chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)
+        try:
+            with pytest.raises(DataError, match="^[^\n]*set cannot be read: Permission denied[^\n]*$"):
+                open_all(str(above / "set"))
+        finally:
+            os.seteuid(user)
+            (above / closed).chmod(0o755)
 
 
 def test_hub_names_and_revisions_reach_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
             configurations and none of them is chosen; the message lists them.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
-    found = _read(dataset, revision, config)
+    try:
+        found = _read(dataset, revision, config)
+    except PermissionError as error:
+        raise DataError(f"{dataset} cannot be read: {error.strerror} ({error.filename})") from error
     empty = [split for split, rows in found.splits.items() if len(rows) == 0]
     if not empty:
         return found
@@ -100,6 +103,10 @@ def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits
             found, notes=(f"{dataset} is the built-in name for {found.resolved}; the folder here is ./{dataset}",)
         )
     repository, _, at_revision = dataset.partition("@")
+    if at_revision and not path.exists() and (folder := Path(os.path.expanduser(repository))).is_dir():
+        raise DataError(
+            f"a revision belongs to a dataset on the Hub, but {folder} is a folder here; leave @{at_revision} out"
+        )
     if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
