@@ -72,3 +72,13 @@ def test_a_folder_without_training_codes_is_refused(folder: Path) -> None:
     DatasetDict({"test": make_codes(5)}).save_to_disk(folder)
     with pytest.raises(DataError, match="no split 'train', only test"):
         open_grids(folder)
+
+
+def test_a_test_split_without_labels_is_said_once(folder: Path) -> None:
+    DatasetDict({"train": make_codes(20), "test": make_codes(5, {})}).save_to_disk(folder)
+    _, train, test, notes = open_grids(folder)
+    assert (len(train), len(test)) == (18, 2)
+    assert notes == [
+        "the split test has no labels, so it is not used: 2 of the 20 images of train are held out to test on "
+        "(test_share 0.1, seed 0)"
+    ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,24 @@ def save(path: Path, level: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     flat("L", level).save(path)
     return path
+
+
+def with_metadata(folder: Path, names: Iterable[str], *, at: str = "") -> str:
+    """Images of the levels 0, 1, 2, ..., named in a metadata.jsonl that lies `at` a folder below."""
+    rows = []
+    for level, name in enumerate(names):
+        save(folder / at / name, level)
+        rows.append(json.dumps({"file_name": name, "level": level}))
+    (folder / at / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return str(folder)
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def digits(count: int = 4, **columns: list[Any]) -> Dataset:

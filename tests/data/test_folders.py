@@ -159,6 +159,25 @@ def test_split_folders_become_splits_with_the_same_labels(tmp_path: Path) -> Non
     assert levels(open_images(str(tmp_path), split="dev")) == [4]
 
 
+def test_folders_that_hold_nothing_but_a_folder_are_passed_through(tmp_path: Path) -> None:
+    for level, file in enumerate(("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png")):
+        save(tmp_path / "nest" / "cifar" / file, level)
+    splits = open_all(str(tmp_path / "nest"))
+    assert {name: (levels(source), labels_of(source)) for name, source in splits.items()} == {
+        "train": ([0, 1], [0, 1]),
+        "test": ([2, 3], [0, 1]),
+    }
+    assert files(splits["test"]) == ["cifar/test/cat/3.png", "cifar/test/dog/4.png"]
+    save(tmp_path / "nest" / "cifar" / "more" / "5.png")
+    with pytest.raises(DataError, match="the splits test, train and also more; move those out"):
+        open_all(str(tmp_path / "nest"))
+    save(tmp_path / "a" / "b" / "cat" / "1.png")
+    save(tmp_path / "a" / "b" / "dog" / "2.png")
+    assert open_all(str(tmp_path / "a"))["train"].label_names == ("cat", "dog")
+    save(tmp_path / "only" / "test" / "x" / "1.png")
+    assert list(open_all(str(tmp_path / "only"))) == ["test"]
+
+
 def test_split_folders_among_others_are_refused_but_a_class_may_be_called_train(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1.png", 1)
     save(tmp_path / "plane" / "2.png", 2)

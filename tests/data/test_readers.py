@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
-import tarfile
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features
 from datasets.exceptions import DatasetNotFoundError
 
-from tests.data.images import Builder, digits, labels_of, levels, png, save
+from tests.data.images import Builder, digits, labels_of, levels, png, save, write_tar
 from vqtok.data import open_all, open_images, readers
 from vqtok.errors import DataError, HubError
 
@@ -39,12 +39,10 @@ def write_rows(folder: Path, kind: str) -> Path:
     elif kind == "jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif kind == "tar":
-        with tarfile.open(file, "w") as archive:
-            for number, (level, label) in enumerate(((10, 5), (20, 9), (30, 5))):
-                for suffix, content in (("cls", str(label).encode()), ("png", png(level))):
-                    info = tarfile.TarInfo(f"{number:03d}.{suffix}")
-                    info.size = len(content)
-                    archive.addfile(info, io.BytesIO(content))
+        labels = zip((10, 20, 30), (b"5", b"9", b"5"), strict=True)
+        write_tar(
+            file, {k: v for level, label in labels for k, v in ((f"{level}.cls", label), (f"{level}.png", png(level)))}
+        )
     else:
         dataset = Dataset.from_dict(
             {"image": [{"bytes": png(level), "path": None} for level in (10, 20, 30)], "label": [5, 9, 5]},
@@ -194,6 +192,35 @@ def test_folders_and_files_without_images_are_refused(tmp_path: Path) -> None:
             open_images(str(broken))
     with pytest.raises(DataError, match="a revision belongs to a dataset on the Hub"):
         open_images(str(tmp_path), revision="main")
+
+
+def test_a_folder_has_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "d" / "plain" / "1.png", 5)
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/plain@x", "./d/plain@x"):
+        with pytest.raises(DataError, match="a revision belongs to a .* Hub, but d/plain is a folder here; leave @x"):
+            open_images(name)
+    (tmp_path / "d" / "plain").rename(tmp_path / "d" / "plain@x")
+    assert levels(open_all("d/plain@x")["train"]) == [5]
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs another user than root, who may read every folder")
+@pytest.mark.parametrize("closed", ["set", "."])
+def test_a_folder_that_may_not_be_read_is_said(closed: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        above = Path(folder)
+        save(above / "set" / "1.png")
+        for part in (above, above / "set"):
+            part.chmod(0o755)
+        (above / closed).chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)
+        try:
+            with pytest.raises(DataError, match="^[^\n]*set cannot be read: Permission denied[^\n]*$"):
+                open_all(str(above / "set"))
+        finally:
+            os.seteuid(user)
+            (above / closed).chmod(0o755)
 
 
 def test_hub_names_and_revisions_reach_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Of a folder of tables or of images with metadata, no file is dropped without a word, whatever it is called."""
+"""Of a folder of tables no file is dropped without a word, whatever it is called."""
 
 from __future__ import annotations
 
 import gc
-import json
+import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import DatasetDict
 
-from tests.data.images import digits, labels_of, levels, png, save
-from vqtok.data import open_all, open_splits, read_images
+from tests.data.images import digits, labels_of, levels, png, save, with_metadata
+from vqtok.data import open_all, read_images
 from vqtok.errors import DataError
 
 
@@ -30,16 +29,6 @@ def opened(name: str) -> dict[str, list[int]]:
     found = {split: levels(source) for split, source in open_all(name).items()}
     gc.collect()  # so that what pandas leaves open is closed within the test
     return found
-
-
-def with_metadata(folder: Path, names: Iterable[str], *, at: str = "") -> str:
-    """Images of the levels 0, 1, 2, ..., named in a metadata.jsonl that lies `at` a folder below."""
-    rows = []
-    for level, name in enumerate(names):
-        save(folder / at / name, level)
-        rows.append(json.dumps({"file_name": name, "level": level}))
-    (folder / at / "metadata.jsonl").write_text("\n".join(rows) + "\n")
-    return str(folder)
 
 
 def test_tables_of_which_some_are_called_like_a_split_are_one_split_and_said(tmp_path: Path) -> None:
@@ -116,6 +105,22 @@ def test_notes_beside_tables_of_images_are_left_out_and_said(tmp_path: Path) -> 
     assert levels(source) == [0, 1] and source.notes == ("left out as no parquet: stats0.json and 2 more",)
 
 
+def test_what_cannot_be_read_beside_tables_is_said(tmp_path: Path) -> None:
+    name = tables(tmp_path / "set", "a.parquet", "b.parquet")
+    os.rename(tmp_path / "set" / "b.parquet", os.path.join(os.fsencode(name), b"caf\xe9.parquet"))
+    os.mkfifo(tmp_path / "set" / "pipe.parquet")
+    (tmp_path / "set" / "up").symlink_to(".")
+    for rest in ("b.tar.gz", "c.tgz", "d.parquet.zst", "e.zip", "README.md", "f.gz"):
+        (tmp_path / "set" / rest).touch()
+    source = open_all(name)["train"]
+    assert levels(source) == [0] and source.notes == (
+        "left out as compressed: b.tar.gz and 4 more; unpack what should be read",
+        "left out as links to a folder that they lie in: up",
+        "left out as no regular files: pipe.parquet",
+        "left out as names that are not UTF-8: caf\\xe9.parquet",
+    )
+
+
 def test_tables_of_several_kinds_are_refused(tmp_path: Path) -> None:
     tmp_path.joinpath("a.csv").write_text("image\nx.png\n")
     tmp_path.joinpath("b.tsv").write_text("image\nx.png\n")
@@ -128,57 +133,6 @@ def test_a_readme_decides_which_files_there_are(tmp_path: Path) -> None:
     config = "configs:\n- config_name: default\n  data_files: a.parquet\n"
     (tmp_path / "set" / "README.md").write_text(f"---\n{config}---\n")
     assert opened(name) == {"train": [0]}
-
-
-@pytest.mark.parametrize("names", [("cat.png", "dog.png", "lab test 3.png"), ("a/1.png", "a/2.png", "test/3.png")])
-def test_rows_of_metadata_do_not_depend_on_what_images_are_called(tmp_path: Path, names: tuple[str, ...]) -> None:
-    assert opened(with_metadata(tmp_path / "set", names)) == {"train": [0, 1, 2]}
-
-
-def test_metadata_is_split_as_a_folder_of_images_is(tmp_path: Path) -> None:
-    above = with_metadata(tmp_path / "above", ["train/1.png", "val/2.png", "train/3.png"])
-    assert opened(above) == {"train": [0, 2], "validation": [1]}
-    with_metadata(tmp_path / "inside", ["1.png", "2.png"], at="train")
-    inside = with_metadata(tmp_path / "inside", ["3.png"], at="test")
-    assert opened(inside) == {"train": [0, 1], "test": [0]}
-    train, test = open_splits(inside)
-    assert train.dataset["level"][:] == [0, 1] and test.dataset["level"][:] == [0]
-
-
-def test_metadata_files_need_not_have_the_same_columns(tmp_path: Path) -> None:
-    rows: dict[str, dict[str, object]] = {"train/cat": {"label": 4}, "train/dog": {"text": "hi"}, "test": {}}
-    for level, (folder, columns) in enumerate(rows.items()):
-        save(tmp_path / folder / "a.png", level)
-        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
-    splits = open_all(str(tmp_path))
-    assert splits["train"].dataset["label"][:] == [4, None] and splits["train"].dataset["text"][:] == [None, "hi"]
-    assert levels(splits["train"]) == [0, 1] and levels(splits["test"]) == [2]
-    assert splits["test"].dataset.column_names == ["image"]
-
-
-def test_labels_of_the_training_split_stay_where_the_test_split_has_none(tmp_path: Path) -> None:
-    for folder, columns in {"train": {"label": 4}, "test": {}}.items():
-        save(tmp_path / folder / "a.png", 0)
-        (tmp_path / folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
-    train, test = open_splits(str(tmp_path))
-    assert train.label_names == ("4",) and test.labels() is None
-
-
-def test_rows_come_in_the_order_of_their_metadata_files(tmp_path: Path) -> None:
-    for number in range(9):
-        save(tmp_path / str(number) / "a.png", number)
-        (tmp_path / str(number) / "metadata.jsonl").write_text('{"file_name": "a.png"}\n')
-    assert opened(str(tmp_path)) == {"train": [*range(9)]}
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
-def test_metadata_without_rows_names_no_images(tmp_path: Path) -> None:
-    for folder, text in {"train": "file_name,label\na.png,4\n", "test": "file_name,label\n"}.items():
-        save(tmp_path / folder / "a.png", 7)
-        (tmp_path / folder / "metadata.csv").write_text(text)
-    assert opened(str(tmp_path)) == {"train": [7]}
-    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n\n")
-    assert opened(str(tmp_path)) == {"train": [7], "test": [7]}
 
 
 @pytest.mark.parametrize("name", ["my [photos]", "a*b", "why?", "http:", "[1]"])
@@ -226,14 +180,6 @@ def test_folders_may_be_reached_by_any_way(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_with_brackets_is_not_taken_for_another(tmp_path: Path) -> None:
     tables(tmp_path, "a1.parquet", "a[1].parquet")
     assert opened(str(tmp_path / "a[1].parquet")) == {"train": [1]}
-
-
-@pytest.mark.parametrize("line", ["null", "5", '"file_name"', "[" * 100_000])
-def test_metadata_that_is_no_object_is_an_ordinary_file(tmp_path: Path, line: str) -> None:
-    save(tmp_path / "1.png", 7)
-    (tmp_path / "metadata.jsonl").write_text(line + "\n")
-    (source,) = open_all(str(tmp_path)).values()
-    assert levels(source) == [7] and source.notes == ("left out as no images by their names: metadata.jsonl",)
 
 
 def test_columns_of_views_hold_images(tmp_path: Path) -> None:

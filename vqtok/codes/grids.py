@@ -47,8 +47,9 @@ def open_grids(
         raise DataError(f"{path} has no split 'train', only {', '.join(splits)}: tokenize training images too")
     labels, notes = (None, []) if unconditional else _open_labels(splits, str(path), label_column)
     held, held_notes = find_held_out(splits, "train", labels)
+    why = "there is no test split"
     if held and labels and not labels.are_in(splits[held]):
-        held, held_notes = None, (f"the split {held} has no labels, so it is not used",)
+        held, held_notes, why = None, (), f"the split {held} has no labels, so it is not used"
     notes += held_notes
 
     def grids(name: str) -> CodeGrids:
@@ -67,7 +68,7 @@ def open_grids(
     train = grids("train")
     if held:
         return binding, train, grids(held), notes
-    train_rows, test_rows, note = held_out_rows(len(train), share=test_share, seed=seed, name=str(path))
+    train_rows, test_rows, note = held_out_rows(len(train), share=test_share, seed=seed, name=str(path), why=why)
     return binding, train.select(train_rows), train.select(test_rows), [*notes, note]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from vqtok.errors import DataError
 __all__ = [
     "SPLIT_NAMES",
     "FolderFiles",
+    "class_folders",
+    "first_folder",
     "group_by_split",
     "image_folder_splits",
     "left_out",
     "list_files",
+    "shared_folders",
     "split_group",
 ]
 
@@ -87,7 +90,8 @@ def list_files(root: Path) -> FolderFiles:
 def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The splits of a folder of image files, as rows of image (only its path), label and file_name; and notes.
 
-    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others. Below that, the
+    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others; folders above them
+    or above the classes that hold nothing but one other are passed through. Below the splits, the
     first level of sub-folders are the classes, whatever is nested in them; a split in which images lie beside them or
     without any has no labels, and none has where there are fewer than two classes.
 
@@ -98,8 +102,7 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
         DataError: sub-folders that are splits and others beside them, or two for one split.
     """
     groups = group_by_split(name, images)
-    folders = {split: {_first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
-    classes = sorted({folder for found in folders.values() if None not in found for folder in found if folder})
+    folders, classes = class_folders(groups)
     number = {label: index for index, label in enumerate(classes)}
     splits = {}
     for split, (prefix, files) in groups.items():
@@ -107,9 +110,19 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
         columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
         if len(classes) > 1 and None not in folders[split]:
             features["label"] = ClassLabel(names=classes)
-            columns["label"] = [number[_first_folder(file, prefix) or ""] for file in files]
+            columns["label"] = [number[first_folder(file, prefix) or ""] for file in files]
         splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
     return splits, tuple(_no_classes(split, found) for split, found in folders.items() if {None} < found)
+
+
+def class_folders(groups: Mapping[str, tuple[str, Sequence[str]]]) -> tuple[dict[str, set[str | None]], list[str]]:
+    """The first level of sub-folders by split, None for images beside them; and those that are classes, ascending.
+
+    Args:
+        groups: what `group_by_split` gives.
+    """
+    folders = {split: {first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
+    return folders, sorted({folder for found in folders.values() if None not in found for folder in found if folder})
 
 
 def _no_classes(split: str, folders: Set[str | None]) -> str:
@@ -159,7 +172,8 @@ def _paths(root: Path, files: list[str]) -> pa.StructArray:
     return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
 
 
-def _first_folder(file: str, prefix: str = "") -> str | None:
+def first_folder(file: str, prefix: str = "") -> str | None:
+    """The folder that a file lies in, of those directly below a prefix; None where it lies in none."""
     first, separator, _ = file[len(prefix) :].partition(os.sep)
     return first if separator else None
 
@@ -167,10 +181,13 @@ def _first_folder(file: str, prefix: str = "") -> str | None:
 def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
     """The splits that the top folders of some files are: by split the prefix of its files, and the files.
 
+    Folders above that hold nothing but one other, as archives unpack to, do not count.
+
     Raises:
         DataError: folders that are splits and others beside them, or two for one split.
     """
-    tops = {_first_folder(file) for file in images}
+    shared = shared_folders(images)
+    tops = {first_folder(file, shared) for file in images}
     as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
     if set(as_splits) != tops:
         if len(set(as_splits.values())) > 1:
@@ -178,8 +195,20 @@ def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[st
             raise DataError(
                 f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
             )
-        return {"train": ("", images)}
+        return {"train": (shared, images)}
     if len(set(as_splits.values())) < len(as_splits):
         raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
     order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    return {as_splits[top]: (top + os.sep, [file for file in images if file.startswith(top + os.sep)]) for top in order}
+    prefixes = {as_splits[top]: os.path.join(shared, top, "") for top in order}
+    return {split: (prefix, [file for file in images if file.startswith(prefix)]) for split, prefix in prefixes.items()}
+
+
+def shared_folders(files: Sequence[str]) -> str:
+    """The prefix of all files down to where they part or a split begins."""
+    prefix = ""
+    while len(tops := {first_folder(file, prefix) for file in files}) == 1:
+        (top,) = tops
+        if top is None or split_group(top) in SPLIT_NAMES:
+            break
+        prefix = os.path.join(prefix, top, "")
+    return prefix

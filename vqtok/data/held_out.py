@@ -38,7 +38,7 @@ def find_held_out(
 
 
 def held_out_rows(
-    total: int, *, share: float, seed: int, name: str, split: str = "train"
+    total: int, *, share: float, seed: int, name: str, split: str = "train", why: str = "there is no test split"
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
     """The rows to train on and those to test on, ascending and at least one of each, and what to tell the user.
 
@@ -48,6 +48,7 @@ def held_out_rows(
         seed: decides which.
         name: what an error calls the dataset.
         split: what the dataset calls its training split.
+        why: what the note begins with.
 
     Raises:
         DataError: fewer than two rows.
@@ -57,7 +58,7 @@ def held_out_rows(
     held = min(max(1, round(total * share)), total - 1)
     order = np.random.default_rng(seed).permutation(total)
     note = (
-        f"there is no test split: {held:,} of the {total:,} images of {split} are held out to test on "
+        f"{why}: {held:,} of the {total:,} images of {split} are held out to test on "
         f"(test_share {share:g}, seed {seed})"
     )
     return np.sort(order[held:]), np.sort(order[:held]), note

@@ -26,15 +26,14 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
+from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import (
     KINDS,
     WITH_IMAGES,
     build,
-    is_metadata,
     loading,
-    read_metadata,
     read_table,
     read_tables,
     table_kind,
@@ -79,7 +78,10 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
             configurations and none of them is chosen; the message lists them.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
-    found = _read(dataset, revision, config)
+    try:
+        found = _read(dataset, revision, config)
+    except PermissionError as error:
+        raise DataError(f"{dataset} cannot be read: {error.strerror} ({error.filename})") from error
     empty = [split for split, rows in found.splits.items() if len(rows) == 0]
     if not empty:
         return found
@@ -101,6 +103,10 @@ def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits
             found, notes=(f"{dataset} is the built-in name for {found.resolved}; the folder here is ./{dataset}",)
         )
     repository, _, at_revision = dataset.partition("@")
+    if at_revision and not path.exists() and (folder := Path(os.path.expanduser(repository))).is_dir():
+        raise DataError(
+            f"a revision belongs to a dataset on the Hub, but {folder} is a folder here; leave @{at_revision} out"
+        )
     if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
@@ -190,8 +196,8 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
             "one of the files"
         )
     if tables and not files.images:
-        splits, notes = read_tables(path, name, list(tables), config)
-        return _named(splits, resolved, notes)
+        splits, notes = read_tables(path, name, files.others, config)
+        return _named(splits, resolved, (*notes, *replace(files, others=[]).notes()))
     _refuse_config(name, config)
     if not files.images:
         others = files.others
@@ -201,7 +207,9 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
             f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"
         )
     if metadata:
-        return _named(read_metadata(path, name, metadata), resolved)
+        splits, notes = read_metadata(path, name, metadata, files.images)
+        rest = replace(files, others=[file for file in files.others if file not in metadata])
+        return _named(splits, resolved, (*notes, *rest.notes()))
     splits, notes = image_folder_splits(path, name, files.images)
     root = DatasetRoot(resolved, follow_links=True)
     return NamedSplits(splits=splits, resolved=resolved, root=root, notes=(*notes, *files.notes()))

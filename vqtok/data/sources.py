@@ -94,15 +94,17 @@ class ImageSource:
             data: bytes = cell["bytes"]
             return data
         if cell["path"] is None:
-            raise DataError(f"{name} holds no image")
+            raise DataError(f"{name} holds no image in the column {self.image_column}")
         return self.root.find(cell["path"], name)
 
     def row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
         if cell["bytes"] is None and cell["path"] is not None:
             return str(cell["path"])
-        file = f" ({cell['path']})" if cell["path"] else ""
-        return f"row {index} of {self.name}, split {self.split}{file}"
+        file = cell["path"]
+        if not file and "__key__" in self.dataset.column_names:  # of a row of a tar file
+            file = self.dataset.select_columns(["__key__"])[index]["__key__"]
+        return f"row {index} of {self.name}, split {self.split}{f' ({file})' if file else ''}"
 
     @cached_property
     def _images(self) -> Dataset:

@@ -1,4 +1,4 @@
-"""Files of rows, alone or in a folder, and metadata files beside images, through the builders of `datasets`.
+"""Files of rows, alone or in a folder, through the builders of `datasets`.
 
 Which files are read is said here and not left to a builder, which keeps of a folder only files whose names hold a word
 like test where one does, and takes brackets in a path for a pattern. Only a README.md with configurations decides.
@@ -7,7 +7,6 @@ like test where one does, and takes brackets in a path for a pattern. Only a REA
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import re
@@ -16,27 +15,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetBuilder, concatenate_datasets, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import DatasetCard
 
-from vqtok.data.folders import SPLIT_NAMES, group_by_split, left_out
+from vqtok.data.folders import SPLIT_NAMES, left_out
+from vqtok.data.shards import Shards
 from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
 __all__ = [
     "KINDS",
     "WITH_IMAGES",
     "build",
-    "is_metadata",
     "loading",
-    "read_metadata",
     "read_table",
     "read_tables",
+    "table_builder",
     "table_kind",
 ]
 
@@ -51,32 +47,14 @@ TABLES = {
     ".tar": "webdataset",
 }
 KINDS = "parquet, arrow, csv, tsv, json, jsonl or tar (webdataset)"
+COMPRESSED = {".7z", ".bz2", ".gz", ".lz4", ".rar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"}
 WITH_IMAGES = {"parquet", "arrow", "webdataset"}  # files of the other kinds beside these are notes on them
 SHARD = re.compile(r"^data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*$")  # as push_to_hub names them
-METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
 
 
 def table_kind(file: str) -> str | None:
     """The kind of a file of rows by its name, None for any other and for what `datasets` itself writes beside rows."""
     return None if os.path.basename(file) in FILES_TO_IGNORE else TABLES.get(os.path.splitext(file)[1].lower())
-
-
-def is_metadata(path: Path) -> bool:
-    """Whether a file says which images there are: called metadata, with a column file_name and at least one row."""
-    kind = METADATA.get(path.name)
-    if kind is None:
-        return False
-    try:
-        if kind == "parquet":
-            return "file_name" in pq.read_schema(path).names and pq.read_metadata(path).num_rows > 0
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline(1 << 16)
-            if kind == "csv" and not any(map(str.strip, file)):
-                return False
-        names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
-    except (OSError, ValueError, RecursionError, pa.ArrowException):
-        return False
-    return isinstance(names, dict | list) and "file_name" in names
 
 
 def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
@@ -87,7 +65,7 @@ def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
     """
     own = os.path.join(os.path.realpath(file.parent), file.name)
     with loading(name):
-        return build(_builder(kind, {"train": [own]}), own)
+        return build(table_builder(kind, {"train": [own]}), own)
 
 
 def read_tables(
@@ -98,7 +76,7 @@ def read_tables(
     Splits are those that a README.md names, else those that the names of all files say, else train.
 
     Args:
-        files: those that have a `table_kind`, relative to the folder.
+        files: all that are no images, relative to the folder; those that have a `table_kind` are read.
         config: which configuration of a README.md that has several.
 
     Raises:
@@ -110,7 +88,8 @@ def read_tables(
             return build(load_dataset_builder(own, config), own), ()
         by_kind = defaultdict(list)
         for file in files:
-            by_kind[str(table_kind(file))].append(file)
+            if kind := table_kind(file):
+                by_kind[kind].append(file)
         kinds = sorted(WITH_IMAGES & set(by_kind) or by_kind)
         if len(kinds) > 1:
             found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
@@ -119,36 +98,20 @@ def read_tables(
         splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
         if by_kind:
             notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
-        return build(_builder(kind, splits), own), notes
+        compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
+        if compressed:
+            notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
+        return build(table_builder(kind, splits), own), notes
 
 
-def read_metadata(folder: Path, name: str, files: Sequence[str]) -> dict[str, Dataset]:
-    """The rows of metadata files beside images, whose splits are those of a folder of images.
-
-    Args:
-        files: those that are metadata, relative to the folder.
-
-    Raises:
-        DataError: files that cannot be read or name no images below them, no rows, or splits and others beside them.
-    """
-    own = os.path.join(os.path.realpath(folder), "")
-    with loading(name):
-        # One by one: read together, whichever comes first decides the columns of all.
-        tables = [build(_builder("imagefolder", {"train": [own + file]}), own)["train"] for file in files]
-        paths = [_image_paths(table, own) for table in tables]
-        groups = group_by_split(name, [path for found in paths for path in found])
-        return {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
-
-
-def _image_paths(table: Dataset, own: str) -> list[str]:
-    images = table.select_columns(["image"]).with_format("arrow")[:]["image"]
-    return [(path or "").removeprefix(own) for path in pc.struct_field(images, "path").to_pylist()]
-
-
-def _below(prefix: str, tables: Sequence[Dataset], paths: Sequence[Sequence[str]]) -> Dataset:
-    """The rows of all tables whose paths begin so; a column that a table lacks holds nulls."""
-    below = [[row for row, path in enumerate(found) if path.startswith(prefix)] for found in paths]
-    return concatenate_datasets([table.select(rows) for table, rows in zip(tables, below, strict=True) if rows])
+def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuilder:
+    """The builder of `datasets` for files of one kind, by split; their paths are no patterns."""
+    files = {split: [glob.escape(path) for path in paths] for split, paths in splits.items()}
+    if kind == "tsv":
+        return load_dataset_builder("csv", data_files=files, sep="\t")
+    if kind == "webdataset":
+        return Shards(data_files=files)
+    return load_dataset_builder(kind, data_files=files)
 
 
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
@@ -168,9 +131,15 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
         builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
     return {
-        str(split): builder.as_dataset(split) if info.num_examples else Dataset.from_dict({})
+        str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
         for split, info in builder.info.splits.items()
     }
+
+
+def _rows(builder: DatasetBuilder, split: str) -> Dataset:
+    rows: Dataset = builder.as_dataset(split)
+    # Of a tar file: the path of it on this machine, or in the cache.
+    return rows.remove_columns("__url__") if {"__key__", "__url__"} <= set(rows.column_names) else rows
 
 
 @contextmanager
@@ -212,13 +181,6 @@ def _refuse_choice(name: str, config: str | None, error: Exception) -> None:
     raise DataError(
         f"{name} has no configuration {config}, only {', '.join(names)}.{did_you_mean(config, names)}"
     ) from error
-
-
-def _builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuilder:
-    files = {split: [glob.escape(path) for path in paths] for split, paths in splits.items()}
-    if kind == "tsv":
-        return load_dataset_builder("csv", data_files=files, sep="\t")
-    return load_dataset_builder(kind, data_files=files)
 
 
 def _has_configurations(folder: Path) -> bool:

@@ -1,0 +1,27 @@
+"""Rows of tar files: their images may have any suffix, and those without one are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.data.images import levels, png, write_tar
+from vqtok.data import open_all, read_images
+
+
+def test_images_of_a_tar_may_have_different_suffixes(tmp_path: Path) -> None:
+    names = ["0.png", "1.jpg", "2.JPG", "3.png", "4.bmp", "5.jpeg", "6.png"]
+    write_tar(tmp_path / "a.tar", {name: png(level) for level, name in enumerate(names)})
+    masked = {"7.png": png(7), "7.mask.png": png(0), "8.jpg": png(8), "8.mask.jpg": png(0), "9.webp": png(9)}
+    write_tar(tmp_path / "b.tar", masked)
+    source = open_all(str(tmp_path))["train"]
+    assert levels(source) == [*range(10)] and source.image_column == "image"
+    assert source.dataset.column_names == ["image", "__key__"]  # and no path of this machine
+
+
+def test_a_row_of_a_tar_without_an_image_is_named_by_its_key(tmp_path: Path) -> None:
+    members = {f"{number}.png": png(number) for number in range(5)}
+    write_tar(tmp_path / "a.tar", {**members, "5.cls": b"3", "5.txt": b"a"})
+    source = open_all(str(tmp_path / "a.tar"))["train"]
+    _, good, broken = read_images(source, range(6), image_size=(1, 1), num_channels=1)
+    assert good == [0, 1, 2, 3, 4]
+    assert str(broken[5]) == f"row 5 of {source.name}, split train (5) holds no image in the column image"
