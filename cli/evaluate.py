@@ -67,6 +67,7 @@ def evaluate(
     """
     from vqtok.data import open_images
     from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
+    from vqtok.names import at_revision
     from vqtok.quantizers import CodeCounting
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
@@ -108,7 +109,7 @@ def evaluate(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
         next=tokenize_with(
             model.repository,
-            name,
+            at_revision(name, data.get("revision")),
             config=data.get("config"),
             image_column=data.get("image_column"),
             revision=revision,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.hub import check_can_push, push
+from vqtok.names import at_revision
 from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
@@ -66,7 +67,12 @@ def train(
     done(
         f"tokenizer written to {model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=tokenize_with(model, settings.dataset, config=settings.dataset_config, image_column=settings.image_column),
+        next=tokenize_with(
+            model,
+            at_revision(settings.dataset, settings.revision),
+            config=settings.dataset_config,
+            image_column=settings.image_column,
+        ),
     )
     if push_to_hub:
         done(f"pushed to {push(model, push_to_hub)}")
