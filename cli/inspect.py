@@ -59,7 +59,8 @@ def inspect(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
+            help="With --dataset: folder to write the plots to, missing, empty or of earlier plots.",
+            show_default="health in the run folder, else ./health",
         ),
     ] = None,
     batch_size: Annotated[
@@ -97,9 +98,9 @@ def inspect(
     else:
         check_tokenizer(folder, path, summary.kind)
         chosen = DEFAULTS | {name: value for name, value in given.items() if value is not None}
-        model, health = measure(path, revision, dataset, dataset_config, quiet=as_json, **chosen)
+        model, health, drawn = measure(path, revision, dataset, dataset_config, out, quiet=as_json, **chosen)
         print_facts(path, summary, quiet=as_json)
-        found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
+        found["health"] = report(health, model, drawn, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(found))
 
@@ -155,28 +156,32 @@ def measure(
     revision: str | None,
     dataset: str,
     dataset_config: str | None,
+    out: Path | None,
     *,
     split: str,
     num_images: int,
     batch_size: int,
     device: str | None,
     quiet: bool,
-) -> tuple[VQTokenizer, CodebookHealth]:
-    """Load the tokenizer and look at its codes on the images."""
+) -> tuple[VQTokenizer, CodebookHealth, Path]:
+    """Load the tokenizer and look at its codes on the images; gives also the folder to draw into."""
     from vqtok.data import open_images
     from vqtok.evaluation import measure_health
+    from vqtok.report import check_health_folder
     from vqtok_cli.output import note
     from vqtok_cli.runs import data_settings
     from vqtok_cli.tokenizers import load_tokenizer
 
     model = load_tokenizer(name, device=device, revision=revision)
+    folder = out or default_folder(model)
+    check_health_folder(folder)
     data = data_settings(Path(str(model.repository)), dataset)
     data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
         note(line, err=quiet)
-    return model, health
+    return model, health, folder
 
 
 def default_folder(model: VQTokenizer) -> Path:
