@@ -64,11 +64,14 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-3, as in YAML 1.2; PyYAML reads 1.1, where that is text."""
+    """YAML without aliases whose numbers may be written 1e-3, as in 1.2; PyYAML reads 1.1, where that is text."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.deep_construct = True  # which refuses what holds itself
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse an alias: nine lines of them can stand for a billion values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"an alias in line {mark.line + 1}: write the value itself there")
+        return super().compose_node(parent, index)
 
     def integer(self, node: yaml.ScalarNode) -> int:
         """An integer that can be written out, as an error may have to. Raises ValueError, of thousands of digits."""
@@ -78,7 +81,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around text that `_Loader` would read as a number."""
+    """Puts quotes around text that `_Loader` would read as a number, and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
