@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vqtok.errors import ConfigurationError, VqtokError, one_line
+from vqtok.files import read_text
 
 __all__ = ["merge", "nest", "parse_assignment", "read_yaml", "read_yaml_text", "write_yaml_text"]
 
@@ -116,7 +117,7 @@ def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError) -> di
         VqtokError: of the type `error`: it cannot be read, or holds something else.
     """
     try:
-        content = read_yaml_text(path.read_text(encoding="utf-8"))
+        content = read_yaml_text(read_text(path))
     except (OSError, ValueError, yaml.YAMLError) as reason:
         raise error(f"cannot read the configuration {path}: {one_line(reason)}") from reason
     if not isinstance(content, dict):

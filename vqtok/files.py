@@ -18,6 +18,7 @@ from vqtok.errors import ConfigurationError, DataError
 __all__ = [
     "BAD_PATH",
     "DENIED",
+    "MOST_TEXT",
     "NO_ACCESS",
     "NO_ROOM",
     "check_file",
@@ -25,6 +26,7 @@ __all__ = [
     "in_one_line",
     "new_file",
     "random_name",
+    "read_text",
     "sync",
     "write_bytes",
     "write_text",
@@ -35,6 +37,7 @@ DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
 NO_ACCESS = DENIED | BAD_PATH | {errno.ENOENT, errno.EISDIR, errno.EEXIST, errno.EBUSY}
 """What the disk may answer and a user can mend; the last four of `NO_ACCESS` only where a file is written."""
+MOST_TEXT = 2**24  # bytes of a configuration or of metrics, which have some thousands
 
 
 @contextmanager
@@ -94,6 +97,22 @@ def check_path(folder: Path) -> None:
     except UnicodeEncodeError:
         shown = os.fsencode(folder).decode(errors="replace")
         raise ConfigurationError(f"the path of {shown} is not UTF-8: choose another folder") from None
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """The UTF-8 text of a file that may be of anybody, of at most so many bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file (a device, a pipe), is longer, or is not UTF-8.
+    """
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is a device or pipe, not a file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return data.decode()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
