@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vqtok_cli.output import printable
 from vqtok_cli.parameters import with_quiet
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -109,6 +108,8 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
+        from vqtok.text import printable
+
         typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
         sys.exit(2)
 
