@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, AsJson, DatasetConfig, Device
+from vqtok_cli.parameters import DATASETS, IMAGES_PER_BATCH, AsJson, DatasetConfig, Device, checked_batch_size
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
@@ -66,8 +66,9 @@ def inspect(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="With --dataset: images per batch. Affects speed and memory only.",
+            help=f"With --dataset: {IMAGES_PER_BATCH[:1].lower()}{IMAGES_PER_BATCH[1:]}",
             show_default=str(DEFAULTS["batch_size"]),
+            callback=checked_batch_size,
         ),
     ] = None,
     device: Device = None,

@@ -13,6 +13,7 @@ import typer
 from vqtok_cli.output import quiet
 
 __all__ = [
+    "IMAGES_PER_BATCH",
     "AsJson",
     "Assignments",
     "BatchSize",
@@ -28,12 +29,23 @@ __all__ = [
     "Split",
     "TokenizerName",
     "TokenizerRevision",
+    "checked_batch_size",
     "with_parameters",
     "with_quiet",
 ]
 
 DATASETS = "mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet"
 """What can be trained on, tokenized and measured on; the setting `dataset` says the same."""
+
+
+def checked_batch_size(batch_size: int | None) -> int | None:
+    """Refuse a batch size out of its bounds before any work; None where an option was not given."""
+    from vqtok.batches import check_batch_size
+
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    return batch_size
+
 
 RUN = "Run"  # the heading of help that these stand under where there are headings
 
@@ -56,7 +68,8 @@ ImageColumn = Annotated[
     str | None, typer.Option("--image-column", help="Column of the images, if the dataset has several.")
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Split to read.", show_default="every split")]
-BatchSize = Annotated[int, typer.Option(help="Images per batch. Affects speed and memory only.")]
+IMAGES_PER_BATCH = "Images per batch. Affects speed and memory only."
+BatchSize = Annotated[int, typer.Option(help=IMAGES_PER_BATCH, callback=checked_batch_size)]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Device = Annotated[
     str | None,

@@ -123,6 +123,24 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
 
 
+@pytest.mark.parametrize("size", [10**20, 2**20 + 1, 0, -1])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate",
+        "inspect runs/images --dataset images --out drawn",
+        "tokenize images",
+        "detokenize codes",
+        "sample",
+    ],
+)
+def test_a_batch_that_no_memory_holds_is_refused_by_every_command(run: Path, command: str, size: int) -> None:
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(ConfigurationError, match=f"^batch_size must be from 1 to 1,048,576, got {size}$"):
+        vqtok(*command.split(), "--batch-size", size)
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_only_earlier_measurements_are_replaced(run: Path, tmp_path: Path) -> None:
     for name, text in {
         "thesis.txt": "mine",

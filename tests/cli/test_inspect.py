@@ -142,7 +142,7 @@ def test_plots_do_not_go_among_files_of_the_user(
         (("model", "--dataset", "images", "--device", ""), "there is no device '' here"),
         (("model", "--out", "drawn"), "name the images with --dataset"),
         (("model", "--split", "bogus", "--num-images", "-7"), "--split, --num-images are for the check of a codebook"),
-        (("model", "--batch-size", "-1"), "--batch-size is for the check of a codebook on images"),
+        (("model", "--batch-size", "1"), "--batch-size is for the check of a codebook on images"),
         (("model", "--device", "bogus"), "--device is for the check of a codebook on images"),
         (("model", "--dataset-config", "bogus"), "--dataset-config is for the check of a codebook on images"),
         (("model", "--revision", "v1"), "model is a folder, which has no revision 'v1'"),

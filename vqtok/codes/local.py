@@ -17,11 +17,12 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
+from vqtok.batches import check_batch_size
 from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
-from vqtok.errors import ConfigurationError, DataError
+from vqtok.errors import DataError
 from vqtok.folders import check_free, new_folder
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def tokenize_sources(
     progress: bool = True,
 ) -> CodeSet:
     """Turn opened splits into a codes folder; arguments, result and errors are those of `tokenize_dataset`."""
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     spec = CodesSpec.from_tokenizer(tokenizer)
     total = sum(len(source) for source in sources.values())
     with (
