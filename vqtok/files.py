@@ -23,6 +23,7 @@ __all__ = [
     "NO_ROOM",
     "check_file",
     "check_path",
+    "check_writable",
     "in_one_line",
     "new_file",
     "random_name",
@@ -52,7 +53,7 @@ def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             file is there that may not be replaced, and the finished one is then under a name the error gives.
         DataError: the disk is full.
     """
-    check_file(path)
+    _check_regular(path)
     final = Path(os.path.realpath(path))
     partial = final.with_name(f".{random_name()}{path.suffix}")
     try:
@@ -75,8 +76,31 @@ def check_file(path: Path, *, overwrite: bool = True) -> None:
     """Refuse a file that `new_file` would refuse, before any work.
 
     Raises:
-        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), or is there and may not be replaced.
+        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), is there and may not be replaced, or
+            its folder cannot be written.
+        DataError: the disk is full.
     """
+    _check_regular(path, overwrite=overwrite)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path below which, or beside which, nothing can be made; leaves nothing behind.
+
+    Raises:
+        ConfigurationError: names it.
+        DataError: the disk is full.
+    """
+    folder = Path(os.path.realpath(path))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    with in_one_line(path, NO_ROOM | NO_ACCESS):
+        probe = folder / f".{random_name()}"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
+def _check_regular(path: Path, *, overwrite: bool = True) -> None:
     with in_one_line(path, NO_ACCESS), suppress(FileNotFoundError):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):

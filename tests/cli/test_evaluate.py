@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -121,6 +122,27 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     (run / "model" / "metrics.json").unlink()
     vqtok("evaluate", "--num-images", 4)  # as many as there are
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_measuring(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def denied(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.parent.name == "model":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        touch(path, *arguments, **options)
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(VQTokenizer, "encode", work)
+    message = "cannot write .*model/metrics.json: Permission denied; choose another folder"
+    with pytest.raises(ConfigurationError, match=message):
+        vqtok("evaluate")
+    assert not list((run / "model").glob(".*"))
 
 
 @pytest.mark.parametrize("size", [10**20, 2**20 + 1, 0, -1])
