@@ -124,6 +124,19 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
 
 
+def test_another_split_does_not_take_the_place_of_the_held_out_images(run: Path) -> None:
+    for more in ([], ["--num-images", 2]):
+        vqtok("evaluate", *more)
+        vqtok("evaluate", "--split", "train", *more)
+    found = {path.name: measured(path) for path in (run / "model").glob("metrics*.json")}
+    assert {name: (each["split"], each["num_images"]) for name, each in found.items()} == {
+        "metrics.json": ("test", 4),
+        "metrics-first-2.json": ("test", 2),
+        "metrics-train.json": ("train", 8),
+        "metrics-train-first-2.json": ("train", 2),
+    }
+
+
 def test_a_folder_that_cannot_be_written_is_found_out_before_measuring(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
