@@ -173,6 +173,16 @@ def test_a_full_disk_anywhere_else(vqtok: Command, images_folder: Path, monkeypa
     )
 
 
+@pytest.mark.parametrize("command", ["train", "train-prior"])
+def test_the_run_folder_is_looked_at_before_anything_else(refused: Refused, tmp_path: Path, command: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    data = ["--dataset", "nowhere"] if command == "train" else ["nowhere"]
+    assert refused(command, *data, "--out", "mine") == "mine is not empty: choose another folder with --out"
+    message = refused(command, *data, "--out", "/proc/mine")
+    assert message.startswith("cannot write /proc/mine: ") and message.endswith("; choose another folder")
+
+
 def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
     assert user_message(VqtokError("two\n  lines")) == "two lines"
     with pytest.raises(Exception, match="num_channels") as caught:
