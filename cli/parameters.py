@@ -23,6 +23,7 @@ __all__ = [
     "Device",
     "ImageColumn",
     "Overwrite",
+    "OverwriteRun",
     "PushToHub",
     "Resume",
     "Seed",
@@ -79,6 +80,14 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, and everything else on stderr.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what vqtok wrote to --out before.")]
+OverwriteRun = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel=RUN,
+        help="Replace the run in --out. The old run is removed before the first step of the new one.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", rich_help_panel=RUN, help="Continue the run in --out from its newest checkpoint.")
 ]

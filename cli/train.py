@@ -12,7 +12,7 @@ from vqtok.names import at_revision
 from vqtok.training import TokenizerTrainingConfig, check_run, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
-from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import tokenize_with
 from vqtok_cli.training import finished_model, settings_for
 
@@ -42,7 +42,7 @@ def train(
     config: ConfigFile = None,
     set_: Assignments = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a tokenizer on images.

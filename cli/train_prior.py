@@ -14,7 +14,7 @@ from vqtok.training import PriorTrainingConfig, check_run
 from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
-from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
 from vqtok_cli.training import finished_model, settings_for
 
@@ -46,7 +46,7 @@ def train_prior(
     config: ConfigFile = None,
     set_: Assignments = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a prior on a codes folder.
