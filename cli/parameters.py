@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,11 +134,25 @@ def with_parameters(
 
 
 def with_quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with `--quiet`."""
+    """The command with `--quiet`, and without empty values."""
 
     def run(*, be_quiet: bool, **values: Any) -> None:
+        refuse_empty(values)
         with quiet(be_quiet):
             command(**values)
 
     parameter = inspect.Parameter("be_quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
     return with_parameters(run, command, after=[parameter])
+
+
+def refuse_empty(values: Mapping[str, object]) -> None:
+    """Refuse an empty text, which names nothing and is no value of a setting; a shell makes it of an unset variable.
+
+    Raises:
+        ConfigurationError: names the option or argument.
+    """
+    from vqtok.errors import ConfigurationError
+
+    for name, value in values.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise ConfigurationError(f"{name.rstrip('_')} is empty: give a value, or leave it out")

@@ -183,6 +183,21 @@ def test_the_run_folder_is_looked_at_before_anything_else(refused: Refused, tmp_
     assert message.startswith("cannot write /proc/mine: ") and message.endswith("; choose another folder")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--dataset", "images", "--steps", ""], "steps"),
+        (["train", "--dataset", ""], "dataset"),
+        (["train", "--dataset", "images", "--set", ""], "set"),
+        (["tokenize", ""], "dataset"),
+        (["evaluate", "--tokenizer", ""], "tokenizer"),
+        (["sample", "--label", ""], "label"),
+    ],
+)
+def test_an_empty_value_is_refused(refused: Refused, arguments: list[str], name: str) -> None:
+    assert refused(*arguments) == f"{name} is empty: give a value, or leave it out"
+
+
 def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
     assert user_message(VqtokError("two\n  lines")) == "two lines"
     with pytest.raises(Exception, match="num_channels") as caught:

@@ -139,7 +139,7 @@ def test_plots_do_not_go_among_files_of_the_user(
         (("model", "--dataset", "images", "--device", "warp"), "there is no device 'warp' here"),
         (("model", "--dataset", "images", "--device", "meta"), "there is no device 'meta' here"),
         (("model", "--dataset", "images", "--device", "privateuseone"), "there is no device 'privateuseone' here"),
-        (("model", "--dataset", "images", "--device", ""), "there is no device '' here"),
+        (("model", "--dataset", "images", "--device", ""), "device is empty: give a value"),
         (("model", "--out", "drawn"), "name the images with --dataset"),
         (("model", "--split", "bogus", "--num-images", "-7"), "--split, --num-images are for the check of a codebook"),
         (("model", "--batch-size", "1"), "--batch-size is for the check of a codebook on images"),
