@@ -198,6 +198,12 @@ def test_an_empty_value_is_refused(refused: Refused, arguments: list[str], name:
     assert refused(*arguments) == f"{name} is empty: give a value, or leave it out"
 
 
+def test_a_learning_rate_that_no_weight_survives(refused: Refused, images_folder: Path) -> None:
+    for option in ("--learning-rate=1e300", "--set=learning_rate=1e300"):
+        message = refused("train", "--dataset", "images", *TINY, option)
+        assert message == "learning_rate must be a number above 0 and of at most 1e+30, got 1e+300"
+
+
 def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
     assert user_message(VqtokError("two\n  lines")) == "two lines"
     with pytest.raises(Exception, match="num_channels") as caught:
