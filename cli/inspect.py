@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +104,16 @@ def inspect(
         print_facts(path, summary, quiet=as_json)
         found["health"] = report(health, model, drawn, quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(defined(found), allow_nan=False))
+
+
+def defined(value: Any) -> Any:
+    """A value with null for numbers that JSON has not, as for those that are not defined."""
+    if isinstance(value, dict):
+        return {name: defined(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [defined(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def refuse_unused(given: Mapping[str, object]) -> None:

@@ -264,6 +264,15 @@ def test_json_is_one_object_and_nothing_else(vqtok: Command, tiny_tokenizer: VQT
     assert json.loads(Path("run/health/health.json").read_text())["codes_in_use"] == 1
 
 
+def test_json_has_null_for_what_is_not_defined(
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    save_with_codebook(tiny_tokenizer, tiny_tokenizer.quantizer.codebook.clone(), Path("run"), images_folder)
+    Path("run/metrics.jsonl").write_text('{"step": 2, "split": "train", "usage": NaN}\n')
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder, "--json")
+    assert status == 0 and "NaN" not in printed and json.loads(printed)["health"]["training_usage"] is None
+
+
 def test_of_several_processes_the_first_one_prints(
     vqtok: Command, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
