@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -100,6 +101,9 @@ def vqtok(
 def main() -> None:
     """Run a command; a mistake of the user is one line on stderr and exit status 2, SIGTERM is exit status 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
     app.rich_markup_mode = "rich" if has_colours() else None
     try:
         with exit_on_sigterm():

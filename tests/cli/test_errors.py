@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +205,15 @@ def test_a_learning_rate_that_no_weight_survives(refused: Refused, images_folder
     for option in ("--learning-rate=1e300", "--set=learning_rate=1e300"):
         message = refused("train", "--dataset", "images", *TINY, option)
         assert message == "learning_rate must be a number above 0 and of at most 1e+30, got 1e+300"
+
+
+def test_letters_that_a_terminal_does_not_have_are_escapes(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "caf\u00e9 \U0001f642")
+    command = [sys.executable, "-c", "from vqtok_cli.main import main; main()", "inspect", "caf\u00e9 \U0001f642"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("latin-1").startswith("caf\u00e9 \\U0001f642: tokenizer")
 
 
 def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:
