@@ -76,7 +76,7 @@ def train_prior(
     facts = {
         "images": f"{len(train_grids):,} for training, {len(test_grids):,} held out",
         "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size:,} codes",
-        "classes": ", ".join(binding.label_names) if binding.label_names else "none",
+        "classes": names_text(binding.label_names or ()),
         "tokenizer": tokenizer,
     }
     resolved("train-prior", grouped(settings, facts, {"Codes": ("codes",), **OPTIONS}))
