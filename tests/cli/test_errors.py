@@ -69,7 +69,7 @@ Refused = Callable[..., str]
         (["--codebook-size", "1"], "quantizer.codebook_size must be a whole number from 2 to 4294967296, got 1"),
         (["--downsample-factor", "0"], "network.downsample_factor must be a power of two up to 1024, got 0"),
         (["--num-channels", "2"], "num_channels must be 1 (grey), 3 (RGB) or null, got 2"),
-        (["--learning-rate", "0"], "learning_rate must be a number above 0, got 0"),
+        (["--learning-rate", "0"], "learning_rate must be a number above 0 and of at most 1e+30, got 0"),
         (["--resume"], "--resume needs the run folder: --out runs/<name>"),
         (["--resume", "--out", "none"], "there is no run to resume in none: leave out --resume to start one"),
     ],
