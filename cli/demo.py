@@ -20,6 +20,13 @@ from vqtok_cli.parameters import Overwrite, Seed
 __all__ = ["Settings", "demo", "run_demo"]
 
 RECORD = "demo.json"  # marks a folder as a demo's own, and tells the page what ran
+RUN = ("model/*", "checkpoints/*", "samples/step-*.png", "metrics.jsonl", "config.yaml", ".owner.txt")
+FILES = (
+    *(RECORD, "index.html", "samples.png", "health/*.png", "health/health.json"),
+    *("codes/*.json", "codes/*.arrow"),
+    *(f"{run}/{name}" for run in ("tokenizer", "prior") for name in RUN),
+)
+"""Patterns of what a demo writes; a * stands for slashes as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +135,7 @@ def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
     from vqtok.folders import check_free, clear_folder
 
-    check_free(out, marker=RECORD, overwrite=overwrite)
+    check_free(out, marker=RECORD, ours=FILES, overwrite=overwrite)
     clear_folder(out, marker=RECORD)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,8 +48,9 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file to write. vqtok push publishes metrics.json, but not metrics of part of a split.",
-            show_default="metrics.json in the tokenizer folder, with --num-images N metrics-first-N.json",
+            help="JSON file to write. vqtok push publishes metrics.json in the tokenizer folder, and no other metrics.",
+            show_default="in the tokenizer folder, of a Hub tokenizer in the working folder: metrics.json, or for "
+            "another split than test and for part of it such as metrics-train-first-N.json",
         ),
     ] = None,
     num_images: Annotated[
@@ -67,6 +69,7 @@ def evaluate(
     """
     from vqtok.data import open_images
     from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
+    from vqtok.names import at_revision
     from vqtok.quantizers import CodeCounting
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
@@ -79,7 +82,7 @@ def evaluate(
     data |= {"config": dataset_config} if dataset_config else {}
     name = data.pop("dataset")
     source = open_images(name, split=split, **data)
-    target = out or (folder if folder.is_dir() else Path()) / file_name(num_images, len(source))
+    target = out or (folder if folder.is_dir() else Path()) / file_name(split, num_images, len(source))
     check_metrics_file(target)
     resolved(
         "evaluate",
@@ -108,7 +111,7 @@ def evaluate(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
         next=tokenize_with(
             model.repository,
-            name,
+            at_revision(name, data.get("revision")),
             config=data.get("config"),
             image_column=data.get("image_column"),
             revision=revision,
@@ -117,9 +120,11 @@ def evaluate(
     )
 
 
-def file_name(num_images: int | None, images: int) -> str:
-    """metrics.json for a whole split; a part of it must not take the place of what was measured on all."""
-    return "metrics.json" if num_images is None or num_images >= images else f"metrics-first-{num_images}.json"
+def file_name(split: str, num_images: int | None, images: int) -> str:
+    """metrics.json for all held-out images, whose place no other split and no part may take: metrics-train-first-2."""
+    of_split = "" if split == "test" else "-" + re.sub(r"[^\w.-]", "_", split)
+    of_part = "" if num_images is None or num_images >= images else f"-first-{num_images}"
+    return f"metrics{of_split}{of_part}.json"
 
 
 def print_measures(metrics: Mapping[str, Any], *, as_json: bool) -> None:

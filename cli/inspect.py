@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, AsJson, DatasetConfig, Device
+from vqtok_cli.parameters import DATASETS, IMAGES_PER_BATCH, AsJson, DatasetConfig, Device, checked_batch_size
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
@@ -59,14 +60,16 @@ def inspect(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="With --dataset: folder to write the plots to.", show_default="health in the run folder, else ./health"
+            help="With --dataset: folder to write the plots to, missing, empty or of earlier plots.",
+            show_default="health in the run folder, else ./health",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="With --dataset: images per batch. Affects speed and memory only.",
+            help=f"With --dataset: {IMAGES_PER_BATCH[:1].lower()}{IMAGES_PER_BATCH[1:]}",
             show_default=str(DEFAULTS["batch_size"]),
+            callback=checked_batch_size,
         ),
     ] = None,
     device: Device = None,
@@ -97,11 +100,20 @@ def inspect(
     else:
         check_tokenizer(folder, path, summary.kind)
         chosen = DEFAULTS | {name: value for name, value in given.items() if value is not None}
-        model, health = measure(path, revision, dataset, dataset_config, quiet=as_json, **chosen)
+        model, health, drawn = measure(path, revision, dataset, dataset_config, out, quiet=as_json, **chosen)
         print_facts(path, summary, quiet=as_json)
-        found["health"] = report(health, model, out or default_folder(model), quiet=as_json)
+        found["health"] = report(health, model, drawn, quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(defined(found), allow_nan=False))
+
+
+def defined(value: Any) -> Any:
+    """A value with null for numbers that JSON has not, as for those that are not defined."""
+    if isinstance(value, dict):
+        return {name: defined(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [defined(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def refuse_unused(given: Mapping[str, object]) -> None:
@@ -155,28 +167,32 @@ def measure(
     revision: str | None,
     dataset: str,
     dataset_config: str | None,
+    out: Path | None,
     *,
     split: str,
     num_images: int,
     batch_size: int,
     device: str | None,
     quiet: bool,
-) -> tuple[VQTokenizer, CodebookHealth]:
-    """Load the tokenizer and look at its codes on the images."""
+) -> tuple[VQTokenizer, CodebookHealth, Path]:
+    """Load the tokenizer and look at its codes on the images; gives also the folder to draw into."""
     from vqtok.data import open_images
     from vqtok.evaluation import measure_health
+    from vqtok.report import check_health_folder
     from vqtok_cli.output import note
     from vqtok_cli.runs import data_settings
     from vqtok_cli.tokenizers import load_tokenizer
 
     model = load_tokenizer(name, device=device, revision=revision)
+    folder = out or default_folder(model)
+    check_health_folder(folder)
     data = data_settings(Path(str(model.repository)), dataset)
     data |= {"config": dataset_config} if dataset_config else {}
     source = open_images(data.pop("dataset"), split=split, **data)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
         note(line, err=quiet)
-    return model, health
+    return model, health, folder
 
 
 def default_folder(model: VQTokenizer) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -15,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vqtok_cli.output import printable
 from vqtok_cli.parameters import with_quiet
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -105,6 +105,9 @@ def vqtok(
 def main() -> None:
     """Run a command; a mistake of the user is one line on stderr and exit status 2, SIGTERM is exit status 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
     app.rich_markup_mode = "rich" if has_colours() else None
     try:
         with exit_on_sigterm():
@@ -113,6 +116,8 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
+        from vqtok.text import printable
+
         typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
         sys.exit(2)
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import typer
 
-__all__ = ["done", "mention", "note", "printable", "quiet", "resolved", "say"]
+__all__ = ["done", "mention", "note", "quiet", "resolved", "say"]
 
 QUIET = ContextVar("QUIET", default=False)
 
@@ -31,6 +31,8 @@ def quiet(wanted: bool) -> Iterator[None]:
 
 def say(line: str, *, err: bool = False) -> None:
     """Print a line that may hold names and values from files of others; of several processes the first one prints."""
+    from vqtok.text import printable
+
     if os.environ.get("RANK", "0") == "0":  # as torchrun and accelerate launch number them
         typer.echo(printable(line), err=err)
 
@@ -39,13 +41,6 @@ def mention(line: str, *, err: bool = False) -> None:
     """Print a line that --quiet leaves out."""
     if not QUIET.get():
         say(line, err=err)
-
-
-def printable(text: str) -> str:
-    """Text with what would move the cursor, change colours or reverse the order of letters written as escapes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def resolved(command: str, values: Mapping[str, object], *, err: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ import typer
 from vqtok_cli.output import quiet
 
 __all__ = [
+    "IMAGES_PER_BATCH",
     "AsJson",
     "Assignments",
     "BatchSize",
@@ -22,18 +23,30 @@ __all__ = [
     "Device",
     "ImageColumn",
     "Overwrite",
+    "OverwriteRun",
     "PushToHub",
     "Resume",
     "Seed",
     "Split",
     "TokenizerName",
     "TokenizerRevision",
+    "checked_batch_size",
     "with_parameters",
     "with_quiet",
 ]
 
 DATASETS = "mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet"
 """What can be trained on, tokenized and measured on; the setting `dataset` says the same."""
+
+
+def checked_batch_size(batch_size: int | None) -> int | None:
+    """Refuse a batch size out of its bounds before any work; None where an option was not given."""
+    from vqtok.batches import check_batch_size
+
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    return batch_size
+
 
 RUN = "Run"  # the heading of help that these stand under where there are headings
 
@@ -56,7 +69,8 @@ ImageColumn = Annotated[
     str | None, typer.Option("--image-column", help="Column of the images, if the dataset has several.")
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Split to read.", show_default="every split")]
-BatchSize = Annotated[int, typer.Option(help="Images per batch. Affects speed and memory only.")]
+IMAGES_PER_BATCH = "Images per batch. Affects speed and memory only."
+BatchSize = Annotated[int, typer.Option(help=IMAGES_PER_BATCH, callback=checked_batch_size)]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Device = Annotated[
     str | None,
@@ -66,6 +80,14 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, and everything else on stderr.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what vqtok wrote to --out before.")]
+OverwriteRun = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel=RUN,
+        help="Replace the run in --out. The old run is removed before the first step of the new one.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", rich_help_panel=RUN, help="Continue the run in --out from its newest checkpoint.")
 ]
@@ -112,11 +134,25 @@ def with_parameters(
 
 
 def with_quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with `--quiet`."""
+    """The command with `--quiet`, and without empty values."""
 
     def run(*, be_quiet: bool, **values: Any) -> None:
+        refuse_empty(values)
         with quiet(be_quiet):
             command(**values)
 
     parameter = inspect.Parameter("be_quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
     return with_parameters(run, command, after=[parameter])
+
+
+def refuse_empty(values: Mapping[str, object]) -> None:
+    """Refuse an empty text, which names nothing and is no value of a setting; a shell makes it of an unset variable.
+
+    Raises:
+        ConfigurationError: names the option or argument.
+    """
+    from vqtok.errors import ConfigurationError
+
+    for name, value in values.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise ConfigurationError(f"{name.rstrip('_')} is empty: give a value, or leave it out")

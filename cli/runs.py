@@ -25,16 +25,25 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     """What `open_images` is to be told: the dataset, and how the run of the tokenizer read it where that is the one.
 
     Images that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
+    The dataset may be named in another way than in the run: by another path, a short name, with its revision.
 
     Raises:
         ConfigurationError: no dataset is named, and no run beside the tokenizer names one.
     """
     from vqtok.errors import ConfigurationError
+    from vqtok.names import meaning
 
     run = run_config(tokenizer)
     if dataset is None and run is None:
         raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
-    if run is None or dataset not in (None, run.dataset):
+    if run is None:
         return {"dataset": dataset}
-    names = ("dataset", "revision", "image_column", "label_column", "test_share", "seed")
-    return {name: getattr(run, name) for name in names} | {"config": run.dataset_config}
+    (trained_on, trained_at), (named, at) = meaning(run.dataset), meaning(dataset or run.dataset)
+    if named != trained_on:
+        return {"dataset": dataset}
+    names = ("image_column", "label_column", "test_share", "seed")
+    settings = {name: getattr(run, name) for name in names} | {"config": run.dataset_config}
+    if dataset is None:
+        return settings | {"dataset": run.dataset, "revision": run.revision}
+    without_revision = dataset.partition("@")[0] if at else dataset
+    return settings | {"dataset": without_revision, "revision": at or run.revision or trained_at}

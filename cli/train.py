@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.hub import check_can_push, push
-from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
+from vqtok.names import at_revision
+from vqtok.training import TokenizerTrainingConfig, check_run, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
-from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import tokenize_with
 from vqtok_cli.training import finished_model, settings_for
 
@@ -41,7 +42,7 @@ def train(
     config: ConfigFile = None,
     set_: Assignments = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a tokenizer on images.
@@ -52,6 +53,7 @@ def train(
     settings = settings_for(TokenizerTrainingConfig, given=given, file=config, assignments=set_, out="", resume=resume)
     if not settings.out:
         settings = settings.model_copy(update={"out": default_run(settings.dataset)})
+    check_run(Path(settings.out), resume=resume, overwrite=overwrite)
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_images, test_images = open_training_images(settings)
@@ -66,7 +68,12 @@ def train(
     done(
         f"tokenizer written to {model} (held-out: {numbers})",
         warnings=result.warnings,
-        next=tokenize_with(model, settings.dataset, config=settings.dataset_config, image_column=settings.image_column),
+        next=tokenize_with(
+            model,
+            at_revision(settings.dataset, settings.revision),
+            config=settings.dataset_config,
+            image_column=settings.image_column,
+        ),
     )
     if push_to_hub:
         done(f"pushed to {push(model, push_to_hub)}")

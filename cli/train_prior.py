@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vqtok.codes import open_grids
-from vqtok.hub import check_can_push, push
-from vqtok.training import PriorTrainingConfig
+from vqtok.hub import check_can_push, names_text, push
+from vqtok.training import PriorTrainingConfig, check_run
 from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
-from vqtok_cli.parameters import Assignments, ConfigFile, Overwrite, PushToHub, Resume
+from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
 from vqtok_cli.training import finished_model, settings_for
 
@@ -45,7 +46,7 @@ def train_prior(
     config: ConfigFile = None,
     set_: Assignments = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a prior on a codes folder.
@@ -62,6 +63,7 @@ def train_prior(
         out="runs/prior",
         resume=resume,
     )
+    check_run(Path(settings.out), resume=resume, overwrite=overwrite)
     if push_to_hub:
         check_can_push(push_to_hub)
     binding, train_grids, test_grids, notes = open_grids(
@@ -74,7 +76,7 @@ def train_prior(
     facts = {
         "images": f"{len(train_grids):,} for training, {len(test_grids):,} held out",
         "grid": f"{' x '.join(map(str, binding.code_shape(0)[1:]))} of {binding.codebook_size:,} codes",
-        "classes": ", ".join(binding.label_names) if binding.label_names else "none",
+        "classes": names_text(binding.label_names or ()),
         "tokenizer": tokenizer,
     }
     resolved("train-prior", grouped(settings, facts, {"Codes": ("codes",), **OPTIONS}))

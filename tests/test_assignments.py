@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqtok.assignments import merge, nest, parse_assignment, read_yaml, read_yaml_text, write_yaml_text
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, shortened
 
 names = st.sampled_from(["a", "b", "c"])
 leaves = st.one_of(st.integers(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2))
@@ -194,3 +194,21 @@ def test_what_is_written_is_read_the_same(values: dict[str, Any]) -> None:
 def test_other_programs_read_the_same_of_what_is_common() -> None:
     values = {"steps": 3, "rate": 0.001, "name": "1e3", "on": True, "none": None, "list": [1, 2], "in": {"a": "no"}}
     assert yaml.safe_load(write_yaml_text(values)) == values
+
+
+def test_no_aliases_are_written_and_none_are_read() -> None:
+    same = [1, 2]
+    text = write_yaml_text({"a": same, "b": same})
+    assert "&" not in text and read_yaml_text(text) == {"a": same, "b": same}
+    for text in ("a: &x [1]\nb: *x\n", "a: &x {c: 1}\nb: {<<: *x}\n"):
+        with pytest.raises(yaml.YAMLError, match="^an alias in line 2: write the value itself there$"):
+            read_yaml_text(text)
+
+
+def test_of_a_huge_value_only_the_beginning_is_written() -> None:
+    bomb: list[object] = ["x"]
+    for _ in range(12):
+        bomb = [bomb] * 10
+    assert shortened(bomb) == ("[[[" + ", ".join(["[...]"] * 10) + "], [" + ", ".join(["[...]"] * 10))[:97] + "..."
+    assert shortened(list(range(30))) == str(list(range(30)))[:97] + "..."
+    assert shortened("ab" * 10**6) == "'" + "ab" * 48 + "..."

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vqtok.errors import ConfigurationError, VqtokError, one_line
+from vqtok.files import read_text
 
 __all__ = ["merge", "nest", "parse_assignment", "read_yaml", "read_yaml_text", "write_yaml_text"]
 
@@ -64,11 +65,14 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-3, as in YAML 1.2; PyYAML reads 1.1, where that is text."""
+    """YAML without aliases whose numbers may be written 1e-3, as in 1.2; PyYAML reads 1.1, where that is text."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.deep_construct = True  # which refuses what holds itself
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse an alias: nine lines of them can stand for a billion values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"an alias in line {mark.line + 1}: write the value itself there")
+        return super().compose_node(parent, index)
 
     def integer(self, node: yaml.ScalarNode) -> int:
         """An integer that can be written out, as an error may have to. Raises ValueError, of thousands of digits."""
@@ -78,7 +82,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around text that `_Loader` would read as a number."""
+    """Puts quotes around text that `_Loader` would read as a number, and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
@@ -110,7 +117,7 @@ def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError) -> di
         VqtokError: of the type `error`: it cannot be read, or holds something else.
     """
     try:
-        content = read_yaml_text(path.read_text(encoding="utf-8"))
+        content = read_yaml_text(read_text(path))
     except (OSError, ValueError, yaml.YAMLError) as reason:
         raise error(f"cannot read the configuration {path}: {one_line(reason)}") from reason
     if not isinstance(content, dict):

@@ -12,6 +12,7 @@ VqtokError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -28,6 +29,18 @@ __all__ = [
 ]
 
 SHOWN = 100  # characters of a value in an error
+
+
+def _beginning() -> reprlib.Repr:
+    """Writes no more than a few times `SHOWN` characters of a value that may be huge."""
+    short = reprlib.Repr()
+    short.maxlevel = 3
+    short.maxlist = short.maxtuple = short.maxset = short.maxfrozenset = short.maxdict = SHOWN // 2
+    short.maxstring = short.maxlong = short.maxother = 4 * SHOWN
+    return short
+
+
+_BEGINNING = _beginning()
 
 
 class VqtokError(Exception):
@@ -71,5 +84,5 @@ def one_line(error: BaseException) -> str:
 
 def shortened(value: object) -> str:
     """A value as Python writes it; of a long one the beginning."""
-    text = repr(value)
+    text = _BEGINNING.repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -18,13 +18,16 @@ from vqtok.errors import ConfigurationError, DataError
 __all__ = [
     "BAD_PATH",
     "DENIED",
+    "MOST_TEXT",
     "NO_ACCESS",
     "NO_ROOM",
     "check_file",
     "check_path",
+    "check_writable",
     "in_one_line",
     "new_file",
     "random_name",
+    "read_text",
     "sync",
     "write_bytes",
     "write_text",
@@ -35,6 +38,7 @@ DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
 NO_ACCESS = DENIED | BAD_PATH | {errno.ENOENT, errno.EISDIR, errno.EEXIST, errno.EBUSY}
 """What the disk may answer and a user can mend; the last four of `NO_ACCESS` only where a file is written."""
+MOST_TEXT = 2**24  # bytes of a configuration or of metrics, which have some thousands
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             file is there that may not be replaced, and the finished one is then under a name the error gives.
         DataError: the disk is full.
     """
-    check_file(path)
+    _check_regular(path)
     final = Path(os.path.realpath(path))
     partial = final.with_name(f".{random_name()}{path.suffix}")
     try:
@@ -72,8 +76,31 @@ def check_file(path: Path, *, overwrite: bool = True) -> None:
     """Refuse a file that `new_file` would refuse, before any work.
 
     Raises:
-        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), or is there and may not be replaced.
+        ConfigurationError: `path` is no regular file (a folder, a device, a pipe), is there and may not be replaced, or
+            its folder cannot be written.
+        DataError: the disk is full.
     """
+    _check_regular(path, overwrite=overwrite)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path below which, or beside which, nothing can be made; leaves nothing behind.
+
+    Raises:
+        ConfigurationError: names it.
+        DataError: the disk is full.
+    """
+    folder = Path(os.path.realpath(path))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    with in_one_line(path, NO_ROOM | NO_ACCESS):
+        probe = folder / f".{random_name()}"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
+def _check_regular(path: Path, *, overwrite: bool = True) -> None:
     with in_one_line(path, NO_ACCESS), suppress(FileNotFoundError):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -94,6 +121,22 @@ def check_path(folder: Path) -> None:
     except UnicodeEncodeError:
         shown = os.fsencode(folder).decode(errors="replace")
         raise ConfigurationError(f"the path of {shown} is not UTF-8: choose another folder") from None
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """The UTF-8 text of a file that may be of anybody, of at most so many bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file (a device, a pipe), is longer, or is not UTF-8.
+    """
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is a device or pipe, not a file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return data.decode()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

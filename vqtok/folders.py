@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vqtok.errors import ConfigurationError
@@ -21,6 +22,7 @@ from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftov
 
 __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
+NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
 
@@ -62,7 +64,9 @@ def staging_path(path: Path) -> Path:
 
 
 @contextmanager
-def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False
+) -> Iterator[Path]:
     """Give an empty folder whose entries are in `out` at the end, all of them or none.
 
     What killed runs left behind in `out` is removed first, and a warning is logged.
@@ -71,6 +75,7 @@ def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False)
         out: the folder to fill: missing, empty, or one that may be replaced.
         marker: a file that every folder of this kind has, so that nothing else is ever replaced. It is put in `out`
             last; before it come the other files, and before those the folders.
+        ours: patterns of the files that may be replaced, relative to `out`; a * stands for slashes as well.
         overwrite: replace what is in `out` if the marker is there, as a whole and at the end.
 
     Raises:
@@ -78,7 +83,7 @@ def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False)
             appeared in it meanwhile, which is left alone, and the finished work is then in a folder the error names.
         DataError: the disk is full; what was in `out` is as before.
     """
-    check_free(out, marker=marker, overwrite=overwrite)
+    check_free(out, marker=marker, ours=ours, overwrite=overwrite)
     final = out.resolve()
     made = [folder for folder in (final, *final.parents) if not folder.exists()]
     staging = Staging(final)
@@ -87,7 +92,7 @@ def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False)
             lock = staging.make()
         with lock, in_one_line(out, NO_ROOM):
             try:
-                _check_free(out, marker, overwrite, besides=staging.path)  # now that others see this one
+                _check_free(out, marker, ours, overwrite, besides=staging.path)  # now that others see this one
                 before = _contents(final)
                 yield staging.new
                 _sync_tree(staging.new)
@@ -101,7 +106,7 @@ def new_folder(out: Path, *, marker: str | None = None, overwrite: bool = False)
                 folder.rmdir()
 
 
-def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False) -> None:
+def check_free(out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False) -> None:
     """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
 
     Raises:
@@ -110,10 +115,12 @@ def check_free(out: Path, *, marker: str | None = None, overwrite: bool = False)
     """
     check_path(out)
     if out.exists() or out.is_symlink():
-        _check_free(out, marker, overwrite)
+        _check_free(out, marker, ours, overwrite)
 
 
-def _check_free(out: Path, marker: str | None, overwrite: bool, besides: Path | None = None) -> None:
+def _check_free(
+    out: Path, marker: str | None, ours: Sequence[str], overwrite: bool, besides: Path | None = None
+) -> None:
     if not out.is_dir():
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     with in_one_line(out, NO_ROOM | NO_ACCESS):
@@ -127,6 +134,19 @@ def _check_free(out: Path, marker: str | None, overwrite: bool, besides: Path | 
     if not overwrite:
         hint = ", or pass --overwrite" if marked else ""
         raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
+    if others := _files_of_others(out, ours):
+        more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+        raise ConfigurationError(
+            f"{out} holds {', '.join(others[:NAMED])}{more}, which vqtok did not write, so it will not be overwritten: "
+            "move that elsewhere, or choose another folder"
+        )
+
+
+def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
+    """Files and links below a folder that none of the patterns stands for, relative to it."""
+    found = (path for entry in entries_of(out) for path in (entry, *(entry.rglob("*") if is_folder(entry) else ())))
+    names = sorted(path.relative_to(out).as_posix() for path in found if not is_folder(path))
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
 
 
 def _refuse_what_appeared(staging: Staging, out: Path, before: dict[str, tuple[int, int, int]]) -> None:

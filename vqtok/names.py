@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 
-__all__ = ["KNOWN", "is_hub_id"]
+__all__ = ["KNOWN", "at_revision", "findable", "is_hub_id", "meaning"]
 
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 """Datasets with a short name, and the Hub id of each; mnist-mini is in the package."""
@@ -13,3 +14,29 @@ KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "m
 def is_hub_id(name: str) -> bool:
     """Whether a name can be that of a repository on the Hub: owner/name."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+def meaning(dataset: str) -> tuple[str, str | None]:
+    """What the name of a dataset stands for, the same however it is written, and the revision in it.
+
+    That is a Hub id, `mnist-mini` or the real path of what is on this disk, which has no revision.
+    """
+    if dataset in KNOWN:
+        return KNOWN[dataset], None
+    path = os.path.expanduser(dataset)
+    if os.path.exists(path):
+        return os.path.realpath(path), None
+    repository, _, revision = dataset.partition("@")
+    return (repository, revision or None) if is_hub_id(repository) else (os.path.abspath(path), None)
+
+
+def findable(dataset: str) -> str:
+    """The name of a dataset as it is understood in any working folder: of a folder or file here its absolute path."""
+    path = os.path.expanduser(dataset)
+    return os.path.abspath(path) if dataset not in KNOWN and os.path.exists(path) else dataset
+
+
+def at_revision(dataset: str, revision: str | None) -> str:
+    """The name of a dataset with its revision, `org/name@revision`, where it has one."""
+    repository, _ = meaning(dataset)
+    return f"{repository}@{revision}" if revision and is_hub_id(repository) else dataset

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vqtok.errors import CheckpointError, VqtokError, shortened
+from vqtok.files import MOST_TEXT, read_text
 
 __all__ = ["checked", "integer", "read_object"]
 
@@ -42,14 +43,14 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
     raise error(f"{name} is damaged: {where}: {what}, got {shortened(first['input'])}")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+def read_object(path: Path, *, most: int = MOST_TEXT) -> dict[str, Any]:
+    """The JSON object that a regular file of at most `most` bytes holds.
 
     Raises:
         CheckpointError: it cannot be read, is not an object, or holds NaN, infinity or integers that no tensor holds.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, most=most)
         value = json.loads(text, parse_int=integer, parse_constant=no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error

@@ -48,6 +48,17 @@ def test_the_whole_way_ends_in_a_page(
     assert "the page is shown/index.html" in output and all(f"$ {row['command']}" in output for row in record)
     assert output.count("took ") == 6
 
+    for name in ("thesis.txt", "photos/a.png", "tokenizer/notes.txt"):
+        mine = Path("shown", name)
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        with pytest.raises(ConfigurationError, match=f"^shown holds {name}, which vqtok did not write"):
+            run_demo(Path("shown"), overwrite=True, settings=tiny_settings(images_folder))
+        assert mine.read_text() == "mine" and page.exists()
+        mine.unlink()
+    prepare(Path("shown"), overwrite=True)
+    assert not any(Path("shown").iterdir())
+
 
 def test_every_stage_reads_what_the_one_before_wrote() -> None:
     train, evaluate, inspect, tokenize, prior, sample = [arguments for _, arguments in stages(Path("d"), 0, Settings())]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,7 @@ Refused = Callable[..., str]
         (["--codebook-size", "1"], "quantizer.codebook_size must be a whole number from 2 to 4294967296, got 1"),
         (["--downsample-factor", "0"], "network.downsample_factor must be a power of two up to 1024, got 0"),
         (["--num-channels", "2"], "num_channels must be 1 (grey), 3 (RGB) or null, got 2"),
-        (["--learning-rate", "0"], "learning_rate must be a number above 0, got 0"),
+        (["--learning-rate", "0"], "learning_rate must be a number above 0 and of at most 1e+30, got 0"),
         (["--resume"], "--resume needs the run folder: --out runs/<name>"),
         (["--resume", "--out", "none"], "there is no run to resume in none: leave out --resume to start one"),
     ],
@@ -171,6 +174,46 @@ def test_a_full_disk_anywhere_else(vqtok: Command, images_folder: Path, monkeypa
         "vqtok: error: No space left on device (run/metrics.jsonl): free some space or choose a folder that can be "
         "written"
     )
+
+
+@pytest.mark.parametrize("command", ["train", "train-prior"])
+def test_the_run_folder_is_looked_at_before_anything_else(refused: Refused, tmp_path: Path, command: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    data = ["--dataset", "nowhere"] if command == "train" else ["nowhere"]
+    assert refused(command, *data, "--out", "mine") == "mine is not empty: choose another folder with --out"
+    message = refused(command, *data, "--out", "/proc/mine")
+    assert message.startswith("cannot write /proc/mine: ") and message.endswith("; choose another folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--dataset", "images", "--steps", ""], "steps"),
+        (["train", "--dataset", ""], "dataset"),
+        (["train", "--dataset", "images", "--set", ""], "set"),
+        (["tokenize", ""], "dataset"),
+        (["evaluate", "--tokenizer", ""], "tokenizer"),
+        (["sample", "--label", ""], "label"),
+    ],
+)
+def test_an_empty_value_is_refused(refused: Refused, arguments: list[str], name: str) -> None:
+    assert refused(*arguments) == f"{name} is empty: give a value, or leave it out"
+
+
+def test_a_learning_rate_that_no_weight_survives(refused: Refused, images_folder: Path) -> None:
+    for option in ("--learning-rate=1e300", "--set=learning_rate=1e300"):
+        message = refused("train", "--dataset", "images", *TINY, option)
+        assert message == "learning_rate must be a number above 0 and of at most 1e+30, got 1e+300"
+
+
+def test_letters_that_a_terminal_does_not_have_are_escapes(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "caf\u00e9 \U0001f642")
+    command = [sys.executable, "-c", "from vqtok_cli.main import main; main()", "inspect", "caf\u00e9 \U0001f642"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("latin-1").startswith("caf\u00e9 \\U0001f642: tokenizer")
 
 
 def test_what_a_user_can_mend_is_one_line_and_a_bug_is_not_hidden() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -91,8 +92,6 @@ def test_what_cannot_be_measured_is_refused(run: Path, tmp_path: Path) -> None:
         vqtok("evaluate", "--tokenizer", alone)
     with pytest.raises(ConfigurationError, match="is a folder, not a file: choose another file"):
         vqtok("evaluate", "--out", tmp_path)
-    with pytest.raises(CheckpointError):
-        vqtok("evaluate", "--tokenizer", "")
     with pytest.raises(DataError):
         vqtok("evaluate", "--dataset", tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="num_images must be at least 1, got 0"):
@@ -121,6 +120,58 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     (run / "model" / "metrics.json").unlink()
     vqtok("evaluate", "--num-images", 4)  # as many as there are
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
+
+
+def test_another_split_does_not_take_the_place_of_the_held_out_images(run: Path) -> None:
+    for more in ([], ["--num-images", 2]):
+        vqtok("evaluate", *more)
+        vqtok("evaluate", "--split", "train", *more)
+    found = {path.name: measured(path) for path in (run / "model").glob("metrics*.json")}
+    assert {name: (each["split"], each["num_images"]) for name, each in found.items()} == {
+        "metrics.json": ("test", 4),
+        "metrics-first-2.json": ("test", 2),
+        "metrics-train.json": ("train", 8),
+        "metrics-train-first-2.json": ("train", 2),
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_measuring(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def denied(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.parent.name == "model":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        touch(path, *arguments, **options)
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(VQTokenizer, "encode", work)
+    message = "cannot write .*model/metrics.json: Permission denied; choose another folder"
+    with pytest.raises(ConfigurationError, match=message):
+        vqtok("evaluate")
+    assert not list((run / "model").glob(".*"))
+
+
+@pytest.mark.parametrize("size", [10**20, 2**20 + 1, 0, -1])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate",
+        "inspect runs/images --dataset images --out drawn",
+        "tokenize images",
+        "detokenize codes",
+        "sample",
+    ],
+)
+def test_a_batch_that_no_memory_holds_is_refused_by_every_command(run: Path, command: str, size: int) -> None:
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(ConfigurationError, match=f"^batch_size must be from 1 to 1,048,576, got {size}$"):
+        vqtok(*command.split(), "--batch-size", size)
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_only_earlier_measurements_are_replaced(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.cli.tiny import TINY
 from tests.hub_server import HubServer
 from vqtok.codes import read_spec
 from vqtok.tokenizer import VQTokenizer
@@ -38,13 +39,28 @@ for arguments in json.loads(sys.argv[1]):
     app(arguments, standalone_mode=False)
 """
 
+DATASET = """
+import json, sys
+from huggingface_hub import HfApi
+from vqtok_cli.main import app
 
-def on_the_hub(folder: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
+api = HfApi()
+api.create_repo("org/images", repo_type="dataset")
+api.upload_folder(repo_id="org/images", repo_type="dataset", folder_path="images")
+api.create_branch("org/images", repo_type="dataset", branch="v1")
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+"""
+
+
+def on_the_hub(folder: Path, *commands: list[str], script: str = SCRIPT) -> subprocess.CompletedProcess[str]:
     with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= hub.client_environment("hf_alice", folder / "home") | {"PYTHONPATH": str(ROOT)}
-        script = [sys.executable, "-c", SCRIPT, json.dumps(commands)]
-        return subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+        environment |= hub.client_environment("hf_alice", folder / "home") | {
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "typings")))
+        }
+        words = [sys.executable, "-c", script, json.dumps(commands)]
+        return subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def test_a_revision_of_the_tokenizer_and_of_the_prior(
@@ -64,6 +80,20 @@ def test_a_revision_of_the_tokenizer_and_of_the_prior(
     assert first.fingerprint == tiny_tokenizer.fingerprint != second.fingerprint
     assert f"org/vq ({second.fingerprint[:12]})" in done.stdout and f"revision      {second.revision}" in done.stdout
     assert "1 image on samples.png" in done.stdout
+
+
+def test_what_to_run_next_has_the_revision_of_the_dataset(tmp_path: Path, images_folder: Path) -> None:
+    next_ = "vqtok tokenize org/images@v1 --tokenizer run/model --out codes"
+    done = on_the_hub(
+        tmp_path,
+        ["train", "--dataset", "org/images", "--set", "revision=v1", "--out", "run", *TINY],
+        ["evaluate", "--tokenizer", "run"],
+        ["evaluate", "--tokenizer", "run", "--dataset", "org/images@v1"],
+        next_.split()[1:],
+        script=DATASET,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"next: {next_}\n") == 3 and "codes of 12 images written to codes" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -93,12 +93,41 @@ def test_links_among_the_drawings_of_a_run_are_replaced_and_what_they_lead_to_st
     tiny_tokenizer.save_pretrained("run/model")
     Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ncheckpoint_every: 3\ndataset: {images_folder}\n")
     Path("precious.txt").write_text("mine")
-    Path("run/health").mkdir()
-    for name in ("frequencies.png", "health.json"):
-        Path("run/health", name).symlink_to("../../precious.txt")
-    assert vqtok("inspect", "run", "--dataset", images_folder)[0] == 0
-    assert Path("precious.txt").read_text() == "mine"
+    inspect = ("inspect", "run", "--dataset", images_folder)
+    assert vqtok(*inspect)[0] == 0
+    Path("run/health/frequencies.png").unlink()
+    Path("run/health/frequencies.png").symlink_to("../../precious.txt")
+    Path("run/health/health.json").rename("health.json")
+    Path("run/health/health.json").symlink_to("../../health.json")
+    Path("health.json").write_text(Path("health.json").read_text() + " ")
+    before = Path("health.json").read_text()
+    assert vqtok(*inspect)[0] == 0
+    assert Path("precious.txt").read_text() == "mine" and Path("health.json").read_text() == before
     assert json.loads(Path("run/health/health.json").read_text())["num_images"] > 0
+
+
+@pytest.mark.parametrize("name", ["examples.png", "health.json", "cat.jpg"])
+@pytest.mark.parametrize("out", [["--out", "mine"], []])
+def test_plots_do_not_go_among_files_of_the_user(
+    name: str, out: list[str], vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    tiny_tokenizer.save_pretrained("run/model")
+    Path("run/config.yaml").write_text(f"out: run\nsteps: 3\ncheckpoint_every: 3\ndataset: {images_folder}\n")
+    folder = Path(out[1] if out else "run/health")
+    folder.mkdir()
+    inspect = ("inspect", "run", "--dataset", images_folder, *out)
+    assert vqtok(*inspect)[0] == 0  # an empty folder
+    assert vqtok(*inspect)[0] == 0  # and one of earlier plots
+    for each in folder.iterdir():
+        each.unlink()
+    (folder / name).write_text('{"split": "mine"}')
+    code, printed, complained = vqtok(*inspect)
+    assert (code, printed) == (2, "") and [each.name for each in folder.iterdir()] == [name]
+    assert complained == (
+        f"vqtok: error: {folder} is not empty and holds no health.json of vqtok, so no plots are written there: "
+        "choose another folder with --out\n"
+    )
+    assert (folder / name).read_text() == '{"split": "mine"}'
 
 
 @pytest.mark.parametrize(
@@ -110,10 +139,10 @@ def test_links_among_the_drawings_of_a_run_are_replaced_and_what_they_lead_to_st
         (("model", "--dataset", "images", "--device", "warp"), "there is no device 'warp' here"),
         (("model", "--dataset", "images", "--device", "meta"), "there is no device 'meta' here"),
         (("model", "--dataset", "images", "--device", "privateuseone"), "there is no device 'privateuseone' here"),
-        (("model", "--dataset", "images", "--device", ""), "there is no device '' here"),
+        (("model", "--dataset", "images", "--device", ""), "device is empty: give a value"),
         (("model", "--out", "drawn"), "name the images with --dataset"),
         (("model", "--split", "bogus", "--num-images", "-7"), "--split, --num-images are for the check of a codebook"),
-        (("model", "--batch-size", "-1"), "--batch-size is for the check of a codebook on images"),
+        (("model", "--batch-size", "1"), "--batch-size is for the check of a codebook on images"),
         (("model", "--device", "bogus"), "--device is for the check of a codebook on images"),
         (("model", "--dataset-config", "bogus"), "--dataset-config is for the check of a codebook on images"),
         (("model", "--revision", "v1"), "model is a folder, which has no revision 'v1'"),
@@ -233,6 +262,15 @@ def test_json_is_one_object_and_nothing_else(vqtok: Command, tiny_tokenizer: VQT
     assert (health["codes_in_use"], health["training_usage"], health["split"]) == (1, 0.95, "test")
     assert health["verdict"]["healthy"] is False and "learning_rate=" in " ".join(health["verdict"]["remedies"])
     assert json.loads(Path("run/health/health.json").read_text())["codes_in_use"] == 1
+
+
+def test_json_has_null_for_what_is_not_defined(
+    vqtok: Command, tiny_tokenizer: VQTokenizer, images_folder: Path
+) -> None:
+    save_with_codebook(tiny_tokenizer, tiny_tokenizer.quantizer.codebook.clone(), Path("run"), images_folder)
+    Path("run/metrics.jsonl").write_text('{"step": 2, "split": "train", "usage": NaN}\n')
+    status, printed, _ = vqtok("inspect", "run", "--dataset", images_folder, "--json")
+    assert status == 0 and "NaN" not in printed and json.loads(printed)["health"]["training_usage"] is None
 
 
 def test_of_several_processes_the_first_one_prints(

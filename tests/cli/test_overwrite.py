@@ -1,4 +1,4 @@
-"""`train --overwrite` and `--resume` in a run folder that somebody changed: what is replaced, and what stays."""
+"""`--overwrite` and `--resume` in a folder that somebody changed: what is replaced, and what stays."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 
 import pytest
+from datasets import load_from_disk
 from PIL import Image
 from safetensors.torch import load_file
 
 from tests.cli.conftest import Command
 from tests.cli.tiny import TINY
+from vqtok.tokenizer import VQTokenizer
 
 
 def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
@@ -96,3 +98,27 @@ def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, c
     code, _, said = vqtok("train", "--dataset", "images", "--out", "project", *TINY, "--overwrite")
     assert code == 2 and "project is not empty and holds no run, so it will not be overwritten: choose another" in said
     assert Path("project/model").is_dir()
+
+
+def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
+    assert vqtok(*tokenize)[0] == 0
+    load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
+    assert vqtok(*tokenize, "--overwrite")[0] == 0
+    for name in ("notes.txt", "photos/a.png", "train/b.json"):
+        mine = Path("codes", name)
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        code, _, said = vqtok(*tokenize, "--overwrite")
+        assert code == 2 and mine.read_text() == "mine" and Path("codes/codes.json").is_file()
+        assert said == (
+            f"vqtok: error: codes holds {name}, which vqtok did not write, so it will not be overwritten: "
+            "move that elsewhere, or choose another folder\n"
+        )
+        mine.unlink()
+    Path("mine.txt").touch()
+    Path("codes/link").symlink_to("../mine.txt")
+    assert "codes holds link, which vqtok did not write" in vqtok(*tokenize, "--overwrite")[2]

@@ -56,6 +56,13 @@ def test_a_run_is_trained_by_one_process_at_a_time(train: Command) -> None:
         assert train(*arguments)[0] == 0  # the lock ended with its process
 
 
+def test_names_of_files_do_not_reach_the_terminal_as_they_are(vqtok: Command, images_folder: Path) -> None:
+    Path("images/cat/\x1b[2Jevil\u202e.png").write_text("no image")
+    code, printed, complained = vqtok("train", "--dataset", "images", *TINY, "--out", "run", "--set=max_unreadable=0.5")
+    assert code == 0 and "\x1b" not in printed + complained and "\u202e" not in printed + complained
+    assert r"\x1b[2Jevil\u202e.png" in complained
+
+
 def test_the_lock_is_held_to_the_end_and_leaves_nothing(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     save = loop.save_model
     looked = []

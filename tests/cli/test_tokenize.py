@@ -113,7 +113,7 @@ def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
         (["empty"], DataError, "empty"),
         (["images", "--tokenizer", "empty"], CheckpointError, "empty"),
         (["images", "--split", "tarin"], DataError, "Did you mean 'train'"),
-        (["images", "--batch-size", "0"], ConfigurationError, "batch_size must be at least 1"),
+        (["images", "--batch-size", "0"], ConfigurationError, "batch_size must be from 1 to 1,048,576, got 0"),
         (["images", "--device", "toaster"], ConfigurationError, "no device 'toaster'"),
         (["images", "--image-column", "label"], DataError, "holds no images"),
     ],

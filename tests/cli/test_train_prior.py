@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from datasets import DatasetDict
+from datasets import ClassLabel, DatasetDict
 from typer.testing import CliRunner
 
 from tests.codes.labelled import LABEL, make_codes
@@ -45,6 +45,14 @@ def test_codes_with_labels_make_a_class_conditional_prior(work: Path, arch: str)
     assert saved["codes"] == "codes"
     assert saved["arch"]["type"] == arch
     assert saved["arch"]["hidden_size"] == 8
+
+
+def test_of_many_classes_the_first_are_named(work: Path) -> None:
+    names = [f"class-{number}" for number in range(500)]
+    make_codes(24, {"label": ClassLabel(names=names)}).save_to_disk("codes")
+    output = train_prior("codes", "--out", "runs/p", *QUICK)
+    (line,) = [line.split(maxsplit=1)[1] for line in output.splitlines() if line.split()[:1] == ["classes"]]
+    assert line == f"500: {', '.join(names[:20])}, ..."
 
 
 def test_a_finished_run_is_not_written_over_and_a_cut_one_goes_on(work: Path) -> None:

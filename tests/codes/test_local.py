@@ -208,5 +208,5 @@ def test_broken_images_are_named_by_a_column_of_paths(
 
 
 def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:
-    with pytest.raises(ConfigurationError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ConfigurationError, match="batch_size must be from 1 to 1,048,576, got 0"):
         tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", batch_size=0)

@@ -155,6 +155,7 @@ def test_sampling_leaves_the_mode_and_the_random_state_alone(prior: Prior) -> No
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"batch_size": 0},
+        {"batch_size": 10**20},
         {"seed": -1},
         {"seed": 2**64},
         {"labels": 2},

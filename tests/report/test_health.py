@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vqtok.data import open_images
+from vqtok.errors import ConfigurationError
 from vqtok.evaluation import CodebookHealth, measure_health
 from vqtok.report import draw_health
 from vqtok.report.examples import draw_examples, in_colour
@@ -69,12 +70,17 @@ def test_four_drawings_and_the_numbers(quantizer: str, num_channels: int, images
 
 
 def test_an_earlier_drawing_is_replaced_and_nothing_else(images_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    (tmp_path / "positions.png").write_text("old")
-    draw_health(health_of(images_folder, "smallest"), tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.iterdir())) == 7  # with the folder of the images
+    health, folder = health_of(images_folder, "smallest"), tmp_path / "drawn"
+    draw_health(health, folder)
+    (folder / "mine.txt").write_text("mine")
+    (folder / "positions.png").write_text("old")
+    draw_health(health, folder)
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert (folder / "positions.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(folder.iterdir())) == 6
+    (folder / "health.json").unlink()
+    with pytest.raises(ConfigurationError, match="holds no health.json of vqtok"):
+        draw_health(health, folder)
 
 
 def test_dead_codes_and_even_use_are_told(images_folder: Path) -> None:

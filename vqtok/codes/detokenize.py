@@ -12,8 +12,8 @@ import datasets
 import torch
 from tqdm import tqdm
 
+from vqtok.batches import check_batch_size
 from vqtok.codes.reader import CodeSet, codes_array, read_spec
-from vqtok.errors import ConfigurationError
 from vqtok.folders import new_folder
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def detokenize_dataset(
         DataError: the dataset holds no codes, or the disk is full.
         MismatchError: another tokenizer made the codes.
     """
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     read_spec(codes).check(tokenizer)
     splits = codes if isinstance(codes, datasets.DatasetDict) else {"": codes}
     total = sum(len(split) for split in splits.values())

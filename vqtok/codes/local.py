@@ -17,11 +17,12 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
+from vqtok.batches import check_batch_size
 from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
-from vqtok.codes.writer import SplitWriter, write_sidecar, write_splits
+from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
-from vqtok.errors import ConfigurationError, DataError
+from vqtok.errors import DataError
 from vqtok.folders import check_free, new_folder
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def tokenize_dataset(
         ConfigurationError: `out` holds something else, or an argument makes no sense.
         DataError: no images, none that can be read, or a full disk.
     """
-    check_free(Path(out), marker=SIDECAR, overwrite=overwrite)
+    check_free(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite)
     sources = open_all(str(dataset), split=split, image_column=image_column, revision=revision, config=dataset_config)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if columns := file_columns(sources):
@@ -119,12 +120,11 @@ def tokenize_sources(
     progress: bool = True,
 ) -> CodeSet:
     """Turn opened splits into a codes folder; arguments, result and errors are those of `tokenize_dataset`."""
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     spec = CodesSpec.from_tokenizer(tokenizer)
     total = sum(len(source) for source in sources.values())
     with (
-        new_folder(Path(out), marker=SIDECAR, overwrite=overwrite) as folder,
+        new_folder(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite) as folder,
         tqdm(total=total, desc="tokenizing", unit=" images", disable=None if progress else True) as bar,
     ):
         broken: list[str] = []

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CodeSet", "codes_array", "load_codes", "read_broken", "read_spec"]
 
+MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
+
 CodeSet: TypeAlias = datasets.Dataset | datasets.DatasetDict
 
 
@@ -166,6 +168,6 @@ def _described(description: str, *, name: str) -> list[CodesSpec]:
 
 def _sidecar(folder: Path) -> dict[str, Any]:
     try:
-        return read_object(folder / SIDECAR)
+        return read_object(folder / SIDECAR, most=MOST_SIDECAR)
     except CheckpointError as error:
         raise DataError(f"{error}: make codes with `vqtok tokenize`") from None

@@ -27,6 +27,12 @@ __all__ = ["SplitWriter", "write_sidecar", "write_splits"]
 
 BATCH_BYTES = 256 * 2**20  # far below the 2**31 list elements that Arrow's 32-bit offsets can count in one batch
 DATA_FILE = "data-00000-of-00001.arrow"
+FILES = tuple(
+    f"{split}{name}"
+    for split in ("", "*/")
+    for name in (SIDECAR, "dataset_dict.json", "dataset_info.json", "state.json", "data-*.arrow", "cache-*.arrow")
+)
+"""Patterns of the files in a codes folder; the last are those that `datasets` puts there when it is used."""
 
 
 class SplitWriter:

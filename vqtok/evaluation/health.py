@@ -100,7 +100,7 @@ def measure_health(
         batch_size: images at once.
 
     Raises:
-        ConfigurationError: num_images or batch_size below 1.
+        ConfigurationError: num_images below 1, or batch_size out of its bounds.
         DataError: none of the images can be read.
         CheckpointError: a number that is not finite.
     """

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vqtok.batches import check_batch_size
 from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import check_file, write_text
@@ -57,7 +58,7 @@ def evaluate_tokenizer(
         without error, or too small for SSIM) is None.
 
     Raises:
-        ConfigurationError: num_images or batch_size below 1.
+        ConfigurationError: num_images below 1, or batch_size out of its bounds.
         DataError: none of the images can be read.
         CheckpointError: a measure is not finite.
     """
@@ -172,11 +173,11 @@ def images_for(
     """The images of a split as the tokenizer takes them, and how many of them are looked at.
 
     Raises:
-        ConfigurationError: num_images or batch_size below 1.
+        ConfigurationError: num_images below 1, or batch_size out of its bounds.
     """
-    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name} must be at least 1, got {value}")
+    if num_images is not None and num_images < 1:
+        raise ConfigurationError(f"num_images must be at least 1, got {num_images}")
+    check_batch_size(batch_size)
     config = tokenizer.config
     images = ImageDataset(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
     return images, min(len(images), num_images or len(images))

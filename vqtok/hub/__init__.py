@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vqtok.hub.card import shown
-from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text
+from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text, names_text
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
@@ -39,6 +39,7 @@ __all__ = [
     "is_run",
     "kind_of",
     "loading",
+    "names_text",
     "newest_sample",
     "open_folder",
     "open_to_push",

@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vqtok.assignments import write_yaml_text
 from vqtok.errors import CheckpointError
 from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, check_links
@@ -221,7 +221,7 @@ def image_section(run_metadata: RunMetadata, kind: str) -> str:
 def recipe_section(run_metadata: RunMetadata) -> str:
     if run_metadata.recipe is None:
         return "No record of the training run is stored with these weights."
-    recipe = yaml.safe_dump(dict(run_metadata.recipe), sort_keys=False).rstrip()
+    recipe = write_yaml_text(run_metadata.recipe).rstrip()
     return f"<details>\n<summary>config.yaml of the run</summary>\n\n{fenced(recipe, 'yaml')}\n\n</details>"
 
 

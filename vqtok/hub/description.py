@@ -183,6 +183,7 @@ def dtype_text(folder: ModelFolder) -> str:
 
 
 def names_text(names: Iterable[str]) -> str:
+    """How many names there are, and the first of them."""
     names = list(names)
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f"{len(names)}: {', '.join(names[:NAMES_SHOWN])}{more}" if names else "none"

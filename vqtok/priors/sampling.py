@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vqtok.batches import check_batch_size
 from vqtok.errors import ConfigurationError
 from vqtok.priors.architecture import Prior
 from vqtok.priors.binding import Labels, PriorBinding
@@ -191,7 +192,7 @@ def _check(
             "from -1e6 to 1e6; 1 follows the class as trained",
         ),
         ("seed", seed, seed is None or 0 <= seed < 2**64, "at least 0 and below 2^64"),
-        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
     ):
         if not right:
             raise ConfigurationError(f"{name} must be {allowed}, got {value}")
+    check_batch_size(batch_size)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqtok.report.folders import Summary, describe
-    from vqtok.report.health import draw_health
+    from vqtok.report.health import check_health_folder, draw_health
     from vqtok.report.page import write_report
     from vqtok.report.verdict import Verdict, judge
 
-__all__ = ["Summary", "Verdict", "describe", "draw_health", "judge", "write_report"]
+__all__ = ["Summary", "Verdict", "check_health_folder", "describe", "draw_health", "judge", "write_report"]
 
 _HOMES = {
     "Summary": "folders",
     "Verdict": "verdict",
+    "check_health_folder": "health",
     "describe": "folders",
     "draw_health": "health",
     "judge": "verdict",

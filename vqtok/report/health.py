@@ -20,15 +20,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.evaluation import CodebookHealth
 from vqtok.files import new_file, write_text
 from vqtok.report.examples import draw_examples
 from vqtok.report.style import COLOURS, INK, STYLE
+from vqtok.schema import read_object
+from vqtok.staging import entries_of
 from vqtok.text import counted
 
-__all__ = ["DRAWINGS", "HEALTH", "draw_health"]
+__all__ = ["DRAWINGS", "HEALTH", "check_health_folder", "draw_health"]
 
 HEALTH = "health.json"
+OWN = {"fingerprint", "split", "codebook_size"}  # keys that tell it from another JSON file
 DOTS = 150  # per inch
 LARGE = 4096  # codes, from which on ranks are on a logarithmic axis
 USED, DEAD = COLOURS[0], COLOURS[1]
@@ -57,7 +61,12 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
 
     Returns:
         The files in this order.
+
+    Raises:
+        ConfigurationError: as in `check_health_folder`, or the folder cannot be written.
+        DataError: the disk is full.
     """
+    check_health_folder(Path(folder))
     files = [Path(folder) / name for name in (*(f"{drawing}.png" for drawing in DRAWINGS), HEALTH)]
     for file in files:
         if file.is_symlink():
@@ -70,6 +79,27 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
             figure.savefig(partial, format="png", dpi=DOTS)
     write_text(numbers, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
     return files
+
+
+def check_health_folder(folder: Path) -> None:
+    """Refuse a folder that `draw_health` would refuse, before any work.
+
+    Raises:
+        ConfigurationError: it is a file, or holds something and no health.json of ours.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file, not a folder: choose another folder with --out")
+    if not folder.exists() or not entries_of(folder):
+        return
+    try:
+        ours = read_object(folder / HEALTH).keys() >= OWN
+    except CheckpointError:
+        ours = False
+    if not ours:
+        raise ConfigurationError(
+            f"{folder} is not empty and holds no {HEALTH} of vqtok, so no plots are written there: choose another "
+            "folder with --out"
+        )
 
 
 def draw_frequencies(health: CodebookHealth) -> Figure:

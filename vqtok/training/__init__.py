@@ -7,12 +7,14 @@ from vqtok.training.loop import TrainingResult
 from vqtok.training.prior import train_prior
 from vqtok.training.prior_config import PriorTrainingConfig
 from vqtok.training.resolution import resolve_config, resume_config
+from vqtok.training.runs import check_run
 from vqtok.training.tokenizer import open_training_images, train_tokenizer
 
 __all__ = [
     "PriorTrainingConfig",
     "TokenizerTrainingConfig",
     "TrainingResult",
+    "check_run",
     "open_training_images",
     "resolve_config",
     "resume_config",

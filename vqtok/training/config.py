@@ -36,7 +36,9 @@ class LoopConfig(Options):
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="parts that a batch is split into, to save memory; an entropy term is that of each part"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+    learning_rate: float = Field(
+        1e-3, gt=0, le=1e30, description="peak learning rate: linear warm-up, then cosine to zero"
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         "muon", description="what moves convolution kernels and the matrices of a transformer; AdamW moves all else"
     )
@@ -120,7 +122,9 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     usage_warning: float = Field(
         0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
     )
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate: linear warm-up, then cosine to zero")
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1e30, description="peak learning rate: linear warm-up, then cosine to zero"
+    )
 
     @field_validator("quantizer")
     @classmethod

@@ -23,7 +23,7 @@ from vqtok.training.finite import LossWindow, check_evaluation, check_weights
 from vqtok.training.optimization import learning_rate_at
 from vqtok.training.progress import Progress, Stopwatch
 from vqtok.training.resolution import save_config
-from vqtok.training.runs import MetricsFile, prepare_run
+from vqtok.training.runs import MetricsFile, check_run, prepare_run
 from vqtok.training.signals import stop_on_signals
 from vqtok.training.task import Report, Task
 
@@ -70,6 +70,8 @@ def train(
     newest = checkpoint_to_resume(run, config.steps) if resume else None
     start = step_of(newest) if newest else 0
     accelerator = build_accelerator(config)
+    if accelerator.is_main_process:
+        check_run(run, resume=resume, overwrite=overwrite)
     set_seed(config.seed)
     task = build_task(accelerator)
     batches = task.batches(start)

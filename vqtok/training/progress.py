@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from tqdm import tqdm
 
+from vqtok.text import printable
+
 __all__ = ["Progress", "Stopwatch"]
 
 
@@ -34,12 +36,12 @@ class Progress:
         """Say how training goes: at the end of the bar, or in a line of its own."""
         if self.bar.disable:
             self.write(f"step {step}/{self.steps}: {line}")
-        self.bar.set_postfix_str(line)
+        self.bar.set_postfix_str(printable(line))
 
     def write(self, line: str) -> None:
-        """Say something that stays, above the bar."""
+        """Say something that stays, above the bar; it may hold names of files of others."""
         if not self.silent:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(printable(line), file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self

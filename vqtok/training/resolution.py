@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from vqtok.assignments import merge, nest, parse_assignment, read_yaml, write_yaml_text
 from vqtok.errors import ConfigurationError
 from vqtok.files import write_text
+from vqtok.names import findable, meaning
 from vqtok.options import Options, types_of
 from vqtok.training.config import LoopConfig
 
@@ -100,7 +101,8 @@ def resume_config(
     config = resolve_config(kind, base=before | {"out": str(run)}, file=file, options=options, assignments=assignments)
     now = config.model_dump()
     for name, value in before.items():
-        if name not in CHANGEABLE and now[name] != value:
+        same = now[name] == value or (name == "dataset" and meaning(now[name]) == meaning(value))
+        if name not in CHANGEABLE and not same:
             raise ConfigurationError(
                 f"{name} of the run in {run} is {value!r} and cannot become {now[name]!r} on resuming; "
                 f"what can change: {', '.join(CHANGEABLE)}"
@@ -109,8 +111,11 @@ def resume_config(
 
 
 def save_config(config: LoopConfig, path: Path) -> None:
-    """Write every field as YAML, in the order of their declaration."""
-    write_text(path, write_yaml_text(config.model_dump()))
+    """Write every field as YAML, in the order of their declaration; a dataset so that it is found from any folder."""
+    values = config.model_dump()
+    if "dataset" in values:
+        values["dataset"] = findable(values["dataset"])
+    write_text(path, write_yaml_text(values))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:

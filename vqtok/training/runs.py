@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import CheckpointError, ConfigurationError
-from vqtok.files import check_path, write_text
+from vqtok.files import check_path, check_writable, write_text
 from vqtok.folders import remove
 from vqtok.hub import Kind, is_run, kind_of, read_metric_rows, read_settings
 from vqtok.locks import locked
 from vqtok.staging import entries_of
 
-__all__ = ["MetricsFile", "newest_model", "prepare_run"]
+__all__ = ["MetricsFile", "check_run", "newest_model", "prepare_run"]
 
 COMMANDS: dict[Kind, str] = {"tokenizer": "vqtok train", "prior": "vqtok train-prior codes --out runs/prior"}
 
@@ -40,9 +40,8 @@ def holds(model: Path, kind: Kind) -> bool:
         return False
 
 
-@contextmanager
-def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make the run folder and have it for this process alone; only a run is resumed or, if asked for, replaced.
+def check_run(run: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that `prepare_run` would refuse, before any work; it changes nothing.
 
     Raises:
         ConfigurationError: the folder is in use, holds something else, or cannot be written or read back.
@@ -62,6 +61,17 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     if used and not resume and not overwrite:
         hint = "go on with --resume, replace it with --overwrite, or " if is_run(run) else ""
         raise ConfigurationError(f"{run} is not empty: {hint}choose another folder with --out")
+    check_writable(run)
+
+
+@contextmanager
+def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the run folder and have it for this process alone; only a run is resumed or, if asked for, replaced.
+
+    Raises:
+        ConfigurationError: as in `check_run`, or another process is at work in the folder.
+    """
+    check_run(run, resume=resume, overwrite=overwrite)
     with locked(run):
         if overwrite:
             remove_run(run)

@@ -1,0 +1,69 @@
+"""evaluate and inspect measure on the images that a run held out, however and from wherever its dataset is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+
+from tests.cli.conftest import Command
+from tests.cli.tiny import TINY
+
+
+@pytest.fixture
+def held_out(vqtok: Command, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Trains on the folder `images` with seed 5; gives the digest of the pixels that were held out."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    chosen = ["--seed=5", "--set=test_share=0.34", "--image-column=image"]
+    assert vqtok("train", "--dataset", "images", "--out", "run", *TINY, *chosen)[0] == 0
+    return digest(vqtok)
+
+
+def digest(vqtok: Command, *arguments: object) -> str:
+    code, printed, complained = vqtok("evaluate", "--tokenizer", "run", "--json", *arguments)
+    assert code == 0, complained
+    found = json.loads(printed)
+    assert (found["num_images"], found["seed"], found["test_share"]) == (4, 5, 0.34)
+    return str(found["pixels_sha256"])
+
+
+@pytest.mark.parametrize("name", ["images", "./images", "images/", "{here}/images", "link", "../{folder}/images"])
+def test_another_spelling_of_the_dataset_is_the_same_dataset(
+    vqtok: Command, held_out: str, tmp_path: Path, name: str
+) -> None:
+    Path("link").symlink_to("images")
+    dataset = name.format(here=tmp_path, folder=tmp_path.name)
+    assert digest(vqtok, "--dataset", dataset) == held_out
+    code, _, complained = vqtok("inspect", "run", "--dataset", dataset, "--json", "--out", "drawn")
+    assert code == 0 and "4 of the 12" in complained and "seed 5" in complained
+
+
+def test_another_folder_of_the_same_name_is_not_what_it_was_trained_on(
+    vqtok: Command, held_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in sorted(Path("images").rglob("*.png"))[:6]:
+        (tmp_path / "elsewhere" / each.parent).mkdir(parents=True, exist_ok=True)
+        shutil.copy(each, tmp_path / "elsewhere" / each)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, printed, _ = vqtok("evaluate", "--tokenizer", tmp_path / "run", "--json")
+    assert code == 0 and json.loads(printed)["pixels_sha256"] == held_out
+    assert "/" not in json.loads(printed)["dataset"] + json.loads(printed)["dataset_resolved"]
+    code, printed, _ = vqtok("evaluate", "--tokenizer", tmp_path / "run", "--dataset", "images", "--json")
+    assert code == 0 and (json.loads(printed)["seed"], json.loads(printed)["num_images"]) == (0, 1)
+    monkeypatch.chdir(tmp_path)
+    Path("images").rename("moved")
+    code, _, complained = vqtok("evaluate", "--tokenizer", "run")
+    assert code == 2 and f"there is no folder or file {tmp_path}/images" in complained
+
+
+def test_a_run_goes_on_with_its_dataset_spelled_as_before(vqtok: Command, held_out: str, tmp_path: Path) -> None:
+    for dataset in ("images", "./images/"):
+        code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", dataset)
+        assert code == 0, complained
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "mnist-mini")
+    assert code == 2 and "cannot become 'mnist-mini' on resuming" in complained
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["dataset"] == f"{tmp_path}/images"

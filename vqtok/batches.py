@@ -1,0 +1,21 @@
+"""How many images may be computed at once, wherever that only affects speed and memory."""
+
+from __future__ import annotations
+
+from vqtok.errors import ConfigurationError
+
+__all__ = ["check_batch_size"]
+
+MOST = (
+    2**20
+)  # a batch of images of one pixel; torch counts with integers of 64 bits and metrics.json holds no longer ones
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch size that no computer has the memory for, or none at all.
+
+    Raises:
+        ConfigurationError: it is not from 1 to 1,048,576.
+    """
+    if not 1 <= batch_size <= MOST:
+        raise ConfigurationError(f"batch_size must be from 1 to {MOST:,}, got {batch_size}")
