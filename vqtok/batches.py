@@ -6,9 +6,7 @@ from vqtok.errors import ConfigurationError
 
 __all__ = ["check_batch_size"]
 
-MOST = (
-    2**20
-)  # a batch of images of one pixel; torch counts with integers of 64 bits and metrics.json holds no longer ones
+MOST = 2**20  # images: more than any memory holds, and a number that torch and metrics.json can count with
 
 
 def check_batch_size(batch_size: int) -> None:
