@@ -160,7 +160,7 @@ def line(row: dict[str, Any], speed: float) -> str:
     codes = row["num_codebooks"] * row["codebook_size"]
     return (
         f"| {row['name']} | {row['bits_per_image']:.0f} | {row['mse_over_variance']:.4f} | {row['psnr']:.2f} | "
-        f"{row['perplexity']:.4g} | {row['codes_in_use']:,} of {codes:,} | {speed:.0f} |"
+        f"{row['perplexity']:,.1f} | {row['codes_in_use']:,} of {codes:,} | {speed:.0f} |"
     )
 
 
