@@ -63,7 +63,7 @@ def test_a_codebook_of_2_to_the_36_codes_is_trained_evaluated_and_drawn(tmp_path
         assert 0 < row["bits_in_use"] <= 36 and 0 <= row["constant_dimensions"] < 36
         assert row["bit_usage"] == pytest.approx(row["bits_in_use"] / 36)
         assert not {"perplexity", "usage", "dead_codes"} & set(row)
-    metrics = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "model" / "metrics-train.json").read_text())
     health = json.loads((tmp_path / "run" / "health" / "health.json").read_text())
     assert metrics["codebook_size"] == health["codebook_size"] == 2**36
     assert metrics["bits_in_use"] == pytest.approx(health["bits_in_use"])
