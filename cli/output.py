@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import typer
 
-__all__ = ["done", "mention", "note", "quiet", "resolved", "say"]
+__all__ = ["done", "is_first", "mention", "note", "quiet", "resolved", "say"]
 
 QUIET = ContextVar("QUIET", default=False)
 
@@ -29,11 +29,16 @@ def quiet(wanted: bool) -> Iterator[None]:
         QUIET.reset(token)
 
 
+def is_first() -> bool:
+    """Whether this is the only process, or the first of those that torchrun or accelerate launch started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(line: str, *, err: bool = False) -> None:
     """Print a line that may hold names and values from files of others; of several processes the first one prints."""
     from vqtok.text import printable
 
-    if os.environ.get("RANK", "0") == "0":  # as torchrun and accelerate launch number them
+    if is_first():
         typer.echo(printable(line), err=err)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from vqtok.hub import check_can_push, push
 from vqtok.names import at_revision
-from vqtok.training import TokenizerTrainingConfig, check_run, open_training_images, train_tokenizer
+from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import tokenize_with
-from vqtok_cli.training import finished_model, settings_for
+from vqtok_cli.training import check_out, finished_model, settings_for
 
 __all__ = ["train"]
 
@@ -53,7 +53,7 @@ def train(
     settings = settings_for(TokenizerTrainingConfig, given=given, file=config, assignments=set_, out="", resume=resume)
     if not settings.out:
         settings = settings.model_copy(update={"out": default_run(settings.dataset)})
-    check_run(Path(settings.out), resume=resume, overwrite=overwrite)
+    check_out(settings.out, resume=resume, overwrite=overwrite)
     if push_to_hub:
         check_can_push(push_to_hub)
     settings, train_images, test_images = open_training_images(settings)

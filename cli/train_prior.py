@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vqtok.codes import open_grids
 from vqtok.hub import check_can_push, names_text, push
-from vqtok.training import PriorTrainingConfig, check_run
+from vqtok.training import PriorTrainingConfig
 from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
-from vqtok_cli.training import finished_model, settings_for
+from vqtok_cli.training import check_out, finished_model, settings_for
 
 __all__ = ["train_prior"]
 
@@ -63,7 +62,7 @@ def train_prior(
         out="runs/prior",
         resume=resume,
     )
-    check_run(Path(settings.out), resume=resume, overwrite=overwrite)
+    check_out(settings.out, resume=resume, overwrite=overwrite)
     if push_to_hub:
         check_can_push(push_to_hub)
     binding, train_grids, test_grids, notes = open_grids(

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import typer
 
 from vqtok.errors import ConfigurationError
-from vqtok.training import TrainingResult, resolve_config, resume_config
+from vqtok.training import TrainingResult, check_run, resolve_config, resume_config
 from vqtok.training.config import LoopConfig
-from vqtok_cli.output import done
+from vqtok_cli.output import done, is_first
 
-__all__ = ["finished_model", "settings_for"]
+__all__ = ["check_out", "finished_model", "settings_for"]
 
 Config = TypeVar("Config", bound=LoopConfig)
 
@@ -39,6 +39,16 @@ def settings_for(
     if not run:
         raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
     return resume_config(kind, Path(run), **sources)
+
+
+def check_out(out: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder before any work; of several processes the first one looks, as what it tries can be seen.
+
+    Raises:
+        ConfigurationError: as in `check_run`.
+    """
+    if is_first():
+        check_run(Path(out), resume=resume, overwrite=overwrite)
 
 
 def finished_model(command: str, result: TrainingResult, out: str) -> Path:

@@ -110,14 +110,14 @@ def write_yaml_text(values: Mapping[str, Any]) -> str:
     return text
 
 
-def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError) -> dict[str, Any]:
-    """The key: value lines of a YAML file.
+def read_yaml(path: Path, *, error: type[VqtokError] = ConfigurationError, regular: bool = True) -> dict[str, Any]:
+    """The key: value lines of a YAML file, or of a pipe where `regular` is not asked for.
 
     Raises:
         VqtokError: of the type `error`: it cannot be read, or holds something else.
     """
     try:
-        content = read_yaml_text(read_text(path))
+        content = read_yaml_text(read_text(path, regular=regular))
     except (OSError, ValueError, yaml.YAMLError) as reason:
         raise error(f"cannot read the configuration {path}: {one_line(reason)}") from reason
     if not isinstance(content, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -85,7 +86,7 @@ def check_file(path: Path, *, overwrite: bool = True) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path below which, or beside which, nothing can be made; leaves nothing behind.
+    """Refuse a path below which, or beside which, nothing can be made; where the disk can, without a name to be seen.
 
     Raises:
         ConfigurationError: names it.
@@ -95,9 +96,7 @@ def check_writable(path: Path) -> None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     with in_one_line(path, NO_ROOM | NO_ACCESS):
-        probe = folder / f".{random_name()}"
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def _check_regular(path: Path, *, overwrite: bool = True) -> None:
@@ -123,14 +122,17 @@ def check_path(folder: Path) -> None:
         raise ConfigurationError(f"the path of {shown} is not UTF-8: choose another folder") from None
 
 
-def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+def read_text(path: Path, *, most: int = MOST_TEXT, regular: bool = True) -> str:
     """The UTF-8 text of a file that may be of anybody, of at most so many bytes.
+
+    Args:
+        regular: refuse devices and pipes, which can keep a reader waiting for ever; the user may mean one.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no regular file (a device, a pipe), is longer, or is not UTF-8.
     """
-    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+    if regular and not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is a device or pipe, not a file")
     with path.open("rb") as file:
         data = file.read(most + 1)

@@ -9,6 +9,7 @@ remove                     what is in such a folder, links alone
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftov
 
 __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
+# What vqtok had not finished, and what file managers and network file systems leave behind.
+OF_NOBODY = re.compile(
+    r"\.vqtok-.*|\..*\.(partial|old)|\.[0-9a-f]{8}(\..*)?|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs.*"
+)
 NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
@@ -146,6 +151,7 @@ def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
     """Files and links below a folder that none of the patterns stands for, relative to it."""
     found = (path for entry in entries_of(out) for path in (entry, *(entry.rglob("*") if is_folder(entry) else ())))
     names = sorted(path.relative_to(out).as_posix() for path in found if not is_folder(path))
+    names = [name for name in names if not any(map(OF_NOBODY.fullmatch, name.split("/")))]
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
 
 

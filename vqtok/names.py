@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["KNOWN", "at_revision", "findable", "is_hub_id", "meaning"]
+__all__ = ["KNOWN", "at_revision", "findable", "is_gone", "is_hub_id", "meaning"]
 
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 """Datasets with a short name, and the Hub id of each; mnist-mini is in the package."""
@@ -34,6 +34,11 @@ def findable(dataset: str) -> str:
     """The name of a dataset as it is understood in any working folder: of a folder or file here its absolute path."""
     path = os.path.expanduser(dataset)
     return os.path.abspath(path) if dataset not in KNOWN and os.path.exists(path) else dataset
+
+
+def is_gone(dataset: str) -> bool:
+    """Whether a dataset that `findable` named was on this disk and is no longer there."""
+    return os.path.isabs(dataset) and not os.path.exists(dataset)
 
 
 def at_revision(dataset: str, revision: str | None) -> str:

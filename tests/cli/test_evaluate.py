@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +139,17 @@ def test_another_split_does_not_take_the_place_of_the_held_out_images(run: Path)
 def test_a_folder_that_cannot_be_written_is_found_out_before_measuring(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touch = Path.touch
+    made = tempfile.TemporaryFile
 
-    def denied(path: Path, *arguments: Any, **options: Any) -> None:
-        if path.parent.name == "model":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        touch(path, *arguments, **options)
+    def denied(*arguments: Any, dir: Path, **options: Any) -> Any:
+        if dir.name == "model":
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return made(*arguments, dir=dir, **options)
 
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     monkeypatch.setattr(VQTokenizer, "encode", work)
     message = "cannot write .*model/metrics.json: Permission denied; choose another folder"
     with pytest.raises(ConfigurationError, match=message):

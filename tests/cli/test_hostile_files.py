@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,13 +70,14 @@ def test_a_configuration_that_would_hang_its_reader(
     vqtok: Command, run: Path, make: Callable[[Path], None], reason: str
 ) -> None:
     make(run / "config.yaml")
-    for command in (
-        ("train", "--config", run / "config.yaml", "--dataset", "images", "--out", "new", *TINY),
-        ("train", "--resume", "--out", run),
-    ):
-        code, _, complained = vqtok(*command)
+    code, _, complained = vqtok("train", "--resume", "--out", run)
+    assert code == 2 and complained.count("\n") == 1
+    assert reason in complained or "there is no run to resume in runs/one" in complained
+    if make is not os.mkfifo:  # which the user may mean
+        named = ("--config", run / "config.yaml", "--dataset", "images", "--out", "new")
+        code, _, complained = vqtok("train", *named, *TINY)
         assert code == 2 and complained.count("\n") == 1
-        assert reason in complained or "there is no run to resume in runs/one" in complained
+        assert reason in complained or (make is zero and "it is longer than 16,777,216 bytes" in complained)
     assert vqtok("inspect", run)[0] == 2
     assert vqtok("inspect", run / "model")[0] == 0
     code, _, complained = vqtok("evaluate", "--tokenizer", run, "--dataset", "images", "--split", "train")
@@ -94,3 +96,15 @@ def test_a_model_that_cannot_be_read_does_not_hide_the_newest_run(
     assert code == 0 and "runs/one/model" in printed, complained
     code, _, complained = vqtok("inspect", run.parent / "x" / "model")
     assert code == 2 and complained.count("\n") == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_the_configuration_that_a_user_names_may_be_a_pipe(vqtok: Command, tmp_path: Path) -> None:
+    """As in `--config <(sed ... config.yaml)`."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["dataset: images\nseed: 7\n"])
+    writer.start()
+    code, _, complained = vqtok("train", "--config", tmp_path / "pipe", "--out", "new", *TINY)
+    writer.join()
+    assert code == 0, complained
+    assert "seed: 7\n" in Path("new/config.yaml").read_text()

@@ -107,6 +107,9 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert vqtok(*tokenize)[0] == 0
     load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
+    for name in (".DS_Store", "train/._a", "train/.vqtok-3b5a0826/owner.txt", ".1a2b3c4d.json"):  # nobody misses them
+        Path("codes", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("codes", name).touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
     for name in ("notes.txt", "photos/a.png", "train/b.json"):
         mine = Path("codes", name)

@@ -57,7 +57,13 @@ def test_another_folder_of_the_same_name_is_not_what_it_was_trained_on(
     monkeypatch.chdir(tmp_path)
     Path("images").rename("moved")
     code, _, complained = vqtok("evaluate", "--tokenizer", "run")
-    assert code == 2 and f"there is no folder or file {tmp_path}/images" in complained
+    assert code == 2 and f"{tmp_path}/images, are no longer there: name them with --dataset" in complained
+    code, printed, _ = vqtok("evaluate", "--tokenizer", "run", "--dataset", "moved", "--json")
+    assert code == 0 and json.loads(printed)["pixels_sha256"] == held_out
+    code, _, complained = vqtok("train", "--resume", "--out", "run")
+    assert code == 2 and f"{tmp_path}/images, are no longer there: say with --dataset where" in complained
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "moved")
+    assert code == 0, complained
 
 
 def test_a_run_goes_on_with_its_dataset_spelled_as_before(vqtok: Command, held_out: str, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ class LFQOptions(BitOptions):
     """
 
     type: Literal["lfq"] = "lfq"
-    scale: float = Field(0.15, gt=0, description="every number of a code is this or minus this; 1 in the paper")
-    temperature: float = Field(0.15, gt=0, description="temperature of the soft assignments of the entropy term")
+    scale: float = Field(0.07, gt=0, description="every number of a code is this or minus this; 1 in the paper")
+    temperature: float = Field(0.07, gt=0, description="temperature of the soft assignments of the entropy term")
 
     @model_validator(mode="after")
     def _sums_fit(self) -> Self:

@@ -71,13 +71,13 @@ def draw_health(health: CodebookHealth, folder: str | Path) -> list[Path]:
     for file in files:
         if file.is_symlink():
             file.unlink()
-    *drawn, numbers = files
+    *drawn, numbers = files  # the numbers first: they say whose the folder is, should this be cut off
+    write_text(numbers, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
     for file, drawing in zip(drawn, DRAWINGS.values(), strict=True):
         with matplotlib.rc_context(DRAWING_STYLE), new_file(file) as partial:
             figure = drawing.draw(health)
             FigureCanvasAgg(figure)
             figure.savefig(partial, format="png", dpi=DOTS)
-    write_text(numbers, json.dumps({**health.about, **health.numbers()}, indent=2, allow_nan=False) + "\n")
     return files
 
 

@@ -113,10 +113,12 @@ class OptimizedModel:
         """
         limit = self.max_grad_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), limit)
-        finite = bool(norm.isfinite())
-        for optimizer in self.optimizers:
-            if finite:
+        if norm.isfinite():
+            for optimizer in self.optimizers:
                 scaler.step(optimizer.optimizer)
+            scaler.update()
+        else:  # said by hand: of finite gradients whose norm float32 cannot hold the scaler knows nothing
+            scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
+            scaler.load_state_dict(scaler.state_dict() | {"_growth_tracker": 0})
+        for optimizer in self.optimizers:
             optimizer.zero_grad()
-        # Of finite gradients with a norm past float32 the scaler knows nothing, and would raise the scale.
-        scaler.update(None if finite else scaler.get_scale() * scaler.get_backoff_factor())

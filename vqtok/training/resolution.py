@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from vqtok.assignments import merge, nest, parse_assignment, read_yaml, write_yaml_text
 from vqtok.errors import ConfigurationError
 from vqtok.files import write_text
-from vqtok.names import findable, meaning
+from vqtok.names import findable, is_gone, meaning
 from vqtok.options import Options, types_of
 from vqtok.training.config import LoopConfig
 
@@ -55,7 +55,7 @@ def resolve_config(
     Args:
         kind: the configuration to fill.
         base: values under everything else, such as those of a run that is resumed.
-        file: a YAML file of fields.
+        file: a YAML file of fields, or a pipe.
         options: command-line options; those that are None were not given. "quantizer.codebook_size" names an entry.
         assignments: `key=value` with the value in YAML; `quantizer=vq` is short for `quantizer.type=vq`.
 
@@ -65,7 +65,7 @@ def resolve_config(
     given = [(name, value) for name, value in (options or {}).items() if value is not None]
     given += map(parse_assignment, assignments)
     values = name_types(kind, {})
-    for source in ((base or {}).items(), (read_yaml(file) if file else {}).items(), given):
+    for source in ((base or {}).items(), (read_yaml(file, regular=False) if file else {}).items(), given):
         values = name_types(kind, merge(values, nest(source)))
     return kind(**values)
 
@@ -101,12 +101,16 @@ def resume_config(
     config = resolve_config(kind, base=before | {"out": str(run)}, file=file, options=options, assignments=assignments)
     now = config.model_dump()
     for name, value in before.items():
-        same = now[name] == value or (name == "dataset" and meaning(now[name]) == meaning(value))
+        same = now[name] == value or (name == "dataset" and (is_gone(value) or meaning(now[name]) == meaning(value)))
         if name not in CHANGEABLE and not same:
             raise ConfigurationError(
                 f"{name} of the run in {run} is {value!r} and cannot become {now[name]!r} on resuming; "
                 f"what can change: {', '.join(CHANGEABLE)}"
             )
+    if is_gone(now.get("dataset", "")):
+        raise ConfigurationError(
+            f"the images of the run in {run}, {now['dataset']}, are no longer there: say with --dataset where they are"
+        )
     return config
 
 
@@ -120,4 +124,4 @@ def save_config(config: LoopConfig, path: Path) -> None:
 
 def load_config(kind: type[Config], path: Path) -> Config:
     """Read back what `save_config` wrote."""
-    return resolve_config(kind, file=path)
+    return resolve_config(kind, base=read_yaml(path))
