@@ -164,7 +164,7 @@ def advice_of(quantizer: dict[str, Any], **changes: Any) -> list[str]:
         ({"type": "gumbel", "restart_threshold": 0.05}, ["restart_threshold=0.2"]),
         ({"type": "gumbel", "logits": "linear", "init": "normal", "restart_threshold": 0}, []),  # cannot honour either
         ({"type": "ibq", "temperature": 0.1, "restart_threshold": 0}, ["restart_threshold=0.05", "temperature=0.02"]),
-        ({"type": "lfq", "entropy_weight": 0.01, "temperature": 8}, ["entropy_weight=0.1", "temperature=0.15"]),
+        ({"type": "lfq", "entropy_weight": 0.01, "temperature": 8}, ["entropy_weight=0.1", "temperature=0.07"]),
         ({"type": "bsq"}, ["entropy_weight=0.2"]),
     ],
     ids=str,
