@@ -25,7 +25,8 @@ __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder
 
 # What vqtok had not finished, and what file managers and network file systems leave behind.
 OF_NOBODY = re.compile(
-    r"\.vqtok-.*|\..*\.(partial|old)|\.[0-9a-f]{8}(\..*)?|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs.*"
+    r"\.vqtok-[0-9a-f]{8}|\.(model|step-\d+)\.(partial|old)|\.[0-9a-f]{8}(\.\w+)?"
+    r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+"
 )
 NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once

@@ -111,7 +111,7 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
         Path("codes", name).parent.mkdir(parents=True, exist_ok=True)
         Path("codes", name).touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
-    for name in ("notes.txt", "photos/a.png", "train/b.json"):
+    for name in ("notes.txt", "photos/a.png", "train/b.json", ".notes.old", ".photos.old/a.png", ".vqtok-notes"):
         mine = Path("codes", name)
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
