@@ -1,0 +1,93 @@
+"""The last step of a codes folder: every receipt is held against the plan, then the files that make it load."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vqtok.codes.layout import BAD_IMAGES, SPLITS, write_card
+from vqtok.codes.plan import Plan, Shard
+from vqtok.codes.receipt import Receipt, read_receipts
+from vqtok.errors import DataError
+from vqtok.store import Store
+
+__all__ = ["assemble"]
+
+Done = Sequence[tuple[Shard, Receipt]]
+
+
+def assemble(plan: Plan, store: Store) -> None:
+    """Make a dataset of the shards of a plan, all of which are done. What is written depends on them alone.
+
+    Raises:
+        DataError: a shard is missing, or no image of a split can be read.
+    """
+    done = []
+    for shard, receipt in read_receipts(store, plan):
+        if receipt is None:
+            raise DataError(f"{store.place} is not finished: its shard {shard.name} is missing; run the same again")
+        done.append((shard, receipt))
+    splits = {name: list(pairs) for name, pairs in groupby(done, lambda pair: pair[0].split)}
+    rows = {name: _rows(name, pairs) for name, pairs in splits.items()}
+    _write_bad_images(store, done)
+    if plan.request.format == "arrow":
+        for name, pairs in splits.items():
+            _write_split(store, plan, name, pairs)
+    write_card(store, plan, plan.splits[0].features_of(plan.spec), rows)
+    if plan.request.format == "arrow":
+        store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
+
+
+def _rows(split: str, done: Done) -> int:
+    rows = sum(receipt.rows for _, receipt in done)
+    if not rows:
+        example = next(image.reason for _, receipt in done for image in receipt.bad)
+        raise DataError(f"no image of the split {split} can be read, such as: {example}")
+    return rows
+
+
+def _write_bad_images(store: Store, done: Done) -> None:
+    bad = [(shard.split, image) for shard, receipt in done for image in receipt.bad]
+    table = pa.table(
+        {
+            "split": pa.array([split for split, _ in bad], pa.string()),
+            "row": pa.array([image.row for _, image in bad], pa.int64()),
+            "path": pa.array([image.name for _, image in bad], pa.string()),
+            "reason": pa.array([image.reason for _, image in bad], pa.string()),
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    store.put(BAD_IMAGES, sink.getvalue())
+
+
+def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
+    """Write what `load_from_disk` reads of a split; its fingerprint, by which `datasets` caches, is that of the bytes."""
+    features = next(each for each in plan.splits if each.name == split).features_of(plan.spec)
+    info = datasets.DatasetInfo(description=plan.spec.to_json(), features=features)
+    with tempfile.TemporaryDirectory() as folder:
+        info.write_to_directory(folder, pretty_print=True)
+        store.put(f"{split}/dataset_info.json", (Path(folder) / "dataset_info.json").read_bytes())
+    digest = hashlib.sha256(plan.spec.to_json().encode())
+    for _, receipt in done:
+        digest.update(receipt.sha256.encode())
+    state = {
+        "_data_files": [{"filename": shard.file.rpartition("/")[2]} for shard, _ in done],
+        "_fingerprint": digest.hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split if re.fullmatch(r"\w+(\.\w+)*", split) else None,  # else unreadable
+    }
+    store.put(f"{split}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())

@@ -1,0 +1,219 @@
+"""What a codes folder will hold, fixed before the first image is encoded: splits, shards, and all that decides a byte.
+
+A plan is written once, as plan.json, and never changes. Its digest is over everything that decides the bytes of a shard:
+the rows, the tokenizer, preprocessing, precision and format. A shard is `shard_rows` rows of a split, in the order of
+the source, so that whoever has the plan knows all shards, and 10^9 rows are as quick to open as 10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import datasets
+from pydantic import Field, PositiveInt
+
+from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.errors import ConfigurationError, DataError, shortened
+from vqtok.options import Options
+from vqtok.schema import checked
+from vqtok.store import Store
+
+__all__ = ["PLAN", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
+
+PLAN = "plan.json"
+FORMAT = "vqtok-plan"
+VERSION = 1
+SHARD_ROWS = 65_536
+"""Rows of a shard. Of 16 x 16 codes they take 35 MB; a process can map about 60,000 files, so 10^9 rows need 16,667."""
+
+
+class Request(Options):
+    """What the user asks for; of two requests for one folder, all of it must be the same.
+
+    Attributes:
+        dataset: the Hub id or absolute path of the images.
+        fingerprint: of the tokenizer.
+    """
+
+    dataset: str
+    split: str | None = None
+    dataset_config: str | None = None
+    image_column: str | None = None
+    revision: str | None = None
+    columns: tuple[str, ...] | None = Field(None, description="columns of the source that are kept beside the codes")
+    fingerprint: str
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="arithmetic of the encoder; codes of another precision differ here and there"
+    )
+    batch_size: PositiveInt = Field(64, description="images that are encoded at a time; it moves the last bits of latents")
+    format: Literal["arrow", "parquet"] = Field("arrow", description="what the shards are")
+    shard_rows: PositiveInt = Field(SHARD_ROWS, description="images of a shard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The rows [start, stop) of a split, which become one file.
+
+    Attributes:
+        split: its name.
+        index: its number in the split, from 0.
+        number: how many shards the split has.
+    """
+
+    split: str
+    index: int
+    number: int
+    start: int
+    stop: int
+    format: str
+
+    @property
+    def name(self) -> str:
+        """What messages call it, and its receipt: train/00003."""
+        return f"{self.split}/{self.index:05d}"
+
+    @property
+    def file(self) -> str:
+        """Its file in the codes folder, as `save_to_disk` and `push_to_hub` name theirs."""
+        if self.format == "parquet":
+            return f"data/{self.split}-{self.index:05d}-of-{self.number:05d}.parquet"
+        return f"{self.split}/data-{self.index:05d}-of-{self.number:05d}.arrow"
+
+    @property
+    def receipt(self) -> str:
+        return f"receipts/{self.name}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """One split.
+
+    Attributes:
+        rows: images of the source, some of which may turn out to be unreadable.
+        source: where they come from, as `vqtok.data.rows` describes it.
+        columns: features of the columns that stand beside the codes, as `datasets.Features.to_dict` gives them.
+    """
+
+    name: str
+    rows: int
+    source: dict[str, Any]
+    columns: dict[str, Any]
+
+    def features_of(self, spec: CodesSpec) -> datasets.Features:
+        """The columns of the codes folder, the codes first."""
+        return datasets.Features({COLUMN: spec.feature, **datasets.Features.from_dict(self.columns)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done for a codes folder.
+
+    Attributes:
+        request: what was asked for.
+        spec: which tokenizer, and what a grid is.
+        splits: in the order of the source.
+        digest: sha256 over all of it, as hex.
+    """
+
+    request: Request
+    spec: CodesSpec
+    splits: tuple[SplitPlan, ...]
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha256(_canonical(self._content())).hexdigest())
+
+    @property
+    def rows(self) -> int:
+        """Images of all splits."""
+        return sum(split.rows for split in self.splits)
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards, in the order of splits and rows; a split without rows has one that is empty."""
+        size = self.request.shard_rows
+        for split in self.splits:
+            number = max(1, -(-split.rows // size))
+            for index in range(number):
+                yield Shard(
+                    split=split.name,
+                    index=index,
+                    number=number,
+                    start=index * size,
+                    stop=min((index + 1) * size, split.rows),
+                    format=self.request.format,
+                )
+
+    def check(self, request: Request, place: str) -> None:
+        """Refuse to go on with another request.
+
+        Raises:
+            ConfigurationError: it differs; the message names the first difference.
+        """
+        before, now = self.request.model_dump(mode="json"), request.model_dump(mode="json")
+        for name, value in before.items():
+            if now[name] != value:
+                raise ConfigurationError(
+                    f"{place} was begun with {name} {shortened(value)}, not {shortened(now[name])}: choose another "
+                    "folder, ask for the same again to finish it, or pass --overwrite to begin anew"
+                )
+
+    def write(self, store: Store) -> None:
+        """Write plan.json."""
+        values = {"format": FORMAT, "version": VERSION, "digest": self.digest, **self._content()}
+        store.put(PLAN, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "request": self.request.model_dump(mode="json"),
+            "codes": self.spec.to_dict(),
+            "splits": [asdict(split) for split in self.splits],
+        }
+
+
+def read_plan(store: Store) -> Plan | None:
+    """The plan of a codes folder, None where there is none.
+
+    Raises:
+        DataError: it is damaged, was edited, or is one of a newer vqtok.
+    """
+    name = store.path(PLAN)
+    try:
+        values = json.loads(store.read(PLAN))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is damaged ({error}): choose another folder, or pass --overwrite") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise DataError(f"{name} is no plan of vqtok: choose another folder")
+    if values.get("version") != VERSION:
+        raise DataError(f"{name} has version {shortened(values.get('version'))}, not {VERSION}: update vqtok")
+    plan = Plan(
+        request=checked(Request, _entry(values, "request", name), name=name, error=DataError),
+        spec=CodesSpec.from_dict(values.get("codes"), name=name),
+        splits=tuple(checked(SplitPlan, split, name=name, error=DataError) for split in _splits(values, name)),
+    )
+    if plan.digest != values.get("digest"):
+        raise DataError(f"{name} was edited: its digest is that of another plan; pass --overwrite to begin anew")
+    return plan
+
+
+def _entry(values: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    entry = values.get(key)
+    if not isinstance(entry, dict):
+        raise DataError(f"{name} is damaged: {key} must be an object, got {shortened(entry)}")
+    return entry
+
+
+def _splits(values: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    splits = values.get("splits")
+    if not isinstance(splits, list) or not all(isinstance(split, dict) for split in splits) or not splits:
+        raise DataError(f"{name} is damaged: splits must be a list of objects, got {shortened(splits)}")
+    return splits
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True, ensure_ascii=False).encode()

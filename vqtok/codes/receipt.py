@@ -1,0 +1,99 @@
+"""What is left of a shard that is done: how many rows, which bytes, and the images that could not be read.
+
+A receipt is written after the shard, so that a shard with a receipt is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from vqtok.codes.plan import Plan, Shard
+from vqtok.errors import DataError
+from vqtok.schema import checked
+from vqtok.store import Store
+
+__all__ = ["BadImage", "Receipt", "read_receipts", "write_receipt"]
+
+READERS = 32  # threads; of 15,259 receipts of an object store most of the time is waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An image that was left out.
+
+    Attributes:
+        row: of its split, as the plan counts them.
+        name: its file or row, as messages call it.
+        reason: what is wrong with it.
+    """
+
+    row: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """A finished shard.
+
+    Attributes:
+        plan: digest of the plan that it belongs to.
+        shard: which, as `Shard.name`.
+        rows: images in it.
+        bytes: size of its file.
+        sha256: of its file, as hex.
+        bad: the images that are not in it; with `rows` they are all that the plan counts.
+        attempts: how often it was begun.
+    """
+
+    plan: str
+    shard: str
+    rows: int
+    bytes: int
+    sha256: str
+    bad: tuple[BadImage, ...] = ()
+    attempts: int = 1
+
+
+def write_receipt(store: Store, shard: Shard, receipt: Receipt) -> None:
+    """Say that a shard is done, once its file is in the store."""
+    store.put(shard.receipt, (json.dumps(asdict(receipt), ensure_ascii=False) + "\n").encode())
+
+
+def read_receipts(store: Store, plan: Plan) -> Iterator[tuple[Shard, Receipt | None]]:
+    """Every shard of a plan in order, with its receipt; None where it is still to be done.
+
+    A shard whose file is gone, or has another size than its receipt says, is still to be done.
+
+    Raises:
+        DataError: a receipt is damaged, or belongs to another plan.
+    """
+    sizes = store.sizes()
+
+    def read(shard: Shard) -> tuple[Shard, Receipt | None]:
+        if shard.receipt not in sizes or shard.file not in sizes:
+            return shard, None
+        receipt = _read(store, shard, plan)
+        return shard, receipt if receipt.bytes == sizes[shard.file] else None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(read, plan.shards())
+
+
+def _read(store: Store, shard: Shard, plan: Plan) -> Receipt:
+    name = store.path(shard.receipt)
+    try:
+        values = json.loads(store.read(shard.receipt))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is damaged ({error}): delete it, and the shard is made again") from None
+    if not isinstance(values, Mapping):
+        raise DataError(f"{name} is damaged: it holds no object; delete it, and the shard is made again")
+    receipt = checked(Receipt, values, name=name, error=DataError)
+    if (receipt.plan, receipt.shard) != (plan.digest, shard.name):
+        raise DataError(f"{name} belongs to another plan: delete it, and the shard is made again")
+    if receipt.rows + len(receipt.bad) != shard.stop - shard.start:
+        raise DataError(f"{name} does not count all rows of its shard: delete it, and the shard is made again")
+    return receipt

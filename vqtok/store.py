@@ -1,0 +1,129 @@
+"""A folder whose files appear whole or not at all, on a disk of this machine or wherever fsspec leads.
+
+On a disk a file is written beside its final name, synced and renamed. An object store has no names that can be
+renamed: one request puts the whole file there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from vqtok.errors import ConfigurationError, DataError, one_line
+from vqtok.files import write_bytes
+
+__all__ = ["Store", "is_url"]
+
+UNFINISHED = re.compile(r"\.[0-9a-f]{8}(\.\w+)?")
+"""What a file is called while `write_bytes` writes it."""
+
+
+def is_url(place: str | os.PathLike[str]) -> bool:
+    """Whether a place is named by a URL of fsspec, such as s3://bucket/codes, rather than by a path."""
+    return re.match(r"[A-Za-z][\w+.-]+://", str(place)) is not None
+
+
+class Store:
+    """A folder of files, named by paths relative to it that are written with slashes.
+
+    Args:
+        place: a path, or a URL of fsspec. Nothing needs to be there.
+
+    Raises:
+        ConfigurationError: a URL of a kind that is not known or whose package is not installed.
+    """
+
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self.place = str(place)
+        if not is_url(place):
+            self.fs: Any = LocalFileSystem()
+            self.root = os.path.abspath(place)
+            return
+        try:
+            # What another process put there since must be seen.
+            self.fs, root = fsspec.core.url_to_fs(self.place, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"{self.place} cannot be opened: {one_line(error)}") from error
+        self.root = root.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, by a path or by file://."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """What a user calls a file of the store."""
+        return f"{self.place.rstrip('/')}/{name}" if name else self.place
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DataError: it cannot be read.
+        """
+        with self._in_one_line("read", name):
+            data: bytes = self.fs.cat_file(self._full(name))
+        return data
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Write a file whole or not at all, in place of an older one.
+
+        Raises:
+            ConfigurationError: the place cannot be written.
+            DataError: the disk is full, or the store does not take it.
+        """
+        if self.is_local:
+            write_bytes(Path(self._full(name)), data)
+            return
+        with self._in_one_line("write", name):
+            self.fs.pipe_file(self._full(name), bytes(data))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The files below a folder of the store, by name, with their bytes; none where there is no such folder."""
+        with self._in_one_line("list", folder):
+            try:
+                found = self.fs.find(self._full(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        below = len(self.root) + 1
+        return {path[below:]: info["size"] for path, info in sorted(found.items())}
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is no error.
+
+        Raises:
+            DataError: it cannot be removed.
+        """
+        with self._in_one_line("remove", name):
+            try:
+                self.fs.rm_file(self._full(name))
+            except FileNotFoundError:
+                return
+
+    def remove_unfinished(self, folder: str) -> None:
+        """Remove what killed processes were writing below a folder; only where no other process writes."""
+        if self.is_local:
+            for path in Path(self._full(folder)).rglob(".*"):
+                if UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                    path.unlink()
+
+    def _full(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    @contextmanager
+    def _in_one_line(self, doing: str, name: str) -> Iterator[None]:
+        """Turn whatever a file system of fsspec raises, each of them other errors, into one line."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise DataError(f"cannot {doing} {self.path(name)}: {one_line(error)}") from error
