@@ -122,7 +122,7 @@ def evaluate(
 
 def file_name(split: str, num_images: int | None, images: int) -> str:
     """metrics.json for all held-out images, whose place no other split and no part may take: metrics-train-first-2."""
-    from vqtok.data.folders import split_group
+    from vqtok.data.layout import split_group
 
     of_split = "" if split_group(split) == "test" else "-" + re.sub(r"[^\w.-]", "_", split)
     of_part = "" if num_images is None or num_images >= images else f"-first-{num_images}"

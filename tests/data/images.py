@@ -97,6 +97,7 @@ class Builder:
 
     def __init__(self, splits: DatasetDict) -> None:
         self.splits = splits
+        self.hash = None
         self.config = datasets.BuilderConfig()
         counts = [{"name": name, "num_examples": len(rows)} for name, rows in splits.items()]
         self.info = datasets.DatasetInfo(splits=counts)

@@ -22,7 +22,7 @@ from datasets.features.features import FeatureType
 
 from vqtok.errors import DataError, did_you_mean
 
-__all__ = ["Labels", "find_image_column", "find_labels"]
+__all__ = ["Labels", "find_image_column", "find_label_column", "find_labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,13 @@ def find_labels(
     if not any(_all_labelled(_stored(split, found[0])) for split in holding.values()):
         return None, (f"the column {found[0]} has rows without a label, so it is not used",)
     return _labels(holding, found[0]), ()
+
+
+def find_label_column(splits: Mapping[str, Dataset]) -> str | None:
+    """The column that the rule at the top of this file finds by names and types: whether rows lack it is not read."""
+    columns = dict.fromkeys(column for split in splits.values() for column in split.features)
+    found = _label_columns(splits, list(columns))
+    return found[0] if len(found) == 1 else None
 
 
 def _holding(splits: Mapping[str, Dataset], column: str) -> dict[str, Dataset]:

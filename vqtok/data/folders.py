@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from vqtok.data.entries import folder_entries
 from vqtok.data.formats import SUFFIXES
-from vqtok.errors import DataError
+from vqtok.data.layout import FolderLayout, first_folder
 
-__all__ = [
-    "SPLIT_NAMES",
-    "FolderFiles",
-    "class_folders",
-    "first_folder",
-    "group_by_split",
-    "image_folder_splits",
-    "left_out",
-    "list_files",
-    "shared_folders",
-    "split_group",
-]
+__all__ = ["FolderFiles", "Paths", "image_folder_splits", "label_features", "left_out", "list_files"]
 
-# What splits are called; the first name is ours.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
+
+class Paths(Protocol):
+    """Paths in the order that they are found: a list, or what keeps most of them on the disk."""
+
+    def append(self, path: str, /) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, index: Literal[0], /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class FolderFiles:
         unnamed: files whose names are not UTF-8, as Arrow and JSON need them; here with escapes.
     """
 
-    images: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    images: Paths = field(default_factory=list[str])
+    others: Paths = field(default_factory=list[str])
     cycles: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
@@ -65,18 +60,21 @@ class FolderFiles:
         return tuple(left_out(reason, paths) for reason, paths in reasons.items() if paths)
 
 
-def left_out(reason: str, paths: Sequence[str]) -> str:
+def left_out(reason: str, paths: Paths) -> str:
     """The note on files that are not read."""
     return f"left out as {reason}: {paths[0]}" + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
 
 
-def list_files(root: Path) -> FolderFiles:
+def list_files(root: Path, found: FolderFiles | None = None) -> FolderFiles:
     """List what lies below a folder, following links to other folders and files wherever they lead.
+
+    Args:
+        found: where to put the paths, by default into lists in memory.
 
     Raises:
         DataError: a folder that may not be read.
     """
-    found = FolderFiles()
+    found = found or FolderFiles()
     for kind, path in _walk(root, "", (os.path.realpath(root),)):
         if kind == "file":
             kind = "images" if os.path.splitext(path)[1].lower() in SUFFIXES else "others"
@@ -87,13 +85,10 @@ def list_files(root: Path) -> FolderFiles:
     return found
 
 
-def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """The splits of a folder of image files, as rows of image (only its path), label and file_name; and notes.
+def image_folder_splits(root: Path, name: str, images: Paths) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """The splits of a folder of image files, as rows of image (only its path), file_name and label; and notes.
 
-    Sub-folders `train`, `test`, `validation` (or `val`, ...) are splits where there are no others; folders above them
-    or above the classes that hold nothing but one other are passed through. Below the splits, the
-    first level of sub-folders are the classes, whatever is nested in them; a split in which images lie beside them or
-    without any has no labels, and none has where there are fewer than two classes.
+    Which folders are splits and classes is said in `layout.py`; a split without classes has no labels.
 
     Args:
         images: paths below `root`, as `list_files` gives them.
@@ -101,114 +96,43 @@ def image_folder_splits(root: Path, name: str, images: list[str]) -> tuple[dict[
     Raises:
         DataError: sub-folders that are splits and others beside them, or two for one split.
     """
-    groups = group_by_split(name, images)
-    folders, classes = class_folders(groups)
-    number = {label: index for index, label in enumerate(classes)}
+    layout = FolderLayout(images)
     splits = {}
-    for split, (prefix, files) in groups.items():
+    for split, (prefix, _) in layout.splits(name).items():
+        files = [file for file in images if file.startswith(prefix)]
         features = Features({"image": Image(decode=False), "file_name": Value("string")})
         columns: dict[str, Any] = {"image": _paths(root, files), "file_name": [Path(file).as_posix() for file in files]}
-        if len(classes) > 1 and None not in folders[split]:
-            features["label"] = ClassLabel(names=classes)
-            columns["label"] = [number[first_folder(file, prefix) or ""] for file in files]
-        splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
-    return splits, tuple(_no_classes(split, found) for split, found in folders.items() if {None} < found)
+        if labels := label_features(layout, name, split):
+            features |= labels
+            columns["label"] = [labels["label"].str2int(first_folder(file, prefix)) for file in files]
+        splits[split] = Dataset(pa.table(columns, schema=Features(features).arrow_schema))
+    return splits, layout.notes(name)
 
 
-def class_folders(groups: Mapping[str, tuple[str, Sequence[str]]]) -> tuple[dict[str, set[str | None]], list[str]]:
-    """The first level of sub-folders by split, None for images beside them; and those that are classes, ascending.
-
-    Args:
-        groups: what `group_by_split` gives.
-    """
-    folders = {split: {first_folder(file, prefix) for file in files} for split, (prefix, files) in groups.items()}
-    return folders, sorted({folder for found in folders.values() if None not in found for folder in found if folder})
-
-
-def _no_classes(split: str, folders: Set[str | None]) -> str:
-    named = ", ".join(sorted(filter(None, folders))[:3])
-    return f"images of the split {split} lie beside the sub-folders {named}, so these are not taken as classes"
-
-
-def split_group(name: str) -> str:
-    """The usual name of a split: train, validation, test, or the name itself."""
-    return next((group for group, names in SPLIT_NAMES.items() if name.lower() in names), name)
+def label_features(layout: FolderLayout, name: str, split: str) -> dict[str, ClassLabel]:
+    """The column of labels that a split of a folder of images has, if it has one."""
+    classes = layout.classes(name)
+    _, folders = layout.splits(name)[split]
+    return {"label": ClassLabel(names=classes)} if len(classes) > 1 and None not in folders else {}
 
 
 def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Everything below a folder, each with its kind; `above` are the real paths of the folder and those it lies in."""
-    try:
-        with os.scandir(root / folder) as entries:
-            kinds = [(_kind(entry), entry) for entry in entries]
-    except OSError as error:
-        raise DataError(f"the folder {root / folder} cannot be read: {error.strerror}") from error
-    for kind, entry in sorted(kinds, key=lambda pair: (pair[0] == "folder", pair[1].name)):  # files before folders
-        path = os.path.join(folder, entry.name)
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        if kind != "folder":
+    for kind, name in folder_entries(root / folder):
+        path = os.path.join(folder, name)
+        if kind in ("file", "special"):
             yield kind, path
             continue
-        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-        if entry.is_symlink() and any(os.path.join(other, "").startswith(os.path.join(real, "")) for other in above):
+        real = os.path.realpath(root / path) if kind == "linked folder" else os.path.join(above[-1], name)
+        if kind == "linked folder" and any(
+            os.path.join(other, "").startswith(os.path.join(real, "")) for other in above
+        ):
             yield "cycles", path
         else:
             yield from _walk(root, path, (*above, real))
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    try:
-        if entry.is_dir():
-            return "folder"
-        dangling = entry.is_symlink() and not os.path.exists(entry.path)
-        return "file" if entry.is_file() or dangling else "special"
-    except OSError:  # a link that leads to itself
-        return "special"
 
 
 def _paths(root: Path, files: list[str]) -> pa.StructArray:
     base = os.path.abspath(root)
     paths = pa.array([os.path.join(base, file) for file in files], pa.string())
     return pa.StructArray.from_arrays([pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"])
-
-
-def first_folder(file: str, prefix: str = "") -> str | None:
-    """The folder that a file lies in, of those directly below a prefix; None where it lies in none."""
-    first, separator, _ = file[len(prefix) :].partition(os.sep)
-    return first if separator else None
-
-
-def group_by_split(name: str, images: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """The splits that the top folders of some files are: by split the prefix of its files, and the files.
-
-    Folders above that hold nothing but one other, as archives unpack to, do not count.
-
-    Raises:
-        DataError: folders that are splits and others beside them, or two for one split.
-    """
-    shared = shared_folders(images)
-    tops = {first_folder(file, shared) for file in images}
-    as_splits = {top: split_group(top) for top in tops if top is not None and split_group(top) in SPLIT_NAMES}
-    if set(as_splits) != tops:
-        if len(set(as_splits.values())) > 1:
-            rest = sorted(str(top) if top else "images beside them" for top in tops - set(as_splits))
-            raise DataError(
-                f"{name} holds the splits {', '.join(sorted(as_splits))} and also {', '.join(rest)}; move those out"
-            )
-        return {"train": (shared, images)}
-    if len(set(as_splits.values())) < len(as_splits):
-        raise DataError(f"{name} holds two folders for one split: {', '.join(sorted(as_splits))}; merge or rename one")
-    order = sorted(as_splits, key=lambda top: list(SPLIT_NAMES).index(as_splits[top]))
-    prefixes = {as_splits[top]: os.path.join(shared, top, "") for top in order}
-    return {split: (prefix, [file for file in images if file.startswith(prefix)]) for split, prefix in prefixes.items()}
-
-
-def shared_folders(files: Sequence[str]) -> str:
-    """The prefix of all files down to where they part or a split begins."""
-    prefix = ""
-    while len(tops := {first_folder(file, prefix) for file in files}) == 1:
-        (top,) = tops
-        if top is None or split_group(top) in SPLIT_NAMES:
-            break
-        prefix = os.path.join(prefix, top, "")
-    return prefix

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from vqtok.data.columns import Labels
-from vqtok.data.folders import split_group
+from vqtok.data.layout import split_group
 from vqtok.errors import DataError
 from vqtok.text import counted
 

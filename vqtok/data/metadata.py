@@ -16,15 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Image, Value, concatenate_datasets
 
-from vqtok.data.folders import (
-    SPLIT_NAMES,
-    class_folders,
-    first_folder,
-    group_by_split,
-    left_out,
-    shared_folders,
-    split_group,
-)
+from vqtok.data.folders import Paths, left_out
+from vqtok.data.layout import SPLIT_NAMES, FolderLayout, first_folder, split_group
 from vqtok.data.tables import build, loading, table_builder
 from vqtok.errors import DataError
 from vqtok.text import counted
@@ -53,7 +46,7 @@ def is_metadata(path: Path) -> bool:
 
 
 def read_metadata(
-    folder: Path, name: str, files: Sequence[str], images: Sequence[str]
+    folder: Path, name: str, files: Sequence[str], images: Paths
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The rows of metadata files beside images, whose splits are those of a folder of images; and notes.
 
@@ -76,10 +69,10 @@ def read_metadata(
         repeated = _repeated(name, files, paths)
         named = [path for found in paths for path in found]
         unnamed = _find_unnamed(folder, name, files, images, named)
-        groups = group_by_split(name, named)
-        splits = {split: _below(prefix, tables, paths) for split, (prefix, _) in groups.items()}
+        layout = FolderLayout(named)
+        splits = {split: _below(prefix, tables, paths) for split, (prefix, _) in layout.splits(name).items()}
     notes = [*repeated, *([left_out("images that no metadata file names", unnamed)] if unnamed else [])]
-    _, classes = class_folders(groups)
+    classes = layout.classes(name)
     if len(classes) > 1 and not any("label" in table.features for table in tables):
         notes.append(_no_classes(classes))
     return splits, tuple(notes)
@@ -106,9 +99,7 @@ def _repeated(name: str, files: Sequence[str], paths: Sequence[Sequence[str]]) -
     return notes
 
 
-def _find_unnamed(
-    folder: Path, name: str, files: Sequence[str], images: Sequence[str], named: Sequence[str]
-) -> list[str]:
+def _find_unnamed(folder: Path, name: str, files: Sequence[str], images: Paths, named: Sequence[str]) -> list[str]:
     """The images that no metadata file names, where that may be meant.
 
     Raises:
@@ -121,7 +112,7 @@ def _find_unnamed(
             f"{name} holds {counted(len(images), 'image')} ({images[0]}, ...), and {files[0]} names none of what is "
             f"there but {named[0]}; write every file_name as the path below the metadata file, suffix included"
         )
-    shared = shared_folders(images)
+    shared = FolderLayout(images).shared
     tops = {top for image in unnamed if (top := first_folder(image, shared)) and split_group(top) in SPLIT_NAMES}
     for split in [os.path.join(shared, top) for top in sorted(tops)]:
         if any(path.startswith(os.path.join(split, "")) for path in known):

@@ -6,6 +6,7 @@ org/name, org/name@revision a dataset on the Hub; no code of it is executed
 a folder of images          see `folders.py`; where it has a metadata.csv, metadata.jsonl or metadata.parquet with a
                             column file_name, the rows are those, with their other columns
 what save_to_disk wrote
+files/train-{000..007}.tar  files of rows by a pattern: braces as in a shell, and *, ? and **
 a folder or file of rows    parquet, arrow, csv, tsv, json, jsonl, or tar in the form of webdataset, read by the
                             `datasets` library; paths in them are relative to their folder and do not leave it
 """
@@ -14,18 +15,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, Features, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
-from vqtok.data.folders import image_folder_splits, left_out, list_files
+from vqtok.data.folders import FolderFiles, Paths, image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
+from vqtok.data.globs import is_pattern, matching_files
 from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
@@ -34,21 +38,25 @@ from vqtok.data.tables import (
     WITH_IMAGES,
     build,
     loading,
+    read_files,
     read_table,
     read_tables,
     table_kind,
+    with_any_suffix,
 )
 from vqtok.errors import DataError, HubError, did_you_mean, one_line
 from vqtok.names import KNOWN, is_hub_id
 from vqtok.text import counted
 
-__all__ = ["NamedSplits", "read_splits"]
+__all__ = ["InCache", "NamedSplits", "Reading", "read_splits"]
+
+S = TypeVar("S")
 
 SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedSplits:
+class NamedSplits(Generic[S]):
     """A dataset as its source has it.
 
     Attributes:
@@ -59,19 +67,57 @@ class NamedSplits:
         notes: what the user should know.
     """
 
-    splits: dict[str, Dataset]
+    splits: dict[str, S]
     resolved: str
     revision: str | None = None
     root: DatasetRoot = DatasetRoot()
     notes: tuple[str, ...] = ()
 
 
-def read_splits(dataset: str, revision: str | None = None, config: str | None = None) -> NamedSplits:
+class Reading(Protocol[S]):
+    """What becomes of the files of a dataset once they are found."""
+
+    def new_files(self, root: Path) -> FolderFiles:
+        """Where the paths below a folder are put."""
+
+    def build(self, builder: DatasetBuilder, own: str, /) -> dict[str, S]:
+        """The splits of the files that a builder found; arguments and errors are those of `tables.build`."""
+
+    def keep(self, splits: Mapping[str, Dataset], /) -> dict[str, S]:
+        """The splits of what is loaded already."""
+
+    def image_folder(self, root: Path, name: str, images: Paths, /) -> tuple[dict[str, S], tuple[str, ...]]:
+        """The splits of a folder of images; arguments and errors are those of `folders.image_folder_splits`."""
+
+    def metadata(self, root: Path, splits: Mapping[str, Dataset], /) -> dict[str, S]:
+        """The splits of what `read_metadata` gives."""
+
+
+class InCache:
+    """Every split as a `Dataset`, which `datasets` keeps in its cache."""
+
+    build = staticmethod(build)
+    image_folder = staticmethod(image_folder_splits)
+
+    def new_files(self, root: Path) -> FolderFiles:
+        return FolderFiles()
+
+    def keep(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        return dict(splits)
+
+    def metadata(self, root: Path, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        return dict(splits)
+
+
+def read_splits(
+    dataset: str, revision: str | None = None, config: str | None = None, *, reading: Reading[S]
+) -> NamedSplits[S]:
     """Find a dataset by name and read its splits, save those without rows.
 
     Args:
         revision: branch, tag or commit of a dataset on the Hub.
         config: which configuration of a dataset that has several.
+        reading: what becomes of its files.
 
     Raises:
         DataError: the name means nothing, what it names holds no data that can be read, or it has several
@@ -79,10 +125,10 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     try:
-        found = _read(dataset, revision, config)
+        found = _read(dataset, revision, config, reading)
     except PermissionError as error:
         raise DataError(f"{dataset} cannot be read: {error.strerror} ({error.filename})") from error
-    empty = [split for split, rows in found.splits.items() if len(rows) == 0]
+    empty = [split for split, rows in found.splits.items() if len(rows) == 0]  # type: ignore[arg-type]
     if not empty:
         return found
     if len(empty) == len(found.splits):
@@ -91,12 +137,14 @@ def read_splits(dataset: str, revision: str | None = None, config: str | None = 
     return replace(found, splits=splits, notes=(*found.notes, left_out("splits without rows", empty)))
 
 
-def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits:
+def _read(dataset: str, revision: str | None, config: str | None, reading: Reading[S]) -> NamedSplits[S]:
     path = Path(os.path.expanduser(dataset))  # Path.expanduser raises for an unknown user
     if dataset in KNOWN:
         if dataset == "mnist-mini":
             _refuse_config(dataset, config)
-        found = _read_sample() if dataset == "mnist-mini" else _read_hub(KNOWN[dataset], revision, config)
+            found = NamedSplits(splits=reading.keep(_sample()), resolved="mnist-mini")
+        else:
+            found = _read_hub(KNOWN[dataset], revision, config, reading)
         if not path.exists():
             return found
         return replace(
@@ -110,25 +158,36 @@ def _read(dataset: str, revision: str | None, config: str | None) -> NamedSplits
     if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
-        return _read_path(path, dataset, config)
-    return _read_hub(repository, revision or at_revision or None, config)
+        if not path.exists() and is_pattern(dataset):
+            _refuse_config(dataset, config)
+            return _read_pattern(dataset, reading)
+        return _read_path(path, dataset, config, reading)
+    return _read_hub(repository, revision or at_revision or None, config, reading)
 
 
-def _read_sample() -> NamedSplits:
+def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
+    folder, files = matching_files(os.path.expanduser(name))
+    strange = [file for file in files if table_kind(file) is None]
+    if strange:
+        raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
+    splits, notes = read_files(os.path.join(os.path.realpath(folder), ""), name, files, reading.build)
+    return _named(splits, folder, notes)
+
+
+def _sample() -> dict[str, Dataset]:
     table = pq.read_table(SAMPLE)
     names = Features.from_arrow_schema(table.schema)["split"].names
-    splits = {
+    return {
         name: Dataset(table.filter(pc.field("split") == number).drop_columns(["split"]).combine_chunks())
         for number, name in enumerate(names)
     }
-    return NamedSplits(splits=splits, resolved="mnist-mini")
 
 
-def _read_hub(repository: str, revision: str | None, config: str | None) -> NamedSplits:
+def _read_hub(repository: str, revision: str | None, config: str | None, reading: Reading[S]) -> NamedSplits[S]:
     with loading(repository, config):
         try:
-            builder = load_dataset_builder(repository, config, revision=revision)
-            splits = build(builder, f"hf://datasets/{repository}@")
+            builder = with_any_suffix(load_dataset_builder(repository, config, revision=revision))
+            splits = reading.build(builder, f"hf://datasets/{repository}@")
         except DatasetNotFoundError as error:
             message = one_line(error)
             if repository not in KNOWN.values() and revision is None:
@@ -141,14 +200,17 @@ def _read_hub(repository: str, revision: str | None, config: str | None) -> Name
             ) from error
     folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
     return NamedSplits(
-        splits=splits, resolved=repository, revision=_commit(splits) or revision, root=DatasetRoot(str(folder))
+        splits=splits, resolved=repository, revision=_commit(builder) or revision, root=DatasetRoot(str(folder))
     )
 
 
-def _commit(splits: dict[str, Dataset]) -> str | None:
-    """The commit that the files came from: `datasets` names the folder of its cache after it."""
-    folders = (Path(file["filename"]).parent.name for split in splits.values() for file in split.cache_files)
-    return next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
+def _commit(builder: DatasetBuilder) -> str | None:
+    """The commit that the files come from, or came from where only the cache has them: its folders are called so."""
+    files = (str(file) for files in (builder.config.data_files or {}).values() for file in files)
+    found = (re.match("hf://datasets/[^@]+@([0-9a-f]{40})/", file) for file in files)
+    return next((match[1] for match in found if match), None) or (
+        match[0] if (match := re.match("[0-9a-f]{40}", builder.hash or "")) else None
+    )
 
 
 def _refuse_config(name: str, config: str | None) -> None:
@@ -156,7 +218,7 @@ def _refuse_config(name: str, config: str | None) -> None:
         raise DataError(f"{name} has no configurations, got {config!r}: leave dataset_config out")
 
 
-def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
+def _read_path(path: Path, name: str, config: str | None, reading: Reading[S]) -> NamedSplits[S]:
     resolved = str(path.absolute())
     if resolved != os.fsencode(resolved).decode(errors="replace"):
         raise DataError(f"the path of {os.fsencode(name).decode(errors='replace')} is not UTF-8; rename it")
@@ -165,15 +227,20 @@ def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
             _refuse_config(name, config)
             with loading(name):
                 saved = load_saved(path)
-            return _named(dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}, resolved)
-        return _read_folder(path, name, config)
+            splits = dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+            return _named(reading.keep(splits), resolved)
+        return _read_folder(path, name, config, reading)
     _refuse_config(name, config)
     if path.is_file():
         kind = table_kind(path.name)
         if kind is None:
             what = "one image; give the folder that it is in" if path.suffix.lower() in SUFFIXES else "none of these"
             raise DataError(f"a dataset in one file must be {KINDS}, but {name} is {what}")
-        return replace(_named(read_table(path, name, kind), resolved), root=DatasetRoot(str(path.parent)))
+        return NamedSplits(
+            splits=read_table(path, name, kind, reading.build),
+            resolved=resolved,
+            root=DatasetRoot(str(path.parent)),
+        )
     if path.exists():
         raise DataError(f"{name} is neither a folder nor a regular file")
     known = ", ".join(sorted(KNOWN))
@@ -183,37 +250,40 @@ def _read_path(path: Path, name: str, config: str | None) -> NamedSplits:
     )
 
 
-def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
-    files = list_files(path)
+def _read_folder(path: Path, name: str, config: str | None, reading: Reading[S]) -> NamedSplits[S]:
+    files = list_files(path, reading.new_files(path))
     resolved = str(path.absolute())
-    tables = {file: kind for file in files.others if (kind := table_kind(file))}
-    metadata = [file for file in tables if is_metadata(path / file)]
-    alone = [file for file, kind in tables.items() if kind in WITH_IMAGES and file not in metadata]
-    if files.images and alone:
+    if not files.images:
+        if not any(map(table_kind, files.others)):
+            _refuse_config(name, config)
+            raise DataError(_no_images(name, files.others))
+        splits, notes = read_tables(path, name, files.others, config, reading.build)
+        return _named(splits, resolved, (*notes, *replace(files, others=[]).notes()))
+    metadata = [file for file in files.others if table_kind(file) and is_metadata(path / file)]
+    alone = [file for file in files.others if table_kind(file) in WITH_IMAGES and file not in metadata]
+    if alone:
         raise DataError(
             f"{name} holds {counted(len(files.images), 'image')} and "
             f"{counted(len(alone), 'parquet, arrow or tar file')} ({alone[0]}, ...); name a folder with one kind, or "
             "one of the files"
         )
-    if tables and not files.images:
-        splits, notes = read_tables(path, name, files.others, config)
-        return _named(splits, resolved, (*notes, *replace(files, others=[]).notes()))
     _refuse_config(name, config)
-    if not files.images:
-        others = files.others
-        found = f"{counted(len(others), 'file')}, none of them an image ({others[0]}, ...)" if others else "no files"
-        raise DataError(
-            f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
-            f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"
-        )
     if metadata:
-        splits, notes = read_metadata(path, name, metadata, files.images)
+        tables, notes = read_metadata(path, name, metadata, files.images)
         rest = replace(files, others=[file for file in files.others if file not in metadata])
-        return _named(splits, resolved, (*notes, *rest.notes()))
-    splits, notes = image_folder_splits(path, name, files.images)
+        return _named(reading.metadata(path, tables), resolved, (*notes, *rest.notes()))
+    splits, notes = reading.image_folder(path, name, files.images)
     root = DatasetRoot(resolved, follow_links=True)
     return NamedSplits(splits=splits, resolved=resolved, root=root, notes=(*notes, *files.notes()))
 
 
-def _named(splits: dict[str, Dataset], folder: str, notes: tuple[str, ...] = ()) -> NamedSplits:
+def _no_images(name: str, others: Paths) -> str:
+    found = f"{counted(len(others), 'file')}, none of them an image ({others[0]}, ...)" if others else "no files"
+    return (
+        f"{name} holds {found}; give a folder of images (.png, .jpg, ..., in sub-folders named after their class "
+        f"where there are classes), of files of rows ({KINDS}), or what save_to_disk wrote"
+    )
+
+
+def _named(splits: dict[str, S], folder: str, notes: tuple[str, ...] = ()) -> NamedSplits[S]:
     return NamedSplits(splits=splits, resolved=folder, root=DatasetRoot(folder), notes=notes)

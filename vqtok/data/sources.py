@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
-from vqtok.data.folders import split_group
 from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
+from vqtok.data.layout import matching_split, split_group
 from vqtok.data.paths import DatasetRoot
-from vqtok.data.readers import NamedSplits, read_splits
+from vqtok.data.readers import InCache, NamedSplits, read_splits
+from vqtok.data.stored import StoredImage, row_name, stored_cells
 from vqtok.data.tables import loading
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.text import counted
@@ -79,10 +78,7 @@ class ImageSource:
         A path is what the dataset says; `image_data` gives what may be opened.
         """
         images = self._images[indices if isinstance(indices, range) else list(indices)][self.image_column]
-        contents = pc.struct_field(images, "bytes").to_pylist()
-        paths = pc.struct_field(images, "path").cast(pa.binary()).to_pylist()  # whoever wrote them may not know UTF-8
-        names = [None if path is None else path.decode(errors="backslashreplace") for path in paths]
-        return [{"bytes": content, "path": name} for content, name in zip(contents, names, strict=True)]
+        return stored_cells(images)
 
     def image_data(self, cell: dict[str, Any], name: str) -> bytes | Path:
         """What to decode of a row of `encoded`: its bytes, else the file that its path leads to.
@@ -90,12 +86,9 @@ class ImageSource:
         Raises:
             DataError: there is neither, or the path leads out of the dataset's own folder.
         """
-        if cell["bytes"] is not None:
-            data: bytes = cell["bytes"]
-            return data
-        if cell["path"] is None:
-            raise DataError(f"{name} holds no image in the column {self.image_column}")
-        return self.root.find(cell["path"], name)
+        return StoredImage(
+            name=name, content=cell["bytes"], path=cell["path"], column=self.image_column, root=self.root
+        ).data()
 
     def row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
@@ -104,7 +97,7 @@ class ImageSource:
         file = cell["path"]
         if not file and "__key__" in self.dataset.column_names:  # of a row of a tar file
             file = self.dataset.select_columns(["__key__"])[index]["__key__"]
-        return f"row {index} of {self.name}, split {self.split}{f' ({file})' if file else ''}"
+        return row_name(index, self.name, self.split, file)
 
     @cached_property
     def _images(self) -> Dataset:
@@ -143,7 +136,7 @@ def open_images(
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     _check_share(test_share)
-    named = read_splits(dataset, revision, config)
+    named = read_splits(dataset, revision, config, reading=InCache())
     if split in named.splits or split_group(split) not in ("train", "test"):
         chosen = _find_split(named, dataset, split)
         if split_group(split) != "train":
@@ -174,7 +167,7 @@ def open_splits(
     if test_share == 0:
         raise ConfigurationError("test_share must be above 0 to have images to test on, got 0")
     train, test = _split_up(
-        read_splits(dataset, revision, config), dataset, image_column, label_column, test_share, seed
+        read_splits(dataset, revision, config, reading=InCache()), dataset, image_column, label_column, test_share, seed
     )
     assert test is not None
     return train, test
@@ -193,7 +186,7 @@ def open_all(
 
     Arguments and errors are those of `open_images`.
     """
-    named = read_splits(dataset, revision, config)
+    named = read_splits(dataset, revision, config, reading=InCache())
     chosen = named.splits if split is None else [_find_split(named, dataset, split)]
     return {split: _source(named, dataset, split, image_column, label_column) for split in chosen}
 
@@ -204,7 +197,12 @@ def _check_share(test_share: float) -> None:
 
 
 def _split_up(
-    named: NamedSplits, name: str, image_column: str | None, label_column: str | None, test_share: float, seed: int
+    named: NamedSplits[Dataset],
+    name: str,
+    image_column: str | None,
+    label_column: str | None,
+    test_share: float,
+    seed: int,
 ) -> tuple[ImageSource, ImageSource | None]:
     chosen = _find_training_split(named, name)
     train = _source(named, name, chosen, image_column, label_column)
@@ -228,25 +226,22 @@ def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSo
     )
 
 
-def _find_training_split(named: NamedSplits, name: str) -> str:
+def _find_training_split(named: NamedSplits[Dataset], name: str) -> str:
     if len(named.splits) == 1 and not any(split_group(split) in HELD_OUT for split in named.splits):
         return next(iter(named.splits))
     return _find_split(named, name, "train")
 
 
-def _find_split(named: NamedSplits, name: str, split: str) -> str:
-    if split in named.splits:
-        return split
-    for found in named.splits:
-        if split_group(found) == split_group(split):
-            return found
+def _find_split(named: NamedSplits[Dataset], name: str, split: str) -> str:
+    if (found := matching_split(named.splits, split)) is not None:
+        return found
     raise DataError(
         f"{name} has no split {split} with rows; found: {_listed(named.splits)}.{did_you_mean(split, named.splits)}"
     )
 
 
 def _source(
-    named: NamedSplits, name: str, split: str, image_column: str | None, label_column: str | None
+    named: NamedSplits[Dataset], name: str, split: str, image_column: str | None, label_column: str | None
 ) -> ImageSource:
     dataset = named.splits[split]
     where = name if len(named.splits) == 1 else f"the split {split} of {name}"

@@ -11,30 +11,40 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from datasets import Dataset, DatasetBuilder, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.parquet.parquet import ParquetConfig
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from huggingface_hub import DatasetCard
 
-from vqtok.data.folders import SPLIT_NAMES, left_out
+from vqtok.data.folders import left_out
+from vqtok.data.layout import SPLIT_NAMES
 from vqtok.data.shards import Shards
 from vqtok.errors import DataError, VqtokError, did_you_mean, one_line
 
 __all__ = [
     "KINDS",
     "WITH_IMAGES",
+    "Build",
     "build",
+    "check_own",
     "loading",
+    "read_files",
     "read_table",
     "read_tables",
     "table_builder",
     "table_kind",
+    "with_any_suffix",
 ]
+
+S = TypeVar("S")
+Build = Callable[[DatasetBuilder, str], dict[str, S]]
 
 # The kind of a file by its suffix: the name of a builder in `datasets`, or tsv.
 TABLES = {
@@ -57,8 +67,11 @@ def table_kind(file: str) -> str | None:
     return None if os.path.basename(file) in FILES_TO_IGNORE else TABLES.get(os.path.splitext(file)[1].lower())
 
 
-def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
+def read_table(file: Path, name: str, kind: str, build: Build[S]) -> dict[str, S]:
     """The rows of one file, as the split train.
+
+    Args:
+        build: what makes splits of the files that a builder of `datasets` found, given what their paths begin with.
 
     Raises:
         DataError: it cannot be read, or has no rows.
@@ -69,8 +82,8 @@ def read_table(file: Path, name: str, kind: str) -> dict[str, Dataset]:
 
 
 def read_tables(
-    folder: Path, name: str, files: Sequence[str], config: str | None
-) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    folder: Path, name: str, files: Iterable[str], config: str | None, build: Build[S]
+) -> tuple[dict[str, S], tuple[str, ...]]:
     """The rows of a folder by split, and what to tell the user.
 
     Splits are those that a README.md names, else those that the names of all files say, else train.
@@ -78,6 +91,7 @@ def read_tables(
     Args:
         files: all that are no images, relative to the folder; those that have a `table_kind` are read.
         config: which configuration of a README.md that has several.
+        build: as in `read_table`.
 
     Raises:
         DataError: files that cannot be read or are of several kinds, no rows, or splits and other files beside them.
@@ -85,22 +99,28 @@ def read_tables(
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name, config):
         if config is not None or _has_configurations(folder):
-            return build(load_dataset_builder(own, config), own), ()
-        by_kind = defaultdict(list)
-        for file in files:
-            if kind := table_kind(file):
-                by_kind[kind].append(file)
-        kinds = sorted(WITH_IMAGES & set(by_kind) or by_kind)
-        if len(kinds) > 1:
-            found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
-            raise DataError(f"{name} holds files of several kinds ({found}); name a folder with one, or a single file")
-        (kind,) = kinds
-        splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
-        if by_kind:
-            notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
-        compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
-        if compressed:
-            notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
+            return build(with_any_suffix(load_dataset_builder(own, config)), own), ()
+    return read_files(own, name, files, build)
+
+
+def read_files(own: str, name: str, files: Iterable[str], build: Build[S]) -> tuple[dict[str, S], tuple[str, ...]]:
+    """The rows of some files by the splits that their names say; arguments and errors are those of `read_tables`."""
+    by_kind = defaultdict(list)
+    for file in files:
+        if kind := table_kind(file):
+            by_kind[kind].append(file)
+    kinds = sorted(WITH_IMAGES & set(by_kind) or by_kind)
+    if len(kinds) > 1:
+        found = " and ".join(f"{len(by_kind[kind])} {kind}" for kind in kinds)
+        raise DataError(f"{name} holds files of several kinds ({found}); name a folder with one, or a single file")
+    (kind,) = kinds
+    splits, notes = _by_split(own, name, sorted(by_kind.pop(kind)))
+    if by_kind:
+        notes = (*notes, left_out(f"no {kind}", sorted(file for others in by_kind.values() for file in others)))
+    compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
+    if compressed:
+        notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
+    with loading(name):
         return build(table_builder(kind, splits), own), notes
 
 
@@ -114,19 +134,25 @@ def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuil
     return load_dataset_builder(kind, data_files=files)
 
 
+def with_any_suffix(builder: DatasetBuilder) -> DatasetBuilder:
+    """The same builder, save that tar files whose columns nobody declared are read as `shards.py` does."""
+    if not isinstance(builder, WebDataset) or isinstance(builder, Shards) or builder.info.features is not None:
+        return builder
+    return Shards(
+        dataset_name=builder.dataset_name,
+        hash=f"{builder.hash}-image",  # apart from what `datasets` itself keeps of these files
+        base_path=builder.base_path,
+        repo_id=builder.repo_id,
+        data_files=builder.config.data_files,
+    )
+
+
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
-    """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
+    """Read what a builder of `datasets` found into its cache; arguments and errors are those of `check_own`.
 
     A split without rows has no columns either.
-
-    Args:
-        own: what their paths begin with; a folder ends with a separator and is no link.
     """
-    for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
-        if ".." in Path(file).parts or not str(file).startswith(own):
-            raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
-        if os.path.expandvars(file) != file:  # as `datasets` does without asking
-            raise DataError(f"the path {file} holds an environment variable, which would be replaced; rename it")
+    check_own(builder, own)
     if isinstance(builder.config, ParquetConfig):
         builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
     builder.download_and_prepare()
@@ -134,6 +160,22 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
         str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
         for split, info in builder.info.splits.items()
     }
+
+
+def check_own(builder: DatasetBuilder, own: str) -> None:
+    """Refuse files that a builder found and that are not the dataset's own: its README.md can name any.
+
+    Args:
+        own: what their paths begin with; a folder ends with a separator and is no link.
+
+    Raises:
+        DataError: names the file.
+    """
+    for file in [file for files in (builder.config.data_files or {}).values() for file in files]:
+        if ".." in Path(file).parts or not str(file).startswith(own):
+            raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
+        if os.path.expandvars(file) != file:  # as `datasets` does without asking
+            raise DataError(f"the path {file} holds an environment variable, which would be replaced; rename it")
 
 
 def _rows(builder: DatasetBuilder, split: str) -> Dataset:

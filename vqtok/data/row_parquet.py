@@ -1,0 +1,51 @@
+"""Rows of a Parquet file: only the columns asked for, of the row groups that a range touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from vqtok.data.row_files import FoundFile, RowFile, check_rows
+
+__all__ = ["ParquetFormat"]
+
+BUFFER = 4 << 20  # bytes of a column that are read at a time, rather than the whole of it in a row group
+BATCH = 256  # rows
+
+
+class ParquetFormat:
+    """See `row_table.RowFormat`."""
+
+    def measure(self, found: FoundFile) -> tuple[RowFile, pa.Schema]:
+        with found.open() as file, pq.ParquetFile(file) as parquet:
+            rows = RowFile(path=found.path, bytes=found.size, rows=parquet.metadata.num_rows)
+            return rows, parquet.schema_arrow
+
+    def read(self, found: FoundFile, planned: RowFile, start: int, stop: int, features: Features) -> Iterator[pa.Table]:
+        with found.open() as file, pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
+            check_rows(planned, parquet.metadata.num_rows)
+            groups, first = _groups(parquet.metadata, start, stop)
+            columns = [column for column in features if column in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=columns, use_threads=False):
+                begin, end = max(start - first, 0), min(stop - first, batch.num_rows)
+                first += batch.num_rows
+                if begin < end:
+                    yield pa.Table.from_batches([batch.slice(begin, end - begin)])
+                if first >= stop:
+                    return
+
+
+def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that a range touches, and the row that the first of them begins with."""
+    groups: list[int] = []
+    first = begin = 0
+    for group in range(metadata.num_row_groups):
+        end = begin + metadata.row_group(group).num_rows
+        if begin < stop and start < end:
+            first = first if groups else begin
+            groups.append(group)
+        begin = end
+    return groups, first
