@@ -103,7 +103,7 @@ def vqtok(
 
 
 def main() -> None:
-    """Run a command; a mistake of the user is one line on stderr and exit status 2, SIGTERM is exit status 143."""
+    """Run a command; a mistake of the user is one line on stderr and exit status 2, too many bad images 3, SIGTERM 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -116,10 +116,11 @@ def main() -> None:
         message = user_message(error)
         if message is None:
             raise
+        from vqtok.errors import BadImagesError
         from vqtok.text import printable
 
         typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
-        sys.exit(2)
+        sys.exit(3 if isinstance(error, BadImagesError) else 2)
 
 
 def has_colours() -> bool:

@@ -1,8 +1,9 @@
-"""What a user can get wrong. The command line prints any of these as one line and exits with status 2.
+"""What a user can get wrong. The command line prints any of these as one line and exits with status 2, or as it says.
 
 VqtokError
 ├── ConfigurationError   an option, a key or a combination that makes no sense
 ├── DataError            images or codes that are missing, empty or unreadable
+│   └── BadImagesError   more images that cannot be read than the user allows: exit status 3
 ├── CheckpointError      weights or a checkpoint that are missing, misshapen or not resumable
 ├── MismatchError        codes, priors and tokenizers that do not belong together
 ├── TrainingError        a run that cannot go on, such as a loss that is not finite
@@ -16,6 +17,7 @@ import reprlib
 from collections.abc import Iterable
 
 __all__ = [
+    "BadImagesError",
     "CheckpointError",
     "ConfigurationError",
     "DataError",
@@ -53,6 +55,10 @@ class ConfigurationError(VqtokError):
 
 class DataError(VqtokError):
     """Images or codes that are missing, empty or unreadable."""
+
+
+class BadImagesError(DataError):
+    """More images that cannot be read than the user allows."""
 
 
 class CheckpointError(VqtokError):

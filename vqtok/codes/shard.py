@@ -10,26 +10,27 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vqtok.codes.encoder import Encoder
+from vqtok.codes.grid_column import grid_array
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import BadImage, Receipt, write_receipt
 from vqtok.codes.spec import COLUMN
-from vqtok.codes.writer import grid_array
-from vqtok.data.rows import Rows
-from vqtok.errors import BadImagesError
+from vqtok.data.dataset import decode_images, stacked
+from vqtok.data.rows import RowBatch, Rows
+from vqtok.errors import BadImagesError, DataError
 from vqtok.store import Store
 
-__all__ = ["Job", "decode_rows", "tokenize_shard"]
+__all__ = ["Job", "probe_rows", "tokenize_shard"]
 
 BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor encoder stand still
 
@@ -52,7 +53,9 @@ class Job:
     report: Callable[[int], None] = field(default=lambda images: None)
 
 
-def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None, attempts: int = 1) -> Receipt:
+def tokenize_shard(
+    shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None, attempts: int = 1
+) -> Receipt:
     """Write the codes of one shard, and its receipt.
 
     Args:
@@ -63,19 +66,19 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
         DataError: a source that changed since the plan was made or cannot be read, or a store that does not take it.
         BadImagesError: an image that cannot be read, where that should end the work.
     """
-    grids: list[npt.NDArray[np.generic]] = []
-    tables: list[pa.Table] = []
+    batches = _decoded(shard.start, shard.stop, shard, job, skip or {})
+    grids: list[npt.NDArray[Any]] = []
+    columns: list[pa.Table] = []
     bad: list[BadImage] = []
-    for batch in _read_ahead(shard, job, skip or {}):
+    for batch in batches:
         if batch.bad and job.stop_on_error:
-            raise BadImagesError(f"{batch.bad[0].reason}; --on-error skip leaves such images out")
+            raise BadImagesError(f"{batch.bad[0].reason}; --on-error skip leaves out what cannot be read")
         if len(batch.pixels):
             grids.append(job.encoder(batch.pixels))
-            tables.append(batch.columns)
+            columns.append(batch.columns)
         bad += batch.bad
         job.report(len(batch.pixels) + len(batch.bad))
-    data = _file(grids, tables, shard, job)
-    job.store.put(shard.file, data)
+    data = _file_of(grids, columns, shard, job.plan)
     receipt = Receipt(
         plan=job.plan.digest,
         shard=shard.name,
@@ -85,5 +88,86 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
         bad=tuple(bad),
         attempts=attempts,
     )
+    job.store.put(shard.file, data)
     write_receipt(job.store, shard, receipt)
     return receipt
+
+
+def probe_rows(start: int, stop: int, shard: Shard, job: Job) -> None:
+    """Decode rows [start, stop) of the split of a shard and forget them: a process that lives has decoded them all.
+
+    Raises:
+        DataError: a source that changed since the plan was made or cannot be read.
+    """
+    for _ in _decoded(start, stop, shard, job, {}):
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    pixels: npt.NDArray[np.uint8]  # (n, C, H, W), of the images that can be read
+    columns: pa.Table  # n rows of the columns beside the codes
+    bad: list[BadImage]
+
+
+def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, str]) -> Iterator[_Batch]:
+    """The batches of some rows in order, up to `BATCHES_AHEAD` of them decoded before they are asked for."""
+    rows, columns = job.rows[shard.split], job.plan.split(shard.split).column_names
+    waiting: deque[Future[_Batch]] = deque()
+    pool = ThreadPoolExecutor(1)  # of which each batch is spread over threads of its own
+    try:
+        for batch in rows.read(start, stop, job.plan.request.batch_size, columns):
+            waiting.append(pool.submit(_decode, batch, job, skip))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(batch: RowBatch, job: Job, skip: Mapping[int, str]) -> _Batch:
+    config = job.encoder.tokenizer.config
+    numbers = [row for row in range(batch.start, batch.start + len(batch)) if row not in skip]
+    images = [batch.images[row - batch.start] for row in numbers]
+    decoded: list[npt.NDArray[np.uint8] | DataError] = decode_images(
+        images, image_size=config.size, num_channels=config.num_channels, resample=config.resample
+    )
+    reasons = {row: f"{batch.images[row - batch.start].name}: {why}" for row, why in skip.items() if _is_in(row, batch)}
+    reasons |= {row: str(each) for row, each in zip(numbers, decoded, strict=True) if isinstance(each, DataError)}
+    good = [row - batch.start for row in numbers if row not in reasons]
+    pixels = [each for each in decoded if not isinstance(each, DataError)]
+    return _Batch(
+        pixels=stacked(pixels, config.num_channels, config.size),
+        columns=batch.columns.take(pa.array(good, pa.int64())) if reasons else batch.columns,
+        bad=[
+            BadImage(row=row, name=batch.images[row - batch.start].name, reason=reasons[row]) for row in sorted(reasons)
+        ],
+    )
+
+
+def _is_in(row: int, batch: RowBatch) -> bool:
+    return batch.start <= row < batch.start + len(batch)
+
+
+def _file_of(
+    grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan
+) -> memoryview:
+    """The file of a shard: an Arrow stream of one record batch, whose grids can be viewed without a copy; or parquet."""
+    features = plan.split(shard.split).features_of(plan.spec)
+    schema = plan.schema_of(features)
+    empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)
+    arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec)]
+    if others := [field for field in schema if field.name != COLUMN]:
+        table = pa.concat_tables(columns).combine_chunks() if columns else pa.schema(others).empty_table()
+        table = table.cast(pa.schema(others))
+        arrays += [table.column(each.name).combine_chunks() for each in others]
+    sink = pa.BufferOutputStream()
+    whole = pa.Table.from_arrays(arrays, schema=schema)
+    if shard.format == "parquet":
+        pq.write_table(whole, sink, compression="zstd")
+    else:
+        with pa.ipc.new_stream(sink, schema) as writer:
+            for batch in whole.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=schema)]:
+                writer.write_batch(batch)
+    return memoryview(sink.getvalue())

@@ -16,13 +16,14 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm import tqdm
 
 from vqtok.data.images import image_array
+from vqtok.data.stored import StoredImage
 from vqtok.errors import DataError
 from vqtok.text import counted
 
 if TYPE_CHECKING:
     from vqtok.data.sources import ImageSource
 
-__all__ = ["Batch", "ImageDataset", "UnreadableImage", "read_images"]
+__all__ = ["Batch", "ImageDataset", "UnreadableImage", "decode_images", "read_images", "stacked"]
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded pixels: the whole of CIFAR-10 takes 0.18 GB, ImageNet at 32 x 32 3.9 GB
 CHUNK = 512  # rows that are read from Arrow and handed to the threads at a time
@@ -73,34 +74,49 @@ def read_images(
         The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the
         error of each unreadable row, whose message names the row and its file.
     """
-    cells = source.encoded(indices)
+    decoded = decode_images(
+        source.stored(indices), image_size=image_size, num_channels=num_channels, resample=resample
+    )
+    broken = {index: result for index, result in zip(indices, decoded, strict=True) if isinstance(result, DataError)}
+    good = [result for result in decoded if not isinstance(result, DataError)]
+    return stacked(good, num_channels, image_size), [index for index in indices if index not in broken], broken
 
-    def decode(index: int, cell: dict[str, Any]) -> npt.NDArray[np.uint8] | DataError:
-        name = source.row_name(index, cell)
+
+def decode_images(
+    images: Sequence[StoredImage], *, image_size: tuple[int, int], num_channels: int, resample: str = "bicubic"
+) -> list[npt.NDArray[np.uint8] | DataError]:
+    """Decode images, by threads where they help.
+
+    Returns:
+        Of each its pixels, uint8 (C, H, W), or the error that says why it cannot be read.
+    """
+
+    def decode(image: StoredImage) -> npt.NDArray[np.uint8] | DataError:
         try:
-            data = source.image_data(cell, name)
-            return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=name)
+            data = image.data()
+            return image_array(data, num_channels=num_channels, size=image_size, resample=resample, name=image.name)
         except DataError as error:
             return error
 
-    if _threads_help(cells):
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            decoded = list(pool.map(decode, indices, cells))
-    else:
-        decoded = list(map(decode, indices, cells))
-
-    broken = {index: result for index, result in zip(indices, decoded, strict=True) if isinstance(result, DataError)}
-    good = [result for result in decoded if not isinstance(result, DataError)]
-    pixels = np.stack(good) if good else np.empty((0, num_channels, *image_size), dtype=np.uint8)
-    return pixels, [index for index in indices if index not in broken], broken
+    if not _threads_help(images):
+        return list(map(decode, images))
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        return list(pool.map(decode, images))
 
 
-def _threads_help(cells: list[dict[str, Any]]) -> bool:
-    if get_worker_info() is not None or DECODING_THREADS == 1 or len(cells) < 2:
+def stacked(
+    images: Sequence[npt.NDArray[np.uint8]], num_channels: int, image_size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """Images (C, H, W) as one array (n, C, H, W), also where there are none."""
+    return np.stack(images) if images else np.empty((0, num_channels, *image_size), dtype=np.uint8)
+
+
+def _threads_help(images: Sequence[StoredImage]) -> bool:
+    if get_worker_info() is not None or DECODING_THREADS == 1 or len(images) < 2:
         return False  # the processes of a DataLoader already share the cores
-    if any(cell["bytes"] is None for cell in cells):
+    if any(image.content is None for image in images):
         return True
-    return sum(len(cell["bytes"]) for cell in cells) > SMALL_FILE * len(cells)
+    return sum(len(image.content or b"") for image in images) > SMALL_FILE * len(images)
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):

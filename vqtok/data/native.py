@@ -67,10 +67,9 @@ def native_format(source: ImageSource) -> ImageFormat:
     """
     rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
     sizes, grey, errors = set(), True, []
-    for index, cell in zip(rows, source.encoded(rows), strict=True):
-        name = source.row_name(index, cell)
+    for stored in source.stored(rows):
         try:
-            image = load_image(source.image_data(cell, name), name=name)
+            image = load_image(stored.data(), name=stored.name)
         except DataError as error:  # the first one is raised below if there is nothing else
             errors.append(error)
             continue

@@ -72,25 +72,22 @@ class ImageSource:
         """The class of every row, int64 (N,) in [0, len(label_names)), or None where there are no labels."""
         return self.classes.of(self.dataset, self.name) if self.classes else None
 
-    def encoded(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The images of some rows as they are stored: {"bytes": bytes | None, "path": str | None} each.
+    def stored(self, indices: Sequence[int]) -> list[StoredImage]:
+        """The images of some rows, not decoded yet."""
+        rows = indices if isinstance(indices, range) else list(indices)
+        cells = stored_cells(self._images[rows][self.image_column])
+        return [
+            StoredImage(
+                name=self._row_name(index, cell),
+                content=cell["bytes"],
+                path=cell["path"],
+                column=self.image_column,
+                root=self.root,
+            )
+            for index, cell in zip(indices, cells, strict=True)
+        ]
 
-        A path is what the dataset says; `image_data` gives what may be opened.
-        """
-        images = self._images[indices if isinstance(indices, range) else list(indices)][self.image_column]
-        return stored_cells(images)
-
-    def image_data(self, cell: dict[str, Any], name: str) -> bytes | Path:
-        """What to decode of a row of `encoded`: its bytes, else the file that its path leads to.
-
-        Raises:
-            DataError: there is neither, or the path leads out of the dataset's own folder.
-        """
-        return StoredImage(
-            name=name, content=cell["bytes"], path=cell["path"], column=self.image_column, root=self.root
-        ).data()
-
-    def row_name(self, index: int, cell: dict[str, Any]) -> str:
+    def _row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
         if cell["bytes"] is None and cell["path"] is not None:
             return str(cell["path"])
