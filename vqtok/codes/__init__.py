@@ -7,10 +7,11 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 
 from __future__ import annotations
 
+from vqtok.codes.binding import AnyCodes, CodeSet
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
-from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
+from vqtok.codes.reader import codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
 
@@ -18,6 +19,7 @@ __all__ = [
     "COLUMN",
     "FILES",
     "SIDECAR",
+    "AnyCodes",
     "CodeSet",
     "CodesSpec",
     "SplitWriter",

@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
-from vqtok.codes.reader import CodeSet, codes_array, read_spec
+from vqtok.codes.binding import CodeSet
+from vqtok.codes.reader import codes_array, read_spec
 from vqtok.folders import new_folder
 
 if TYPE_CHECKING:

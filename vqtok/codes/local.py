@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
-from vqtok.codes.reader import CodeSet, load_codes, read_broken
+from vqtok.codes.binding import CodeSet
+from vqtok.codes.reader import load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from datasets import Dataset, DatasetBuilder, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, IterableDataset, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.parquet.parquet import ParquetConfig
@@ -30,8 +30,10 @@ __all__ = [
     "WITH_IMAGES",
     "build",
     "loading",
+    "open_tables",
     "read_table",
     "read_tables",
+    "stream",
     "table_builder",
     "table_kind",
 ]
@@ -82,10 +84,22 @@ def read_tables(
     Raises:
         DataError: files that cannot be read or are of several kinds, no rows, or splits and other files beside them.
     """
+    with loading(name, config):
+        builder, own, notes = open_tables(folder, name, files, config)
+        return build(builder, own), notes
+
+
+def open_tables(
+    folder: Path, name: str, files: Sequence[str], config: str | None
+) -> tuple[DatasetBuilder, str, tuple[str, ...]]:
+    """The builder for the rows of a folder, what the paths of its own files begin with, and what to tell the user.
+
+    Arguments and errors are those of `read_tables`; nothing is read yet.
+    """
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name, config):
         if config is not None or _has_configurations(folder):
-            return build(load_dataset_builder(own, config), own), ()
+            return load_dataset_builder(own, config), own, ()
         by_kind = defaultdict(list)
         for file in files:
             if kind := table_kind(file):
@@ -101,7 +115,7 @@ def read_tables(
         compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
         if compressed:
             notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
-        return build(table_builder(kind, splits), own), notes
+        return table_builder(kind, splits), own, notes
 
 
 def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuilder:
@@ -115,9 +129,28 @@ def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuil
 
 
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
-    """Read what a builder of `datasets` found, but only files of the dataset's own: its README.md can name any.
+    """Read what a builder of `datasets` found, if all of it is the dataset's own; see `check_own`.
 
     A split without rows has no columns either.
+    """
+    check_own(builder, own)
+    if isinstance(builder.config, ParquetConfig):
+        builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
+    builder.download_and_prepare()
+    return {
+        str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
+        for split, info in builder.info.splits.items()
+    }
+
+
+def stream(builder: DatasetBuilder, own: str) -> dict[str, IterableDataset]:
+    """The splits that a builder of `datasets` found, to be read row by row; see `check_own`."""
+    check_own(builder, own)
+    return {str(split): rows for split, rows in builder.as_streaming_dataset().items()}
+
+
+def check_own(builder: DatasetBuilder, own: str) -> None:
+    """Refuse files of a builder that are not the dataset's own: its README.md can name any.
 
     Args:
         own: what their paths begin with; a folder ends with a separator and is no link.
@@ -127,13 +160,6 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
             raise DataError(f"the dataset names the file {file}, which is not its own, so it is not read")
         if os.path.expandvars(file) != file:  # as `datasets` does without asking
             raise DataError(f"the path {file} holds an environment variable, which would be replaced; rename it")
-    if isinstance(builder.config, ParquetConfig):
-        builder.config.batch_size = 1000  # else that of the first row group, which may have no rows
-    builder.download_and_prepare()
-    return {
-        str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
-        for split, info in builder.info.splits.items()
-    }
 
 
 def _rows(builder: DatasetBuilder, split: str) -> Dataset:
