@@ -102,7 +102,9 @@ def test_the_fingerprint_lasts(codes: datasets.Dataset, change: Change, tmp_path
 def test_where_it_is_lost_the_error_says_how_to_give_it_back(
     codes: datasets.Dataset, change: Change, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"does not say which tokenizer made its codes.*`vqtok bind .*bind_codes\("):
+    with pytest.raises(
+        DataError, match=r"does not say which tokenizer made its codes.*`vqtok bind .*vqtok.bind_codes\("
+    ):
         read_spec(change(codes, tmp_path))
 
 

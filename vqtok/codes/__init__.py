@@ -7,10 +7,12 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 
 from __future__ import annotations
 
-from vqtok.codes.binding import AnyCodes, CodeSet
+from vqtok.codes.bind import bind_codes
+from vqtok.codes.binding import AnyCodes, CodeSet, splits_of
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
+from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
@@ -23,13 +25,16 @@ __all__ = [
     "CodeSet",
     "CodesSpec",
     "SplitWriter",
+    "bind_codes",
     "codes_array",
     "detokenize_dataset",
     "file_columns",
     "load_codes",
     "open_grids",
+    "push_codes",
     "read_broken",
     "read_spec",
+    "splits_of",
     "tokenize_dataset",
     "tokenize_sources",
     "write_sidecar",

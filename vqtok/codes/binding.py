@@ -92,7 +92,7 @@ def attach(codes: AnyCodes, spec: CodesSpec) -> AnyCodes:
     if isinstance(codes, datasets.DatasetDict | datasets.IterableDatasetDict):
         return type(codes)({name: attach(split, spec) for name, split in codes.items()})
     features = datasets.Features({**features_of(codes), COLUMN: spec.feature})
-    description = _with_description(codes.info.description, spec)
+    description = with_description(codes.info.description, spec)
     if isinstance(codes, datasets.IterableDataset):
         streamed = codes.cast(features)
         streamed.info.description = description
@@ -118,7 +118,7 @@ def _described(description: object, *, name: str) -> list[CodesSpec]:
     return [CodesSpec.from_json(part, name=name) for part in _parts(description) if part.startswith("{")]
 
 
-def _with_description(description: str, spec: CodesSpec) -> str:
+def with_description(description: str, spec: CodesSpec) -> str:
     """A description with this spec in place of those in it."""
     others = [part for part in _parts(description) if not (part.startswith("{") and FORMAT in part)]
     return "\n\n".join([*others, spec.to_json()])

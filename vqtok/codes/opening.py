@@ -37,7 +37,7 @@ from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
 from vqtok.schema import read_object
 
-__all__ = ["Opened", "is_on_hub", "open_codes", "read_sidecar"]
+__all__ = ["Opened", "files_of", "is_on_hub", "open_codes", "read_schema", "read_sidecar", "tables_in"]
 
 MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
 KINDS = ("parquet", "arrow")  # of files that hold codes
@@ -76,9 +76,7 @@ def open_codes(place: str | Path, *, streaming: bool = False) -> Opened:
     path, name = Path(os.path.expanduser(place)), str(place)
     if path.is_dir():
         return _open_folder(path, name, streaming)
-    if path.is_file():
-        return _open_files([str(path)], name, streaming)
-    if files := sorted(file for file in glob.glob(str(path)) if os.path.isfile(file)):
+    if files := files_of(path):
         return _open_files(files, name, streaming)
     if is_on_hub(name):
         return _open_hub(*name.partition("@")[::2], streaming)
@@ -86,6 +84,11 @@ def open_codes(place: str | Path, *, streaming: bool = False) -> Opened:
         f"no codes at {name}: make some with `vqtok tokenize <images> --out {name}`, or name a codes folder, a parquet "
         "file or a dataset on the Hub such as org/codes"
     )
+
+
+def files_of(path: Path) -> list[str]:
+    """The file of this name, or those that it is a pattern of, in their order."""
+    return [str(path)] if path.is_file() else sorted(file for file in glob.glob(str(path)) if os.path.isfile(file))
 
 
 def is_on_hub(place: str | Path) -> bool:
@@ -111,11 +114,15 @@ def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
     if is_saved(path):
         saved = _load(path)
         return Opened(codes=_streamed(saved) if streaming else saved, folder=path)
-    tables = [file for file in list_files(path).others if table_kind(file) in KINDS]
-    if not tables:
+    if not (tables := tables_in(path)):
         raise DataError(f"{name} is not a codes folder: make one with `vqtok tokenize <images> --out codes`")
     builder, own, _ = open_tables(path, name, tables, None)
     return _from_builder(builder, own, name, streaming, folder=path)
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The parquet and Arrow files of a folder that may hold codes, relative to it."""
+    return [file for file in list_files(folder).others if table_kind(file) in KINDS]
 
 
 def _open_files(files: list[str], name: str, streaming: bool) -> Opened:
@@ -180,7 +187,9 @@ def _load(path: Path) -> CodeSet:
 def _streamed(codes: CodeSet) -> StreamedCodes:
     if isinstance(codes, DatasetDict):
         return IterableDatasetDict({name: _streamed(split) for name, split in codes.items()})
-    return codes.to_iterable_dataset(num_shards=max(1, min(len(codes), len(codes.cache_files))))
+    streamed = codes.to_iterable_dataset(num_shards=max(1, min(len(codes), len(codes.cache_files))))
+    streamed.info.description = codes.info.description  # which `datasets` leaves behind
+    return streamed
 
 
 def _unwrapped(codes: AnyCodes) -> AnyCodes:

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
 from vqtok.codes.opening import Opened, open_codes, read_sidecar
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec, Grids
 from vqtok.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["codes_array", "load_codes", "read_broken", "read_spec"]
+__all__ = ["codes_array", "load_codes", "read_broken", "read_spec", "view"]
 
 
 @overload
@@ -98,7 +98,7 @@ def _find_spec(opened: Opened, *, name: str) -> CodesSpec:
     place = name if opened.folder or Path(name).exists() else "<codes>"
     raise DataError(
         f"{name} does not say which tokenizer made its codes, as after pandas or `map` on a stream: name it with "
-        f"`vqtok bind {place} --tokenizer <tokenizer>`, or in Python with bind_codes(dataset, tokenizer)"
+        f"`vqtok bind {place} --tokenizer <tokenizer>`, or in Python with vqtok.bind_codes(dataset, tokenizer)"
     )
 
 
@@ -128,7 +128,7 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     if not isinstance(feature, datasets.Array2D | datasets.Array3D):
         columns = ", ".join(dataset.column_names)
         raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
-    chunks = [_view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
+    chunks = [view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
     if not chunks:
         return np.empty((0, *feature.shape), dtype=feature.dtype)
     indices = dataset._indices
@@ -152,19 +152,27 @@ def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray
     return taken
 
 
-def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
-    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says."""
+def view(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
+    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says.
+
+    Args:
+        chunk: grids as `datasets` types them, or the nested lists alone.
+        feature: what they should be.
+
+    Raises:
+        DataError: some rows have no codes, or not as many of them.
+    """
     if chunk.null_count:
         raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
-    values = chunk.storage
+    values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
     try:
         values.validate(full=True)  # Arrow would read outside of the file
         for length in feature.shape:
             if (np.diff(values.offsets) != length).any():
                 raise ValueError
             values = values.flatten()
-        view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return view.reshape(len(chunk), *feature.shape)
-    except ValueError as error:  # of Arrow also where a code is missing
+        grids: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+        return grids.reshape(len(chunk), *feature.shape)
+    except (ValueError, AttributeError) as error:  # of Arrow also where a code is missing
         shape = " x ".join(map(str, feature.shape))
         raise DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again") from error

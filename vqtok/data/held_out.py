@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,23 @@ from vqtok.data.folders import split_group
 from vqtok.errors import DataError
 from vqtok.text import counted
 
-__all__ = ["HELD_OUT", "find_held_out", "held_out_rows"]
+__all__ = ["HELD_OUT", "find_held_out", "held_out_rows", "split_called", "training_split"]
 
 HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
+
+
+def training_split(splits: Collection[str]) -> str | None:
+    """The split to train on, by name: the only one where it is none to test on, else that of training images."""
+    if len(splits) == 1 and not any(split_group(split) in HELD_OUT for split in splits):
+        return next(iter(splits))
+    return split_called("train", splits)
+
+
+def split_called(name: str, splits: Collection[str]) -> str | None:
+    """The split of this name, or of another for the same: `valid`, `val` and `dev` also find `validation`."""
+    if name in splits:
+        return name
+    return next((split for split in splits if split_group(split) == split_group(name)), None)
 
 
 def find_held_out(

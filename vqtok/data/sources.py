@@ -20,7 +20,7 @@ from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.folders import split_group
-from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
+from vqtok.data.held_out import find_held_out, held_out_rows, split_called, training_split
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import NamedSplits, read_splits
 from vqtok.data.tables import loading
@@ -229,17 +229,12 @@ def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSo
 
 
 def _find_training_split(named: NamedSplits, name: str) -> str:
-    if len(named.splits) == 1 and not any(split_group(split) in HELD_OUT for split in named.splits):
-        return next(iter(named.splits))
-    return _find_split(named, name, "train")
+    return training_split(named.splits) or _find_split(named, name, "train")
 
 
 def _find_split(named: NamedSplits, name: str, split: str) -> str:
-    if split in named.splits:
-        return split
-    for found in named.splits:
-        if split_group(found) == split_group(split):
-            return found
+    if (found := split_called(split, named.splits)) is not None:
+        return found
     raise DataError(
         f"{name} has no split {split} with rows; found: {_listed(named.splits)}.{did_you_mean(split, named.splits)}"
     )
