@@ -12,9 +12,7 @@ __all__ = ["push"]
 
 
 def push(
-    folder: Annotated[
-        Path, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model or codes.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model.")],
     repo_id: Annotated[str, typer.Argument(help="Repository to upload to, as owner/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
     revision: Annotated[

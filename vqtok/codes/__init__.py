@@ -12,6 +12,7 @@ from vqtok.codes.binding import AnyCodes, CodeSet, splits_of
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
+from vqtok.codes.opening import is_on_hub
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
@@ -29,6 +30,7 @@ __all__ = [
     "codes_array",
     "detokenize_dataset",
     "file_columns",
+    "is_on_hub",
     "load_codes",
     "open_grids",
     "push_codes",
