@@ -1,4 +1,4 @@
-"""vqtok detokenize: a codes folder -> images."""
+"""vqtok detokenize: codes -> images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqtok_cli.parameters import BatchSize, Device, Split
+from vqtok_cli.parameters import BatchSize, Codes, Device, Split
 
 if TYPE_CHECKING:
     from vqtok.codes import CodesSpec
@@ -17,7 +17,7 @@ __all__ = ["detokenize"]
 
 
 def detokenize(
-    codes: Annotated[Path, typer.Argument(help="Codes folder, as written by vqtok tokenize.")],
+    codes: Codes,
     out: Annotated[Path, typer.Option(help="Folder to write the images to. Must be missing or empty.")] = Path(
         "reconstructions"
     ),
@@ -28,13 +28,16 @@ def detokenize(
         ),
     ] = None,
     split: Split = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read codes on the Hub while they are decoded, without a copy here.")
+    ] = False,
     batch_size: BatchSize = 64,
     device: Device = None,
 ) -> None:
-    """Decode a codes folder back to images."""
-    from datasets import DatasetDict
+    """Decode codes back to images."""
+    from datasets import Dataset
 
-    from vqtok.codes import detokenize_dataset, load_codes, read_spec
+    from vqtok.codes import detokenize_dataset, load_codes, read_spec, splits_of
     from vqtok.errors import DataError, did_you_mean
     from vqtok.folders import check_free
     from vqtok.text import counted
@@ -42,24 +45,24 @@ def detokenize(
     from vqtok_cli.tokenizers import load_tokenizer
 
     check_free(out)
-    rows = load_codes(codes)
-    spec = read_spec(codes)
+    rows = load_codes(codes, streaming=True) if streaming else load_codes(codes)
+    spec = read_spec(rows)
+    splits = splits_of(rows)
     if split is not None:
-        names = [str(name) for name in rows] if isinstance(rows, DatasetDict) else [str(rows.split)]
-        if split not in names:
-            raise DataError(f"{codes} has no split {split}; found: {', '.join(names)}.{did_you_mean(split, names)}")
-        rows = rows[split] if isinstance(rows, DatasetDict) else rows
+        if split not in splits:
+            raise DataError(f"{codes} has no split {split}; found: {', '.join(splits)}.{did_you_mean(split, splits)}")
+        rows, splits = splits[split], {split: splits[split]}
     if tokenizer is None:
         model = find_tokenizer(spec, device=device)
     else:
         model = load_tokenizer(tokenizer, device=device)
         spec.check(model)
-    count = sum(rows.num_rows.values()) if isinstance(rows, DatasetDict) else rows.num_rows
+    counts = [len(each) for each in splits.values() if isinstance(each, Dataset)]
     resolved(
         "detokenize",
         {
             "codes": codes,
-            "images": f"{count:,}",
+            "images": f"{sum(counts):,}" if counts else None,
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "batch_size": batch_size,
             "device": model.device,

@@ -41,7 +41,7 @@ NUMBERS = {
 
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="Tokenizer, prior, codes or run folder, or the Hub id of a tokenizer or prior.")
+        str, typer.Argument(help="Tokenizer, prior, codes or run folder, parquet file of codes, or Hub id of any.")
     ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
@@ -81,19 +81,13 @@ def inspect(
     it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
     stand for.
     """
-    from vqtok.hub import fetch
-    from vqtok.names import is_hub_id
-    from vqtok.report import describe
     from vqtok_cli.tokenizers import check_revision
 
     given: dict[str, Any] = {"split": split, "num_images": num_images, "batch_size": batch_size, "device": device}
     if dataset is None:
         refuse_unused(given | {"dataset_config": dataset_config, "out": out})
     check_revision(path, revision)
-    folder = Path(path)
-    if not folder.exists() and is_hub_id(path):
-        folder = fetch(path, revision=revision)
-    summary = describe(folder, name=path)
+    folder, summary = look_at(path, revision)
     found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
     if dataset is None:
         print_facts(path, summary, quiet=as_json)
@@ -105,6 +99,27 @@ def inspect(
         found["health"] = report(health, model, drawn, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(defined(found), allow_nan=False))
+
+
+def look_at(path: str, revision: str | None) -> tuple[Path, Summary]:
+    """Describe what a name stands for, and say where it lies; on the Hub a model comes before a dataset of its name."""
+    from vqtok.codes import is_on_hub
+    from vqtok.errors import HubError
+    from vqtok.hub import fetch
+    from vqtok.names import at_revision
+    from vqtok.report import describe, describe_codes
+
+    if not is_on_hub(path):
+        return Path(path), describe(path)
+    repository, _, named = path.partition("@")
+    try:
+        folder = fetch(repository, revision=revision or named or None)
+    except HubError as no_model:
+        try:
+            return Path(path), describe_codes(at_revision(repository, revision or named or None))
+        except HubError:
+            raise no_model from None
+    return folder, describe(folder, name=path)
 
 
 def defined(value: Any) -> Any:

@@ -23,12 +23,13 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS = {
     "train": "Train a tokenizer on images.",
     "tokenize": "Encode images as a codes folder.",
-    "detokenize": "Decode a codes folder back to images.",
-    "train-prior": "Train a prior on a codes folder.",
+    "detokenize": "Decode codes back to images.",
+    "bind": "Say which tokenizer made some codes.",
+    "train-prior": "Train a prior on codes.",
     "sample": "Sample new images from a prior.",
     "evaluate": "Measure how well a tokenizer reconstructs images.",
     "inspect": "Describe a tokenizer, prior, codes or run folder.",
-    "push": "Upload a tokenizer or prior to the Hugging Face Hub.",
+    "push": "Upload a tokenizer, a prior or codes to the Hugging Face Hub.",
     "settings": "List every setting, what it may be and its default.",
     "demo": "Run every step on handwritten digits, in a few minutes.",
 }

@@ -17,6 +17,7 @@ __all__ = [
     "AsJson",
     "Assignments",
     "BatchSize",
+    "Codes",
     "ConfigFile",
     "Dataset",
     "DatasetConfig",
@@ -51,6 +52,7 @@ def checked_batch_size(batch_size: int | None) -> int | None:
 RUN = "Run"  # the heading of help that these stand under where there are headings
 
 Dataset = Annotated[str, typer.Argument(help=f"Images: {DATASETS}.")]
+Codes = Annotated[str, typer.Argument(help="Codes: a codes folder, parquet files, or a dataset on the Hub.")]
 TokenizerName = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""`vqtok push`: send a tokenizer or a prior to the Hub."""
+"""`vqtok push`: send a tokenizer, a prior or codes to the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["push"]
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Tokenizer or prior folder, such as runs/cifar10/model.")],
+    folder: Annotated[Path, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model.")],
     repo_id: Annotated[str, typer.Argument(help="Repository to upload to, as owner/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
     revision: Annotated[
@@ -20,10 +20,19 @@ def push(
     ] = None,
     message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
 ) -> None:
-    """Upload a tokenizer or prior to the Hugging Face Hub.
+    """Upload a tokenizer, a prior or codes to the Hugging Face Hub.
 
     Weights, configuration and a model card with metrics, training settings and example images go up in one commit.
+    Codes become a dataset, with a card that names their tokenizer, which load_dataset of datasets reads without vqtok.
     """
+    from vqtok.data.saved import is_saved
+
+    push_it = push_codes_folder if is_saved(folder) else push_model_folder
+    push_it(folder, repo_id, private=private, revision=revision, message=message)
+
+
+def push_model_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str | None) -> None:
+    """Push a tokenizer or a prior that loads, and say how to load it from there."""
     from vqtok.hub import check_can_push, open_to_push
     from vqtok.hub import push as push_folder
     from vqtok.priors import load_prior
@@ -48,3 +57,30 @@ def push(
     name, load = ("load_prior", "") if model.kind == "prior" else ("VQTokenizer", ".from_pretrained")
     at = f", revision={json.dumps(revision)}" if revision else ""
     done(f"pushed to {url}", next=("python", "-c", f'from vqtok import {name}; {name}{load}("{repo_id}"{at})'))
+
+
+def push_codes_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str | None) -> None:
+    """Push codes as a dataset, and say what can be done with it."""
+    from vqtok.codes import load_codes, push_codes, read_spec, splits_of
+    from vqtok.hub import check_can_push
+    from vqtok.names import at_revision
+    from vqtok.text import tokenizer_text
+    from vqtok_cli.output import done, resolved
+
+    codes = load_codes(folder)  # or refuse what does not load
+    spec = read_spec(codes)
+    repo_id = check_can_push(repo_id)
+    resolved(
+        "push",
+        {
+            "folder": folder,
+            "kind": "codes",
+            "images": ", ".join(f"{len(split):,} {name}" for name, split in splits_of(codes).items()),
+            "tokenizer": tokenizer_text(spec.fingerprint, spec.repository, spec.revision),
+            "repository": repo_id,
+            "private": private or None,
+            "revision": revision,
+        },
+    )
+    url = push_codes(folder, repo_id, private=private, revision=revision, commit_message=message)
+    done(f"pushed to {url}", next=("vqtok", "train-prior", at_revision(repo_id, revision), "--out", "runs/prior"))

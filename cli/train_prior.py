@@ -48,7 +48,7 @@ def train_prior(
     overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
-    """Train a prior on a codes folder.
+    """Train a prior on codes.
 
     The prior is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. If the codes
     have labels, it learns them as classes, which vqtok sample can ask for. Options given here replace settings from

@@ -17,13 +17,14 @@ from vqtok.priors import generate, load_prior
 from vqtok.tokenizer import VQImageProcessor, VQTokenizer, VQTokenizerConfig
 
 if TYPE_CHECKING:
-    from vqtok.codes import load_codes, tokenize_dataset
+    from vqtok.codes import bind_codes, load_codes, tokenize_dataset
 
 __all__ = [
     "VQImageProcessor",
     "VQTokenizer",
     "VQTokenizerConfig",
     "VqtokError",
+    "bind_codes",
     "generate",
     "load_codes",
     "load_prior",
@@ -34,7 +35,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("load_codes", "tokenize_dataset"):
+    if name not in ("bind_codes", "load_codes", "tokenize_dataset"):
         raise AttributeError(f"module 'vqtok' has no attribute {name!r}")
     from vqtok import codes
 

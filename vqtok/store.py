@@ -81,7 +81,7 @@ class Store:
             DataError: the disk is full, or the store does not take it.
         """
         if self.is_local:
-            write_bytes(Path(self._full(name)), data)
+            write_bytes(Path(self._full(name)), bytes(data))
             return
         with self._in_one_line("write", name):
             self.fs.pipe_file(self._full(name), bytes(data))

@@ -12,7 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from tests.hub.conftest import RunClient, alice, hub, run_client
 from vqtok.codes import CodesSpec, SplitWriter, write_sidecar
+
+__all__ = ["RunClient", "WriteCodes", "alice", "hub", "make_grids", "make_spec", "run_client", "write_codes"]
 
 WriteCodes = Callable[..., Path]
 

@@ -63,7 +63,7 @@ def test_columns_labels_and_spec_stand_beside_the_codes(
     codes = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
     assert isinstance(codes, datasets.Dataset)
     assert codes.features == {
-        "codes": datasets.Array2D((4, 4), "uint16"),
+        "codes": CodesSpec.from_tokenizer(tiny_tokenizer).feature,
         "file_name": datasets.Value("string"),
         "label": datasets.ClassLabel(names=["cat", "dog"]),
     }

@@ -87,11 +87,13 @@ def test_spec_is_read_from_folder_dataset_and_what_becomes_of_it(write_codes: Wr
 def test_spec_is_read_from_the_sidecar_where_the_description_is_lost(write_codes: WriteCodes) -> None:
     folder = write_codes(make_grids(3, make_spec()), make_spec())
     info = folder / "dataset_info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"description": ""}))
+    told = json.loads(info.read_text())
+    del told["features"]["codes"]["id"]
+    info.write_text(json.dumps(told | {"description": ""}))
     assert read_spec(folder) == make_spec()
-    assert len(load_codes(folder)) == 3
+    assert read_spec(load_codes(folder)) == make_spec()
     (folder / "codes.json").unlink()
-    with pytest.raises(DataError, match="does not describe codes"):
+    with pytest.raises(DataError, match=f"does not say which tokenizer.*`vqtok bind {folder} --tokenizer <tokenizer>`"):
         load_codes(folder)
 
 
@@ -100,8 +102,8 @@ def test_codes_of_two_tokenizers_are_not_mixed(write_codes: WriteCodes) -> None:
     for name in "ab":
         spec = make_spec(fingerprint=name * 64)
         parts.append(load_codes(write_codes(make_grids(3, spec), spec, name=name)))
-    with pytest.raises(MismatchError, match="a{12}, b{12}"):
-        read_spec(datasets.concatenate_datasets(parts))
+    with pytest.raises(ValueError, match="can't be aligned"):
+        datasets.concatenate_datasets(parts)
     with pytest.raises(MismatchError, match="a{12}, b{12}"):
         read_spec(datasets.DatasetDict({"train": parts[0], "test": parts[1]}))
 
@@ -149,7 +151,7 @@ def test_json_that_is_damaged_is_one_line(write_codes: WriteCodes, file: str, co
 
 
 def test_damaged_and_missing_folders_are_one_line(write_codes: WriteCodes, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no codes folder at"):
+    with pytest.raises(DataError, match="no codes at"):
         load_codes(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is not a codes folder"):
         load_codes(tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ def test_spec_survives_json() -> None:
 def test_grid_and_type_are_in_the_schema(
     codebook_size: int, num_codebooks: int, feature: datasets.Array2D | datasets.Array3D
 ) -> None:
-    assert make_spec(codebook_size=codebook_size, num_codebooks=num_codebooks).feature == feature
+    spec = make_spec(codebook_size=codebook_size, num_codebooks=num_codebooks)
+    assert replace(spec.feature, id=None) == feature and spec.fits(feature)
+    assert CodesSpec.from_feature(spec.feature, name="here") == spec
+    assert CodesSpec.from_feature(feature, name="here") is None
 
 
 def test_spec_of_a_tokenizer(tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:

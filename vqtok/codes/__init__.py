@@ -7,10 +7,14 @@ A codes folder is what `datasets.load_from_disk` reads, with a spec that says wh
 
 from __future__ import annotations
 
+from vqtok.codes.bind import bind_codes
+from vqtok.codes.binding import AnyCodes, CodeSet, splits_of
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
-from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
-from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
+from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
+from vqtok.codes.opening import is_on_hub
+from vqtok.codes.push import push_codes
+from vqtok.codes.reader import codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
 
@@ -18,18 +22,23 @@ __all__ = [
     "COLUMN",
     "FILES",
     "SIDECAR",
+    "AnyCodes",
     "CodeSet",
     "CodesSpec",
     "SplitWriter",
+    "Tokenized",
+    "bind_codes",
     "codes_array",
     "detokenize_dataset",
-    "file_columns",
+    "is_on_hub",
     "load_codes",
     "open_grids",
+    "push_codes",
     "read_broken",
     "read_spec",
+    "splits_of",
     "tokenize_dataset",
-    "tokenize_sources",
+    "tokenize_images",
     "write_sidecar",
     "write_splits",
 ]

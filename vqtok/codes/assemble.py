@@ -10,19 +10,26 @@ import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqtok.codes.layout import BAD_IMAGES, SPLITS, write_card
+from vqtok.codes.card import CARD, Files, codes_card, unfinished_card
+from vqtok.codes.layout import BAD_IMAGES, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt, read_receipts
+from vqtok.codes.spec import SPLIT_NAME
 from vqtok.errors import DataError
 from vqtok.store import Store
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "write_unfinished_card"]
 
+UNFINISHED = """# Codes that are being written
+
+`vqtok tokenize` has not finished here, so there is nothing to load yet. The same command again goes on where it stopped.
+"""
 Done = Sequence[tuple[Shard, Receipt]]
 
 
@@ -43,9 +50,21 @@ def assemble(plan: Plan, store: Store) -> None:
     if plan.request.format == "arrow":
         for name, pairs in splits.items():
             _write_split(store, plan, name, pairs)
-    write_card(store, plan, plan.splits[0].features_of(plan.spec), rows)
+    features = plan.splits[0].features(plan.spec)
+    store.put(CARD, codes_card(plan.spec, features, rows, _places(plan), Path(store.place).name).encode())
     if plan.request.format == "arrow":
         store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
+
+
+def write_unfinished_card(plan: Plan, store: Store) -> None:
+    """Let `load_dataset` refuse the folder until all of it is there."""
+    store.put(CARD, unfinished_card(UNFINISHED, _places(plan)).encode())
+
+
+def _places(plan: Plan) -> Files:
+    """Where the files of each split lie, as a pattern."""
+    pattern = "data/{}-*.parquet" if plan.request.format == "parquet" else "{}/data-*.arrow"
+    return {split.name: pattern.format(split.name) for split in plan.splits}
 
 
 def _rows(split: str, done: Done) -> int:
@@ -72,8 +91,8 @@ def _write_bad_images(store: Store, done: Done) -> None:
 
 
 def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
-    """Write what `load_from_disk` reads of a split; its fingerprint, by which `datasets` caches, is that of the bytes."""
-    features = next(each for each in plan.splits if each.name == split).features_of(plan.spec)
+    """Write what `load_from_disk` reads of a split; its fingerprint, by which `datasets` caches, is of the bytes."""
+    features = plan.split(split).features(plan.spec)
     info = datasets.DatasetInfo(description=plan.spec.to_json(), features=features)
     with tempfile.TemporaryDirectory() as folder:
         info.write_to_directory(folder, pretty_print=True)
@@ -81,13 +100,13 @@ def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
     digest = hashlib.sha256(plan.spec.to_json().encode())
     for _, receipt in done:
         digest.update(receipt.sha256.encode())
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": shard.file.rpartition("/")[2]} for shard, _ in done],
         "_fingerprint": digest.hexdigest()[:16],
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,
         "_output_all_columns": False,
-        "_split": split if re.fullmatch(r"\w+(\.\w+)*", split) else None,  # else unreadable
+        "_split": split if re.fullmatch(SPLIT_NAME, split) else None,  # else unreadable
     }
     store.put(f"{split}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())

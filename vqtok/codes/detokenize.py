@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
-from vqtok.codes.reader import CodeSet, codes_array, read_spec
+from vqtok.codes.binding import AnyCodes, splits_of
+from vqtok.codes.reader import codes_array, read_spec, view
+from vqtok.codes.spec import COLUMN, CodesSpec
 from vqtok.folders import new_folder
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
 def detokenize_dataset(
-    codes: CodeSet, tokenizer: VQTokenizer, out: str | Path, *, batch_size: int = BATCH_SIZE, progress: bool = True
+    codes: AnyCodes, tokenizer: VQTokenizer, out: str | Path, *, batch_size: int = BATCH_SIZE, progress: bool = True
 ) -> int:
     """Decode every grid as a PNG.
 
@@ -35,7 +39,7 @@ def detokenize_dataset(
     row: 000000.png. Several splits become one folder each.
 
     Args:
-        codes: what `load_codes` gives.
+        codes: what `load_codes` gives, streamed or not.
         tokenizer: the one that made them.
         out: the folder to write; missing or empty.
         batch_size: grids the tokenizer gets at once.
@@ -50,33 +54,79 @@ def detokenize_dataset(
         MismatchError: another tokenizer made the codes.
     """
     check_batch_size(batch_size)
-    read_spec(codes).check(tokenizer)
-    splits = codes if isinstance(codes, datasets.DatasetDict) else {"": codes}
-    total = sum(len(split) for split in splits.values())
+    spec = read_spec(codes)
+    spec.check(tokenizer)
+    splits = splits_of(codes)
+    counts = [len(split) for split in splits.values() if isinstance(split, datasets.Dataset)]
+    total = sum(counts) if len(counts) == len(splits) else None
+    decoded = 0
     with (
         new_folder(Path(out)) as folder,
         tqdm(total=total, desc="decoding", unit=" images", disable=None if progress else True) as bar,
+        ThreadPoolExecutor(WRITING_THREADS) as pool,
     ):
         for name, split in splits.items():
-            _write_images(split, tokenizer, folder / name, batch_size=batch_size, bar=bar)
-    return total
+            place = folder / name if len(splits) > 1 else folder
+            known = isinstance(split, datasets.Dataset)
+            for grids, names in named_grids(split, batch_size) if known else streamed(split, spec, batch_size):
+                for parent in {name.rpartition("/")[0] for name in names}:
+                    (place / parent).mkdir(parents=True, exist_ok=True)
+                with torch.inference_mode():
+                    images = tokenizer.detokenize(grids)
+                paths = [place / name for name in names]
+                list(pool.map(lambda image, path: image.save(path, format="PNG"), images, paths))
+                bar.update(len(images))
+                decoded += len(images)
+    return decoded
 
 
-def _write_images(
-    dataset: datasets.Dataset, tokenizer: VQTokenizer, folder: Path, *, batch_size: int, bar: tqdm[Any]
-) -> None:
+def named_grids(dataset: datasets.Dataset, batch_size: int) -> Iterator[tuple[npt.NDArray[Any], list[str]]]:
+    """Batches of grids (B, h, w[, Q]) and the names of their images."""
     grids = codes_array(dataset)
     files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
     names = image_file_names(files)
-    for parent in {name.rpartition("/")[0] for name in names}:
-        (folder / parent).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(WRITING_THREADS) as pool:
-        for start in range(0, len(grids), batch_size):
-            with torch.inference_mode():
-                images = tokenizer.detokenize(grids[start : start + batch_size])
-            paths = [folder / name for name in names[start : start + batch_size]]
-            list(pool.map(lambda image, path: image.save(path, format="PNG"), images, paths))
-            bar.update(len(images))
+    for start in range(0, len(grids), batch_size):
+        yield grids[start : start + batch_size], names[start : start + batch_size]
+
+
+def streamed(
+    dataset: datasets.IterableDataset, spec: CodesSpec, batch_size: int
+) -> Iterator[tuple[npt.NDArray[Any], list[str]]]:
+    """The same of a stream, whose later names nobody knows yet: of two of one name only the second gets its number."""
+    names = Names()
+    for rows in dataset.with_format("arrow").iter(batch_size):
+        grids = np.concatenate([view(chunk, spec.feature) for chunk in rows.column(COLUMN).chunks])
+        files = rows.column("file_name").to_pylist() if "file_name" in rows.column_names else [None] * len(grids)
+        yield grids, [names.of(file) for file in files]
+
+
+class Names:
+    """PNG names for the rows of a stream, one after the other, each of its own."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+
+    def of(self, file: object) -> str:
+        """The name for the next row, by the rules of `image_file_names` as far as what came before goes."""
+        number, stem = f"{self.rows:06d}", _stem(file)
+        self.rows += 1
+        name = f"{number if stem is None else stem}.png"
+        if not self._is_free(name):
+            name = f"{stem}-{number}.png" if stem and not self._is_below_a_file(stem) else f"{number}.png"
+        while not self._is_free(name):
+            name = f"{name.removesuffix('.png')}_.png"
+        self.files.add(name.casefold())
+        self.folders |= {str(folder) for folder in PurePosixPath(name.casefold()).parents}
+        return name
+
+    def _is_free(self, name: str) -> bool:
+        taken = name.casefold() in self.files or name.casefold() in self.folders
+        return not taken and not self._is_below_a_file(name)
+
+    def _is_below_a_file(self, name: str) -> bool:
+        return any(str(folder) in self.files for folder in PurePosixPath(name.casefold()).parents)
 
 
 def image_file_names(files: Sequence[object]) -> list[str]:

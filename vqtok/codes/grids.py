@@ -9,7 +9,8 @@ from datasets import Dataset, DatasetDict
 
 from vqtok.codes.reader import codes_array, load_codes, read_spec
 from vqtok.data.columns import Labels, find_labels
-from vqtok.data.held_out import find_held_out, held_out_rows
+from vqtok.data.layout import split_group
+from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
 from vqtok.errors import DataError
 from vqtok.priors import PriorBinding
 from vqtok.priors.grids import CodeGrids
@@ -30,7 +31,7 @@ def open_grids(
     The held-out images are the split `test`, else `validation`, else a seeded share of the training split.
 
     Args:
-        path: a codes folder.
+        path: what `load_codes` takes: a codes folder, parquet files, a Hub id.
         label_column: where the classes are; found as `vqtok.data.columns` says where not given.
         unconditional: look for no classes.
         test_share: part of the training split that is held out where there is no other.
@@ -41,8 +42,8 @@ def open_grids(
         MismatchError: the codes are those of several tokenizers.
     """
     dataset = load_codes(path)
-    spec = read_spec(path)
-    splits = dict(dataset) if isinstance(dataset, DatasetDict) else {"train": dataset}
+    spec = read_spec(dataset, name=str(path))
+    splits = dict(dataset) if isinstance(dataset, DatasetDict) else {_name_of(dataset): dataset}
     if "train" not in splits:
         raise DataError(f"{path} has no split 'train', only {', '.join(splits)}: tokenize training images too")
     labels, notes = (None, []) if unconditional else _open_labels(splits, str(path), label_column)
@@ -70,6 +71,11 @@ def open_grids(
         return binding, train, grids(held), notes
     train_rows, test_rows, note = held_out_rows(len(train), share=test_share, seed=seed, name=str(path), why=why)
     return binding, train.select(train_rows), train.select(test_rows), [*notes, note]
+
+
+def _name_of(dataset: Dataset) -> str:
+    """What the only split is taken for: training images, unless it is held out by its name."""
+    return str(dataset.split) if split_group(str(dataset.split)) in HELD_OUT else "train"
 
 
 def _open_labels(splits: Mapping[str, Dataset], name: str, label_column: str | None) -> tuple[Labels | None, list[str]]:

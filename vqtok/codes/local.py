@@ -1,45 +1,76 @@
-"""Images to codes on this machine: threads read and decode ahead while the tokenizer works."""
+"""Images to codes on this machine: one plan, its missing shards one after another, and the dataset once all are done."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import torch
 from tqdm import tqdm
 
-from vqtok.batches import check_batch_size
-from vqtok.codes.reader import CodeSet, load_codes, read_broken
-from vqtok.codes.spec import SIDECAR, CodesSpec
-from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
-from vqtok.data import ImageSource, open_all, read_images, to_pixels
-from vqtok.errors import DataError
-from vqtok.folders import check_free, new_folder
+from vqtok.codes.assemble import assemble, write_unfinished_card
+from vqtok.codes.binding import CodeSet
+from vqtok.codes.encoder import Encoder
+from vqtok.codes.plan import SHARD_ROWS, Plan, Request, Shard, read_plan
+from vqtok.codes.planning import make_plan, open_planned_rows
+from vqtok.codes.reader import load_codes
+from vqtok.codes.receipt import BadImage, Receipt, read_receipts
+from vqtok.codes.shard import Job, tokenize_shard
+from vqtok.codes.spec import CodesSpec
+from vqtok.codes.workplace import claimed
+from vqtok.errors import BadImagesError
+from vqtok.names import findable
+from vqtok.store import Store
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["file_columns", "tokenize_dataset", "tokenize_sources"]
+__all__ = ["Tokenized", "tokenize_dataset", "tokenize_images"]
 
-# Images. On two CPU cores 16 to 256 are about as quick. A batch changes the last bits of a latent (2e-6 on CPU), and
-# so a code only where two are all but equally near: 0 of the 256,000 codes of 4,000 CIFAR-10 images differed from
-# those of each image alone (random network, codes drawn from latents).
 BATCH_SIZE = 64
-BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor tokenizer stand still
+MAX_BAD_SHARE = 0.05
 
 logger = logging.getLogger(__name__)
 
 
-def tokenize_dataset(
+@dataclass(frozen=True, kw_only=True)
+class Tokenized:
+    """What came of it.
+
+    Attributes:
+        images: by split how many images have codes.
+        bad: the images that could not be read.
+        made: shards that this call made; the others were there.
+        notes: what the user should be told of the images.
+    """
+
+    images: dict[str, int]
+    bad: tuple[BadImage, ...]
+    made: int
+    notes: tuple[str, ...] = ()
+
+
+def tokenize_dataset(dataset: str | Path, tokenizer: VQTokenizer, out: str | Path, **options: Any) -> CodeSet:
+    """Turn images into a codes folder, as `tokenize_images` does, and load it.
+
+    Images that cannot be read are left out, logged, and listed in the folder's `bad_images.parquet`.
+
+    Returns:
+        What is now in `out`: a `Dataset`, or a `DatasetDict` where there are several splits.
+    """
+    done = tokenize_images(dataset, tokenizer, out, **options)
+    for note in done.notes:
+        logger.info("%s", note)
+    if done.bad:
+        total = sum(done.images.values()) + len(done.bad)
+        names = ", ".join(image.name for image in done.bad[:20])
+        logger.warning("%d of %d images could not be read and are left out: %s", len(done.bad), total, names)
+    return load_codes(out)
+
+
+def tokenize_images(
     dataset: str | Path,
     tokenizer: VQTokenizer,
     out: str | Path,
@@ -48,161 +79,123 @@ def tokenize_dataset(
     dataset_config: str | None = None,
     image_column: str | None = None,
     revision: str | None = None,
+    columns: Sequence[str] | None = None,
+    streaming: bool = False,
     batch_size: int = BATCH_SIZE,
+    precision: str = "float32",
+    format: str = "arrow",
+    shard_rows: int = SHARD_ROWS,
+    on_error: str = "skip",
+    max_bad_share: float = MAX_BAD_SHARE,
     overwrite: bool = False,
     progress: bool = True,
-) -> CodeSet:
-    """Turn images into a codes folder.
+) -> Tokenized:
+    """Turn images into a codes folder, every good image exactly once, or go on where the same call was stopped.
 
-    Every grid is the one that `tokenizer.tokenize` gives for that image. The other columns of the dataset are carried
-    along, save those that hold files. Images that cannot be read are left out, logged, and listed in the folder's
-    `codes.json` under "broken".
+    Every grid is the one that `tokenizer.tokenize` gives for that image.
 
     Args:
-        dataset: whatever `vqtok.data.open_all` opens: a folder, a file, a Hub id, `mnist-mini`, `mnist`, `cifar10`.
+        dataset: whatever `vqtok.data.opening.open_rows` opens: a folder, a file, a Hub id, `mnist-mini`, ...
         tokenizer: on whichever device it should work.
-        out: the codes folder to write, whole or not at all.
+        out: the codes folder: a path, or a URL of fsspec. It loads once all of it is there.
         split: one split; by default every split that the dataset has.
         dataset_config: which configuration of a dataset that has several.
         image_column: where the images are, where the feature types do not decide.
         revision: branch, tag or commit of a dataset on the Hub.
+        columns: columns that are kept beside the codes, ["all"] for all but those that hold files; by default file
+            names and labels, and of metadata beside images all.
+        streaming: read files of the Hub where they are, rather than download them.
         batch_size: images the tokenizer gets at once.
-        overwrite: replace an older codes folder at `out`, once the new one is whole.
+        precision: "float32", or "bfloat16" or "float16" by autocast.
+        format: "arrow", or "parquet" for sharing, which `load_from_disk` does not read.
+        shard_rows: images of a shard, the unit that is done or not done.
+        on_error: "skip" leaves out images that cannot be read, "stop" ends with the first.
+        max_bad_share: with more images than this share that cannot be read the set is not finished.
+        overwrite: begin anew: what is in `out` goes first, if vqtok wrote it.
         progress: show a bar on a terminal.
 
-    Returns:
-        What is now in `out`: a `Dataset`, or a `DatasetDict` where there are several splits.
-
     Raises:
-        ConfigurationError: `out` holds something else, or an argument makes no sense.
+        ConfigurationError: `out` holds something else or codes of another plan, or an argument makes no sense.
         DataError: no images, none that can be read, or a full disk.
+        BadImagesError: more images that cannot be read than may be.
+        HubError: the Hub does not have the dataset, or does not give it.
     """
-    check_free(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite)
-    sources = open_all(str(dataset), split=split, image_column=image_column, revision=revision, config=dataset_config)
-    codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
-    if columns := file_columns(sources):
-        logger.warning("columns that hold files are left out of the codes folder: %s", ", ".join(columns))
-    if broken := read_broken(out):
-        total = sum(len(source) for source in sources.values())
-        logger.warning("%d of %d images could not be read and are left out: %s", len(broken), total, ", ".join(broken))
-    return codes
+    encoder = Encoder(tokenizer, precision)
+    request = Request(
+        dataset=findable(str(dataset)),
+        split=split,
+        dataset_config=dataset_config,
+        image_column=image_column,
+        revision=revision,
+        columns=tuple(columns) if columns is not None else None,
+        fingerprint=encoder.spec.fingerprint,
+        precision=precision,
+        batch_size=batch_size,
+        format=format,
+        shard_rows=shard_rows,
+    )
+    store = Store(out)
+    with claimed(store, overwrite=overwrite):
+        plan, notes = _plan_for(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
+        work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
+        with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
+            job = Job(
+                plan=plan,
+                store=store,
+                encoder=encoder,
+                rows=open_planned_rows(plan, store),
+                stop_on_error=work.stop_on_error,
+                report=bar.update,
+            )
+            missing = []
+            for shard, receipt in read_receipts(store, plan):
+                if receipt is None:
+                    missing.append(shard)
+                else:
+                    work.add(shard, receipt)
+                    bar.update(shard.stop - shard.start)
+            for shard in missing:
+                work.add(shard, tokenize_shard(shard, job))
+        assemble(plan, store)
+    return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), notes=notes)
 
 
-def file_columns(sources: Mapping[str, ImageSource]) -> list[str]:
-    """Columns beside the images that hold images, sounds or other files, or paths to them.
-
-    They are never carried into a codes folder: a dataset from elsewhere could name any file of this machine.
-    """
-    columns = {
-        column: None
-        for source in sources.values()
-        for column, feature in source.dataset.features.items()
-        if column != source.image_column and _holds_files(feature)
-    }
-    return list(columns)
-
-
-def _holds_files(feature: Any) -> bool:
-    if isinstance(feature, dict):
-        return {"bytes", "path"} <= set(feature) or any(map(_holds_files, feature.values()))
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return _holds_files(feature.feature)
-    return hasattr(feature, "embed_storage")  # Image, Audio, Video and their like
+def _plan_for(
+    request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool, progress: bool
+) -> tuple[Plan, tuple[str, ...]]:
+    """The plan that is there already, or a new one, and what to tell the user."""
+    plan = read_plan(store)
+    if plan is not None:
+        plan.check(request, store.place)
+        return plan, ()
+    store.put("codes.json", (spec.to_json() + "\n").encode())
+    plan, notes = make_plan(request, spec, dataset, store, streaming=streaming, progress=progress)
+    write_unfinished_card(plan, store)
+    return plan, notes
 
 
-def tokenize_sources(
-    sources: Mapping[str, ImageSource],
-    tokenizer: VQTokenizer,
-    out: str | Path,
-    *,
-    batch_size: int = BATCH_SIZE,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> CodeSet:
-    """Turn opened splits into a codes folder; arguments, result and errors are those of `tokenize_dataset`."""
-    check_batch_size(batch_size)
-    spec = CodesSpec.from_tokenizer(tokenizer)
-    total = sum(len(source) for source in sources.values())
-    with (
-        new_folder(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite) as folder,
-        tqdm(total=total, desc="tokenizing", unit=" images", disable=None if progress else True) as bar,
-    ):
-        broken: list[str] = []
-        for split, source in sources.items():
-            place = folder / split if len(sources) > 1 else folder
-            broken += _write_split(place, source, tokenizer, spec, batch_size=batch_size, bar=bar)
-        if len(sources) > 1:
-            write_splits(folder, list(sources))
-        write_sidecar(folder, spec, broken)
-    return load_codes(out)
+@dataclass(kw_only=True)
+class _Work:
+    """What is known of the shards that are done."""
 
+    plan: Plan
+    stop_on_error: bool
+    max_bad_share: float
+    images: dict[str, int] = field(default_factory=dict)
+    bad: list[BadImage] = field(default_factory=list)
 
-def _write_split(
-    folder: Path, source: ImageSource, tokenizer: VQTokenizer, spec: CodesSpec, *, batch_size: int, bar: tqdm[Any]
-) -> list[str]:
-    """Write the codes of one split; give the names of the images that could not be read."""
-    others = source.dataset.remove_columns([source.image_column, *file_columns({source.split: source})])
-    rows = others.with_format("arrow")
-    broken: list[str] = []
-    with SplitWriter(
-        folder, spec, features=others.features, split=source.split, source=source.dataset._fingerprint
-    ) as writer:
-        for batch in _read_ahead(source, tokenizer, batch_size):
-            if batch.good:
-                # Scaled on the CPU as the image processor does: a GPU divides by a constant with another last bit.
-                pixels = to_pixels(torch.from_numpy(batch.pixels)).to(tokenizer.device)
-                with torch.inference_mode():
-                    codes = tokenizer.encode(pixels)
-                writer.write(codes.cpu().numpy(), _columns(rows, batch))
-            broken += [_name(source, index) for index in batch.broken]
-            bar.update(len(batch.indices))
-            if batch.indices.stop == len(source) and not writer.rows:
-                error = next(iter(batch.broken.values()))
-                raise DataError(f"no image of {source.name} can be read, such as: {error}")
-    return broken
+    def add(self, shard: Shard, receipt: Receipt) -> None:
+        """Note a shard; refuses to go on with too many bad images, or any where none may be.
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    indices: range
-    pixels: npt.NDArray[np.uint8]  # (n, C, H, W), the good ones
-    good: list[int]
-    broken: dict[int, DataError]
-
-
-def _read_ahead(source: ImageSource, tokenizer: VQTokenizer, batch_size: int) -> Iterator[_Batch]:
-    """Decode batches in order, up to `BATCHES_AHEAD` of them before they are asked for."""
-    config = tokenizer.config
-
-    def read(indices: range) -> _Batch:
-        pixels, good, broken = read_images(
-            source, indices, image_size=config.size, num_channels=config.num_channels, resample=config.resample
-        )
-        return _Batch(indices=indices, pixels=pixels, good=good, broken=broken)
-
-    pool = ThreadPoolExecutor(1)  # read_images spreads each batch over threads of its own
-    waiting: deque[Future[_Batch]] = deque()
-    try:
-        for start in range(0, len(source), batch_size):
-            waiting.append(pool.submit(read, range(start, min(start + batch_size, len(source)))))
-            if len(waiting) > BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _columns(rows: datasets.Dataset, batch: _Batch) -> pa.Table | None:
-    """The source's other columns for the images of a batch that could be read."""
-    if not rows.column_names:
-        return None
-    table: pa.Table = rows[batch.indices.start : batch.indices.stop]
-    return table.take(pa.array([index - batch.indices.start for index in batch.good])) if batch.broken else table
-
-
-def _name(source: ImageSource, index: int) -> str:
-    """The file of an image, relative to its folder where the source says so; else its row."""
-    if "file_name" in source.dataset.column_names and source.image_column != "file_name":
-        return str(source.dataset[index]["file_name"])
-    return source.row_name(index, source.encoded([index])[0])
+        Raises:
+            BadImagesError: says how many, and names the first.
+        """
+        self.images[shard.split] = self.images.get(shard.split, 0) + receipt.rows
+        self.bad += receipt.bad
+        most = 0 if self.stop_on_error else self.max_bad_share * self.plan.rows
+        if len(self.bad) > most:
+            first = "; ".join(image.reason for image in self.bad[:3])
+            raise BadImagesError(
+                f"{len(self.bad):,} of the {self.plan.rows:,} images cannot be read, more than the "
+                f"{self.max_bad_share:.3g} of them that may be left out (max_bad_share): {first}"
+            )

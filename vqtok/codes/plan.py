@@ -1,15 +1,15 @@
 """What a codes folder will hold, fixed before the first image is encoded: splits, shards, and all that decides a byte.
 
-A plan is written once, as plan.json, and never changes. Its digest is over everything that decides the bytes of a shard:
-the rows, the tokenizer, preprocessing, precision and format. A shard is `shard_rows` rows of a split, in the order of
-the source, so that whoever has the plan knows all shards, and 10^9 rows are as quick to open as 10.
+A plan is written once, as plan.json, and never changes. Its digest is over all that decides the bytes of a shard: the
+rows, the tokenizer, preprocessing, precision and format. A shard is `shard_rows` rows of a split, in the order of the
+source, so that whoever has the plan knows all shards, and 10^9 rows are as quick to open as 10.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class Request(Options):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="arithmetic of the encoder; codes of another precision differ here and there"
     )
-    batch_size: PositiveInt = Field(64, description="images that are encoded at a time; it moves the last bits of latents")
+    batch_size: PositiveInt = Field(64, description="images encoded at a time; it moves the last bits of latents")
     format: Literal["arrow", "parquet"] = Field("arrow", description="what the shards are")
     shard_rows: PositiveInt = Field(SHARD_ROWS, description="images of a shard")
 
@@ -103,7 +103,7 @@ class SplitPlan:
     source: dict[str, Any]
     columns: dict[str, Any]
 
-    def features_of(self, spec: CodesSpec) -> datasets.Features:
+    def features(self, spec: CodesSpec) -> datasets.Features:
         """The columns of the codes folder, the codes first."""
         return datasets.Features({COLUMN: spec.feature, **datasets.Features.from_dict(self.columns)})
 
@@ -131,6 +131,10 @@ class Plan:
     def rows(self) -> int:
         """Images of all splits."""
         return sum(split.rows for split in self.splits)
+
+    def split(self, name: str) -> SplitPlan:
+        """The split of that name."""
+        return next(split for split in self.splits if split.name == name)
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in the order of splits and rows; a split without rows has one that is empty."""

@@ -1,90 +1,114 @@
-"""Read codes folders: as a dataset, or as one array of grids that shares memory with the file."""
+"""Read codes: as a dataset, or as one array of grids that shares memory with the file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.data.saved import load_saved
-from vqtok.errors import CheckpointError, DataError, MismatchError, shortened
-from vqtok.schema import read_object
+from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
+from vqtok.codes.opening import Opened, open_codes, read_sidecar
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec, Grids
+from vqtok.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["CodeSet", "codes_array", "load_codes", "read_broken", "read_spec"]
-
-MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
-
-CodeSet: TypeAlias = datasets.Dataset | datasets.DatasetDict
+__all__ = ["codes_array", "load_codes", "read_broken", "read_spec", "view"]
 
 
-def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None) -> CodeSet:
-    """Load a codes folder, memory-mapped.
+@overload
+def load_codes(
+    path: str | Path, tokenizer: VQTokenizer | None = None, *, streaming: Literal[False] = False
+) -> CodeSet: ...
+
+
+@overload
+def load_codes(
+    path: str | Path, tokenizer: VQTokenizer | None = None, *, streaming: Literal[True]
+) -> StreamedCodes: ...
+
+
+def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None, *, streaming: bool = False) -> AnyCodes:
+    """Load codes, memory-mapped or streamed.
+
+    What comes back carries the binding to the tokenizer wherever a dataset can, also where it was found in `codes.json`
+    alone.
 
     Args:
-        path: what `vqtok tokenize --out` wrote, or one split of it.
+        path: what `vqtok tokenize --out` wrote or one split of it, any folder of codes that `datasets` wrote, a parquet
+            or Arrow file or a pattern of such files, or a Hub id (`org/codes`, `org/codes@revision`).
         tokenizer: where given, the one that must have made the codes.
+        streaming: give an `IterableDataset`; of a dataset on the Hub nothing is downloaded but what is read.
 
     Returns:
-        `DatasetDict` where the folder holds several splits, else `Dataset`; column `codes` and those of the source.
+        `DatasetDict` where there are several splits, else `Dataset`, or the same as `Iterable...`; column `codes` and
+        those of the source.
 
     Raises:
-        DataError: the folder is missing, damaged, or holds no codes.
-        MismatchError: another tokenizer made the codes.
+        DataError: they are missing or damaged, hold no codes, or do not say which tokenizer made them.
+        MismatchError: another tokenizer made the codes, or several did.
+        HubError: a repository or revision that cannot be read.
     """
-    codes = _load(Path(path))
-    spec = read_spec(codes, name=str(path), folder=Path(path))
-    for split in codes.values() if isinstance(codes, datasets.DatasetDict) else [codes]:
-        if split.features.get(COLUMN) != spec.feature:
+    opened = open_codes(path, streaming=streaming)
+    spec = _find_spec(opened, name=str(path))
+    for split in splits_of(opened.codes).values():
+        found = features_of(split).get(COLUMN)
+        if not spec.fits(found):
             raise DataError(
-                f"{path} should have a column {COLUMN!r} of {spec.feature}, found {split.features.get(COLUMN)}: "
-                "tokenize the images again"
+                f"{path} should have a column {COLUMN!r} of {spec.feature}, found {found}: tokenize the images again"
             )
     if tokenizer is not None:
         spec.check(tokenizer)
-    return codes
+    return attach(opened.codes, spec)
 
 
-def read_spec(codes: CodeSet | str | Path, *, name: str = "the dataset", folder: Path | None = None) -> CodesSpec:
+def read_spec(codes: AnyCodes | str | Path, *, name: str = "the dataset") -> CodesSpec:
     """Say which tokenizer made these codes and what a grid looks like.
 
     Args:
-        codes: a dataset of codes, or a codes folder.
+        codes: a dataset of codes, or what `load_codes` takes, of which no codes are read.
         name: what an error calls the dataset.
-        folder: where to look for the sidecar if the dataset lost its description.
 
     Raises:
-        DataError: neither description nor sidecar tells.
+        DataError: there are no codes, or nothing tells which tokenizer made them; the error says how to give that back.
         MismatchError: the dataset mixes codes of several tokenizers.
     """
     if isinstance(codes, str | Path):
-        return read_spec(_load(Path(codes)), name=str(codes), folder=Path(codes))
-    splits = codes.values() if isinstance(codes, datasets.DatasetDict) else [codes]
-    specs = [spec for split in splits for spec in _described(split.info.description, name=name)]
-    if not specs and folder is not None and (folder / SIDECAR).is_file():
-        specs = [CodesSpec.from_dict(_sidecar(folder), name=str(folder / SIDECAR))]
-    if not specs:
-        raise DataError(f"{name} does not describe codes of vqtok: make codes with `vqtok tokenize`")
-    if len({(spec.fingerprint, spec.shape) for spec in specs}) > 1:
-        found = ", ".join(sorted({spec.fingerprint[:12] for spec in specs}))
-        raise MismatchError(f"{name} mixes codes of several tokenizers ({found}): keep the codes of one")
-    return specs[0]
+        return _find_spec(open_codes(codes, streaming=True), name=str(codes))
+    return _find_spec(Opened(codes=codes), name=name)
+
+
+def _find_spec(opened: Opened, *, name: str) -> CodesSpec:
+    """What the dataset says, its files and the sidecar beside them, all of which must agree."""
+    told = [*opened.specs, *specs_in(opened.codes, name=name)]
+    if opened.folder and (sidecar := read_sidecar(opened.folder)) is not None:
+        told.append(CodesSpec.from_dict(sidecar, name=str(opened.folder / SIDECAR)))
+    if spec := agreed(told, name=name):
+        return spec
+    columns = {column: None for split in splits_of(opened.codes).values() for column in features_of(split)}
+    if COLUMN not in columns:
+        raise DataError(
+            f"no column {COLUMN!r} of code grids in {name}, only {', '.join(columns)}: make codes with `vqtok tokenize`"
+        )
+    place = name if opened.folder or Path(name).exists() else "<codes>"
+    raise DataError(
+        f"{name} does not say which tokenizer made its codes, as after pandas or `map` on a stream: name it with "
+        f"`vqtok bind {place} --tokenizer <tokenizer>`, or in Python with vqtok.bind_codes(dataset, tokenizer)"
+    )
 
 
 def read_broken(path: str | Path) -> list[str]:
     """Name the images that could not be read when the codes folder `path` was made.
 
     Raises:
-        DataError: the folder has no readable `codes.json`.
+        DataError: its `codes.json` cannot be read.
     """
-    broken = _sidecar(Path(path)).get("broken", [])
+    broken = (read_sidecar(Path(path)) or {}).get("broken", [])
     if not isinstance(broken, list):
         raise DataError(f"{Path(path) / SIDECAR} is damaged: broken must be a list of names, got {shortened(broken)}")
     return [str(name) for name in broken]
@@ -104,7 +128,7 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     if not isinstance(feature, datasets.Array2D | datasets.Array3D):
         columns = ", ".join(dataset.column_names)
         raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
-    chunks = [_view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
+    chunks = [view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
     if not chunks:
         return np.empty((0, *feature.shape), dtype=feature.dtype)
     indices = dataset._indices
@@ -128,46 +152,27 @@ def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray
     return taken
 
 
-def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
-    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says."""
+def view(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
+    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says.
+
+    Args:
+        chunk: grids as `datasets` types them, or the nested lists alone.
+        feature: what they should be.
+
+    Raises:
+        DataError: some rows have no codes, or not as many of them.
+    """
     if chunk.null_count:
         raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
-    values = chunk.storage
+    values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
     try:
         values.validate(full=True)  # Arrow would read outside of the file
         for length in feature.shape:
             if (np.diff(values.offsets) != length).any():
                 raise ValueError
             values = values.flatten()
-        view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return view.reshape(len(chunk), *feature.shape)
-    except ValueError as error:  # of Arrow also where a code is missing
+        grids: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+        return grids.reshape(len(chunk), *feature.shape)
+    except (ValueError, AttributeError) as error:  # of Arrow also where a code is missing
         shape = " x ".join(map(str, feature.shape))
         raise DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again") from error
-
-
-def _load(path: Path) -> CodeSet:
-    if not path.is_dir():
-        raise DataError(f"no codes folder at {path}: make one with `vqtok tokenize <images> --out {path}`")
-    try:
-        return load_saved(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} is not a codes folder: make one with `vqtok tokenize <images> --out codes`") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or ["?"])[0]
-        raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the images again") from error
-
-
-def _described(description: str, *, name: str) -> list[CodesSpec]:
-    """The specs in a description: one, or several where `concatenate_datasets` joined them with empty lines."""
-    if not isinstance(description, str):
-        raise DataError(f"{name} is damaged: its description must be text, got {shortened(description)}")
-    parts = [part.strip() for part in description.split("\n\n")]
-    return [CodesSpec.from_json(part, name=name) for part in parts if part.startswith("{")]
-
-
-def _sidecar(folder: Path) -> dict[str, Any]:
-    try:
-        return read_object(folder / SIDECAR, most=MOST_SIDECAR)
-    except CheckpointError as error:
-        raise DataError(f"{error}: make codes with `vqtok tokenize`") from None

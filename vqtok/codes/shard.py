@@ -8,11 +8,10 @@ The bytes depend on the plan alone: batches are cut from the shard's own rows, w
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vqtok.codes.encoder import Encoder
-from vqtok.codes.grid_column import grid_array
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import BadImage, Receipt, write_receipt
 from vqtok.codes.spec import COLUMN
+from vqtok.codes.writer import grid_array
 from vqtok.data.dataset import decode_images, stacked
 from vqtok.data.rows import RowBatch, Rows
 from vqtok.errors import BadImagesError, DataError
@@ -112,7 +111,7 @@ class _Batch:
 
 def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, str]) -> Iterator[_Batch]:
     """The batches of some rows in order, up to `BATCHES_AHEAD` of them decoded before they are asked for."""
-    rows, columns = job.rows[shard.split], job.plan.split(shard.split).column_names
+    rows, columns = job.rows[shard.split], list(job.plan.split(shard.split).columns)
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(1)  # of which each batch is spread over threads of its own
     try:
@@ -154,8 +153,7 @@ def _file_of(
     grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan
 ) -> memoryview:
     """The file of a shard: an Arrow stream of one record batch, whose grids can be viewed without a copy; or parquet."""
-    features = plan.split(shard.split).features_of(plan.spec)
-    schema = plan.schema_of(features)
+    schema = plan.split(shard.split).features(plan.spec).arrow_schema
     empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)
     arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec)]
     if others := [field for field in schema if field.name != COLUMN]:

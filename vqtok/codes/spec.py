@@ -1,7 +1,7 @@
-"""What a codes folder says about itself: which tokenizer made its grids, and what a grid looks like.
+"""What codes say about themselves: which tokenizer made their grids, and what a grid looks like.
 
-The same JSON object rides in `info.description` of the dataset, where it survives `map`, `select` and `concatenate`,
-and in the sidecar `codes.json` of the folder, where it survives a push to the Hub.
+The whole of it is a JSON object, in `info.description` of a dataset and in the sidecar `codes.json` of a folder. What
+identifies the tokenizer is also the `id` of the column's feature, which survives more; see `binding.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from vqtok.text import tokenizer_text
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["COLUMN", "SIDECAR", "CodesSpec"]
+__all__ = ["COLUMN", "SIDECAR", "SPLIT_NAME", "CodesSpec", "Grids"]
 
 COLUMN = "codes"
 SIDECAR = "codes.json"
 FORMAT = "vqtok-codes"
 VERSION = 1
+
+SPLIT_NAME = r"\w+(\.\w+)*"  # what `datasets` takes for the name of a split
+
+Grids = datasets.Array2D | datasets.Array3D
+"""The features that a column of codes may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +81,22 @@ class CodesSpec:
         )
 
     @classmethod
-    def from_json(cls, text: str, *, name: str) -> CodesSpec:
-        """Read a spec; `name` is what the error calls the place it was found.
+    def from_json(cls, text: str, *, name: str, **known: Any) -> CodesSpec:
+        """Read a spec.
+
+        Args:
+            text: what `to_json` gives.
+            name: what the error calls the place it was found.
+            known: entries that are known from elsewhere.
 
         Raises:
             DataError: the text is no codes spec, or one of a newer format.
         """
         try:
-            return cls.from_dict(json.loads(text), name=name)
+            values = json.loads(text)
         except (ValueError, RecursionError):
             raise DataError(f"{name} does not describe codes of vqtok: make codes with `vqtok tokenize`") from None
+        return cls.from_dict({**values, **known} if isinstance(values, dict) else values, name=name)
 
     @classmethod
     def from_dict(cls, values: Any, *, name: str) -> CodesSpec:
@@ -118,11 +129,49 @@ class CodesSpec:
         """uint16, or uint32 where K is past 65,536, or uint64 past 2^32."""
         return np.min_scalar_type(max(self.codebook_size - 1, 2**16 - 1))
 
+    @classmethod
+    def from_feature(cls, feature: object, *, name: str) -> CodesSpec | None:
+        """What the feature of a column of codes says by its `id`; None where it says nothing.
+
+        The repository and the preprocessing are not in it.
+
+        Raises:
+            DataError: the `id` is one of ours, but damaged or of a newer format.
+        """
+        text = getattr(feature, "id", None)
+        if not isinstance(feature, Grids) or not isinstance(text, str) or FORMAT not in text:
+            return None
+        height, width, *books = feature.shape
+        spec = cls.from_json(text, name=name, grid=[height, width], num_codebooks=books[0] if books else 1)
+        if not spec.fits(feature):
+            raise DataError(f"{name} is damaged: its codes are {feature}, and should be {spec.feature}")
+        return spec
+
+    @property
+    def identity(self) -> tuple[str, tuple[int, ...], int]:
+        """What two sets of codes of one tokenizer have in common: fingerprint, shape of a grid, K."""
+        return self.fingerprint, self.shape, self.codebook_size
+
     @property
     def feature(self) -> datasets.Array2D | datasets.Array3D:
-        """The feature of the column `codes`."""
+        """The feature of the column `codes`.
+
+        Its `id` holds the fingerprint and K, and nothing that may differ between codes of one tokenizer, such as where
+        it was loaded from: `datasets` only joins columns of one `id`.
+        """
         kind = datasets.Array2D if self.num_codebooks == 1 else datasets.Array3D
-        return kind(shape=self.shape, dtype=self.dtype.name)
+        told = {"codebook_size": self.codebook_size, "fingerprint": self.fingerprint}
+        text = json.dumps({"format": FORMAT, "version": VERSION, **told})
+        return kind(shape=self.shape, dtype=self.dtype.name, id=text)
+
+    def fits(self, feature: object) -> bool:
+        """Whether a column holds grids of this shape and type, whichever tokenizer it names."""
+        return (
+            isinstance(feature, Grids)
+            and tuple(feature.shape) == self.shape
+            and feature.dtype == self.dtype.name
+            and type(feature) is type(self.feature)
+        )
 
     def check(self, tokenizer: VQTokenizer) -> None:
         """Refuse a tokenizer that did not make these codes.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
 from vqtok.errors import DataError
 from vqtok.files import NO_ROOM
 
@@ -114,7 +114,7 @@ class SplitWriter:
             "_format_kwargs": {},
             "_format_type": None,
             "_output_all_columns": False,
-            "_split": self.split if re.fullmatch(r"\w+(\.\w+)*", self.split or "") else None,  # else unreadable
+            "_split": self.split if re.fullmatch(SPLIT_NAME, self.split or "") else None,  # else unreadable
         }
         (self.folder / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
 from vqtok.data.columns import Labels
-from vqtok.data.layout import split_group
+from vqtok.data.layout import matching_split, split_group
 from vqtok.errors import DataError
 from vqtok.text import counted
 
-__all__ = ["HELD_OUT", "find_held_out", "held_out_rows"]
+__all__ = ["HELD_OUT", "find_held_out", "held_out_rows", "training_split"]
 
 HELD_OUT = ("test", "validation")  # the first that a dataset has is what it is tested on
+
+
+def training_split(splits: Collection[str]) -> str | None:
+    """The split to train on, by name: the only one where it is none to test on, else that of training images."""
+    if len(splits) == 1 and not any(split_group(split) in HELD_OUT for split in splits):
+        return next(iter(splits))
+    return matching_split(splits, "train")
 
 
 def find_held_out(

@@ -16,7 +16,7 @@ from vqtok.data.paths import DatasetRoot
 from vqtok.errors import CheckpointError, DataError, shortened
 from vqtok.schema import read_object
 
-__all__ = ["is_saved", "load_saved"]
+__all__ = ["is_saved", "load_saved", "split_folders"]
 
 SPLITS = "dataset_dict.json"
 STATE = "state.json"
@@ -38,11 +38,23 @@ def load_saved(folder: Path) -> Dataset | DatasetDict:
     root = DatasetRoot(str(folder.absolute().parents[1] if folder.absolute().parent.name == "snapshots" else folder))
     if (folder / STATE).is_file() or not (folder / SPLITS).is_file():
         return _load_split(folder, root)
+    splits = (place.name for place in split_folders(folder))
+    return DatasetDict({split: _load_split(_own(folder, split, root), root) for split in splits})
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """Where the splits of a saved folder lie; the folder itself where it is one.
+
+    Raises:
+        DataError: it names a split that is not in it.
+    """
+    if (folder / STATE).is_file() or not (folder / SPLITS).is_file():
+        return [folder]
     splits = _entries(folder / SPLITS, "splits")
     for split in splits:
         if not isinstance(split, str) or Path(split).name != split or split == "..":
             raise DataError(f"{folder} is not read: its split {split!r} is not the name of a folder in it")
-    return DatasetDict({split: _load_split(_own(folder, split, root), root) for split in splits})
+    return [folder / split for split in splits]
 
 
 def _load_split(folder: Path, root: DatasetRoot) -> Dataset:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from datasets import Dataset, Image, Value
 
 from vqtok.data.columns import Labels, find_image_column, find_labels
-from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
+from vqtok.data.held_out import find_held_out, held_out_rows, training_split
 from vqtok.data.layout import matching_split, split_group
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import InCache, NamedSplits, read_splits
@@ -224,9 +224,7 @@ def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSo
 
 
 def _find_training_split(named: NamedSplits[Dataset], name: str) -> str:
-    if len(named.splits) == 1 and not any(split_group(split) in HELD_OUT for split in named.splits):
-        return next(iter(named.splits))
-    return _find_split(named, name, "train")
+    return training_split(named.splits) or _find_split(named, name, "train")
 
 
 def _find_split(named: NamedSplits[Dataset], name: str, split: str) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from datasets import Dataset, DatasetBuilder, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, IterableDataset, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.parquet.parquet import ParquetConfig
@@ -35,9 +35,11 @@ __all__ = [
     "build",
     "check_own",
     "loading",
+    "open_tables",
     "read_files",
     "read_table",
     "read_tables",
+    "stream",
     "table_builder",
     "table_kind",
     "with_any_suffix",
@@ -96,15 +98,34 @@ def read_tables(
     Raises:
         DataError: files that cannot be read or are of several kinds, no rows, or splits and other files beside them.
     """
+    with loading(name, config):
+        builder, own, notes = open_tables(folder, name, files, config)
+        return build(builder, own), notes
+
+
+def open_tables(
+    folder: Path, name: str, files: Iterable[str], config: str | None
+) -> tuple[DatasetBuilder, str, tuple[str, ...]]:
+    """The builder for the rows of a folder, what the paths of its own files begin with, and what to tell the user.
+
+    Arguments and errors are those of `read_tables`; nothing is read yet.
+    """
     own = os.path.join(os.path.realpath(folder), "")
     with loading(name, config):
         if config is not None or _has_configurations(folder):
-            return build(with_any_suffix(load_dataset_builder(own, config)), own), ()
-    return read_files(own, name, files, build)
+            return with_any_suffix(load_dataset_builder(own, config)), own, ()
+        builder, notes = _builder_for(own, name, files)
+        return builder, own, notes
 
 
 def read_files(own: str, name: str, files: Iterable[str], build: Build[S]) -> tuple[dict[str, S], tuple[str, ...]]:
     """The rows of some files by the splits that their names say; arguments and errors are those of `read_tables`."""
+    with loading(name):
+        builder, notes = _builder_for(own, name, files)
+        return build(builder, own), notes
+
+
+def _builder_for(own: str, name: str, files: Iterable[str]) -> tuple[DatasetBuilder, tuple[str, ...]]:
     by_kind = defaultdict(list)
     for file in files:
         if kind := table_kind(file):
@@ -120,8 +141,7 @@ def read_files(own: str, name: str, files: Iterable[str], build: Build[S]) -> tu
     compressed = [file for file in files if os.path.splitext(file)[1].lower() in COMPRESSED]
     if compressed:
         notes = (*notes, f"{left_out('compressed', compressed)}; unpack what should be read")
-    with loading(name):
-        return build(table_builder(kind, splits), own), notes
+    return table_builder(kind, splits), notes
 
 
 def table_builder(kind: str, splits: Mapping[str, Sequence[str]]) -> DatasetBuilder:
@@ -160,6 +180,12 @@ def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
         str(split): _rows(builder, str(split)) if info.num_examples else Dataset.from_dict({})
         for split, info in builder.info.splits.items()
     }
+
+
+def stream(builder: DatasetBuilder, own: str) -> dict[str, IterableDataset]:
+    """The splits that a builder of `datasets` found, to be read row by row; see `check_own`."""
+    check_own(builder, own)
+    return {str(split): rows for split, rows in builder.as_streaming_dataset().items()}
 
 
 def check_own(builder: DatasetBuilder, own: str) -> None:

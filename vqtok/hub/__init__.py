@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vqtok.hub.card import shown
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text, names_text
+from vqtok.hub.errors import hub_errors
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
@@ -36,6 +37,7 @@ __all__ = [
     "fetch",
     "find_model",
     "grid_text",
+    "hub_errors",
     "is_run",
     "kind_of",
     "loading",

@@ -9,18 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vqtok.report.folders import Summary, describe
+    from vqtok.report.folders import Summary, describe, describe_codes
     from vqtok.report.health import check_health_folder, draw_health
     from vqtok.report.page import write_report
     from vqtok.report.verdict import Verdict, judge
 
-__all__ = ["Summary", "Verdict", "check_health_folder", "describe", "draw_health", "judge", "write_report"]
+__all__ = [
+    "Summary",
+    "Verdict",
+    "check_health_folder",
+    "describe",
+    "describe_codes",
+    "draw_health",
+    "judge",
+    "write_report",
+]
 
 _HOMES = {
     "Summary": "folders",
     "Verdict": "verdict",
     "check_health_folder": "health",
     "describe": "folders",
+    "describe_codes": "folders",
     "draw_health": "health",
     "judge": "verdict",
     "write_report": "page",

@@ -25,7 +25,7 @@ from vqtok.hub import (
 )
 from vqtok.text import counted, tokenizer_text
 
-__all__ = ["Summary", "describe"]
+__all__ = ["Summary", "describe", "describe_codes"]
 
 Rows = list[tuple[str, str]]
 
@@ -55,6 +55,8 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
         VqtokError: what it holds is damaged.
     """
     folder, name = Path(folder), name or str(folder)
+    if folder.suffix in (".parquet", ".arrow") and folder.is_file():
+        return describe_codes(folder)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{name} {what}: name a tokenizer, prior, codes or run folder, or a Hub id such as org/name")
@@ -69,6 +71,11 @@ def describe(folder: str | Path, *, name: str | None = None) -> Summary:
     return Summary(kind=kind, rows=tuple(ROWS[kind](folder)))
 
 
+def describe_codes(place: str | Path) -> Summary:
+    """Summarise codes; the place is whatever `load_codes` takes, and its errors are those."""
+    return Summary(kind="codes", rows=tuple(codes_rows(place)))
+
+
 def content_of(folder: Path, name: str) -> str | None:
     """What a folder holds, told by its files; None where it is nothing of ours.
 
@@ -79,6 +86,8 @@ def content_of(folder: Path, name: str) -> str | None:
     if is_run(folder):
         return "run"
     if names & {"codes.json", "dataset_dict.json"} or {"state.json", "dataset_info.json"} <= names:
+        return "codes"
+    if any(entry.endswith(".parquet") for entry in names) or (folder / "data").is_dir() and "README.md" in names:
         return "codes"
     return kind_of(read_settings(folder), name=name) if "config.json" in names else None
 
@@ -100,14 +109,14 @@ def prior_rows(folder: Path) -> Rows:
     return list(describe_prior(open_folder(folder)).rows)
 
 
-def codes_rows(folder: Path) -> Rows:
-    """Splits, grid, use of codes and tokenizer of a codes folder."""
+def codes_rows(place: str | Path) -> Rows:
+    """Splits, grid, use of codes and tokenizer of codes."""
     from datasets import DatasetDict
 
     from vqtok.codes import codes_array, load_codes, read_broken, read_spec
 
-    codes = load_codes(folder)
-    spec = read_spec(folder)
+    codes = load_codes(place)
+    spec = read_spec(codes)
     splits = dict(codes) if isinstance(codes, DatasetDict) else {codes.split or "rows": codes}
     first = next(iter(splits.values()))
     rows = [
@@ -118,7 +127,7 @@ def codes_rows(folder: Path) -> Rows:
     for split, dataset in splits.items():
         use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
         rows.append((str(split), f"{counted(len(dataset), 'image')}, {use}"))
-    broken = read_broken(folder) if (folder / "codes.json").is_file() else []
+    broken = read_broken(place)
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         rows.append(("broken", f"{len(broken)} could not be read: {', '.join(broken[:3])}{more}"))

@@ -16,7 +16,7 @@ __all__ = ["PriorTrainingConfig"]
 class PriorTrainingConfig(LoopConfig):
     """What decides the training of a prior."""
 
-    codes: str = Field(description="codes folder, as written by vqtok tokenize")
+    codes: str = Field(description="codes to train on: a codes folder, parquet files, or a dataset on the Hub")
     arch: Annotated[PriorOptions, ARCHITECTURE_TYPES] = Field(
         TransformerOptions(), description="architecture of the prior"
     )

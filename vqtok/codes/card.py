@@ -1,0 +1,113 @@
+"""The card of a code set: what the codes are, which tokenizer made them, and for `datasets` where they lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+import datasets
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.hub import grid_text
+from vqtok.hub.card import MARK, hub_id, short_name
+from vqtok.hub.markdown import fenced, one_line, plain, table
+from vqtok.text import counted, tokenizer_text
+
+__all__ = ["CARD", "Files", "codes_card", "published", "unfinished_card", "with_features", "with_files"]
+
+CARD = "README.md"
+UNFINISHED = "none-yet/*.arrow"
+"""Names no file, so that `load_dataset` refuses what is not whole yet."""
+
+Files: TypeAlias = Mapping[str, str | Sequence[str]]
+"""By split the pattern or the paths of its files."""
+
+
+def published(spec: CodesSpec) -> CodesSpec:
+    """A spec without the name of a folder of this machine."""
+    repository = hub_id(spec.repository) if spec.repository else None
+    return replace(spec, repository=repository, revision=spec.revision if repository else None)
+
+
+def codes_card(
+    spec: CodesSpec, features: datasets.Features, rows: Mapping[str, int], places: Files, repository: str
+) -> str:
+    """The card of a code set.
+
+    Args:
+        spec: the binding.
+        features: the columns.
+        rows: how many images each split has.
+        places: where their files lie.
+        repository: where the code set will be, as owner/name.
+    """
+    spec = published(spec)
+    data = DatasetCardData(tags=["vqtok", "image-tokens"], pretty_name=one_line(short_name(repository)))
+    grid = " x ".join(map(str, spec.shape))
+    revision = f", revision={json.dumps(spec.revision)}" if spec.revision else ""
+    named = f"{json.dumps(spec.repository)}{revision}" if spec.repository else '"THE-TOKENIZER-OF-THESE-CODES"'
+    card = DatasetCard.from_template(
+        data,
+        template_str=files("vqtok.hub").joinpath("templates", "codes.md").read_text(encoding="utf-8"),
+        mark=MARK,
+        name=plain(short_name(repository)),
+        summary=f"Images as grids of {grid} codes, whole numbers below {spec.codebook_size:,}, made with "
+        "[vqtok](https://pypi.org/project/vqtok).",
+        facts=table(("", ""), _facts(spec, features, rows)),
+        repository=json.dumps(repository),
+        place=one_line(repository),
+        tokenizer=named,
+        binding=fenced(json.dumps(spec.to_dict(), indent=2), "json"),
+    )
+    return with_files(str(card), features, places)
+
+
+def _facts(spec: CodesSpec, features: datasets.Features, rows: Mapping[str, int]) -> list[tuple[str, str]]:
+    others = ", ".join(column for column in features if column != COLUMN)
+    return [
+        *((split, counted(count, "image")) for split, count in rows.items()),
+        ("grid", f"{grid_text(spec.shape)}, {spec.dtype.name}"),
+        ("codebook", f"{spec.codebook_size:,} codes"),
+        ("tokenizer", tokenizer_text(spec.fingerprint, spec.repository, spec.revision)),
+        ("other columns", others or "none"),
+    ]
+
+
+def unfinished_card(text: str, places: Files) -> str:
+    """A card of codes that are not all there yet, from which `load_dataset` loads nothing.
+
+    Args:
+        text: the card as it will be.
+        places: by the name of each split what is not there yet.
+    """
+    return with_files(text, None, dict.fromkeys(places, UNFINISHED))
+
+
+def with_files(text: str, features: datasets.Features | None, places: Files) -> str:
+    """A card, of whoever wrote it, that says to `datasets` where the files lie and what their columns are."""
+    card = DatasetCard(text, ignore_metadata_errors=True)
+    for section in ("configs", "dataset_info"):
+        card.data.pop(section, None)
+    if features is not None:
+        DatasetInfosDict({"default": datasets.DatasetInfo(features=features)}).to_dataset_card_data(card.data)
+    listed = [{"split": split, "path": path if isinstance(path, str) else list(path)} for split, path in places.items()]
+    MetadataConfigs({"default": {"data_files": listed}}).to_dataset_card_data(card.data)
+    return str(card)
+
+
+def with_features(text: str, spec: CodesSpec) -> str:
+    """A card whose column of codes names their tokenizer; one that lists no columns as it is."""
+    card = DatasetCard(text, ignore_metadata_errors=True)
+    info: Any = card.data.get("dataset_info")
+    (told,) = datasets.Features({COLUMN: spec.feature})._to_yaml_list()
+    for section in info if isinstance(info, list) else [info or {}]:
+        for column in section.get("features") or ():
+            if column["name"] == COLUMN:
+                column |= told
+    return str(card)

@@ -1,0 +1,204 @@
+"""Find codes by a name: a folder of `save_to_disk` or `vqtok tokenize`, parquet and Arrow files, a dataset on the Hub.
+
+What `save_to_disk` wrote is memory-mapped where it lies, and so is such a folder that was pushed to the Hub, where it
+lies in the cache. All else goes through the builders of `datasets`, which copy it to their own cache unless it is
+streamed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import (
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    Features,
+    IterableDatasetDict,
+    NamedSplit,
+    load_dataset_builder,
+)
+from huggingface_hub import constants, snapshot_download
+
+from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, splits_of
+from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
+from vqtok.data.folders import list_files
+from vqtok.data.saved import is_saved, load_saved
+from vqtok.data.tables import build, loading, open_tables, stream, table_builder, table_kind
+from vqtok.errors import CheckpointError, DataError
+from vqtok.hub import hub_errors
+from vqtok.names import is_hub_id
+from vqtok.schema import read_object
+
+__all__ = ["Opened", "files_of", "is_on_hub", "open_codes", "read_schema", "read_sidecar", "tables_in"]
+
+MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
+KINDS = ("parquet", "arrow")  # of files that hold codes
+# What lies beside the shards of a codes folder on the Hub, in its own words and those of `save_to_disk`.
+SMALL = ("README.md", SIDECAR, "dataset_dict.json", "*state.json", "*dataset_info.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Codes as they were found.
+
+    Attributes:
+        codes: one split, or several by name; as they lie, with or without a binding.
+        folder: where a sidecar may lie beside them.
+        specs: what single files say that is lost once they are joined.
+    """
+
+    codes: AnyCodes
+    folder: Path | None = None
+    specs: tuple[CodesSpec, ...] = ()
+
+
+def open_codes(place: str | Path, *, streaming: bool = False) -> Opened:
+    """Open codes by their name.
+
+    Args:
+        place: a folder, a parquet or Arrow file, a pattern of such files (`codes/*.parquet`), or a Hub id
+            (`org/codes`, `org/codes@revision`).
+        streaming: give datasets that are read row by row, of which nothing is copied and, from the Hub, only what is
+            asked for is downloaded.
+
+    Raises:
+        DataError: there is nothing of this name, or it cannot be read.
+        HubError: the Hub does not have it, does not give it, or cannot be reached.
+    """
+    path, name = Path(os.path.expanduser(place)), str(place)
+    if path.is_dir():
+        return _open_folder(path, name, streaming)
+    if files := files_of(path):
+        return _open_files(files, name, streaming)
+    if is_on_hub(name):
+        return _open_hub(*name.partition("@")[::2], streaming)
+    raise DataError(
+        f"no codes at {name}: make some with `vqtok tokenize <images> --out {name}`, or name a codes folder, a parquet "
+        "file or a dataset on the Hub such as org/codes"
+    )
+
+
+def files_of(path: Path) -> list[str]:
+    """The file of this name, or those that it is a pattern of, in their order."""
+    return [str(path)] if path.is_file() else sorted(file for file in glob.glob(str(path)) if os.path.isfile(file))
+
+
+def is_on_hub(place: str | Path) -> bool:
+    """Whether a name stands for a dataset on the Hub: `org/codes` or `org/codes@revision`, and nothing on this disk."""
+    return is_hub_id(str(place).partition("@")[0]) and not Path(place).exists()
+
+
+def read_sidecar(folder: Path) -> dict[str, object] | None:
+    """The object in a folder's `codes.json`; None where there is no such file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not (folder / SIDECAR).is_file():
+        return None
+    try:
+        return read_object(folder / SIDECAR, most=MOST_SIDECAR)
+    except CheckpointError as error:
+        raise DataError(f"{error}: make codes with `vqtok tokenize`") from None
+
+
+def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
+    if is_saved(path):
+        saved = _load(path)
+        return Opened(codes=_streamed(saved) if streaming else saved, folder=path)
+    if not (tables := tables_in(path)):
+        raise DataError(f"{name} is not a codes folder: make one with `vqtok tokenize <images> --out codes`")
+    builder, own, _ = open_tables(path, name, tables, None)
+    return _from_builder(builder, own, name, streaming, folder=path)
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The parquet and Arrow files of a folder that may hold codes, relative to it."""
+    return [file for file in list_files(folder).others if table_kind(file) in KINDS]
+
+
+def _open_files(files: list[str], name: str, streaming: bool) -> Opened:
+    kinds = {table_kind(file) for file in files}
+    (kind, *others) = kinds
+    if kind not in KINDS or others:
+        raise DataError(f"{name} holds no codes: a file of codes is parquet or Arrow")
+    own = [os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file)) for file in files]
+    with loading(name):
+        builder = table_builder(kind, {"train": own})
+    return _from_builder(builder, os.path.commonprefix(own), name, streaming)
+
+
+def _open_hub(repo_id: str, revision: str, streaming: bool) -> Opened:
+    where: dict[str, Any] = {"repo_type": "dataset", "endpoint": constants.ENDPOINT}
+    with hub_errors(repo_id):
+        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[*SMALL], **where))
+        if is_saved(folder) and not streaming:
+            snapshot_download(repo_id, revision=folder.name, allow_patterns="*.arrow", **where)
+            return Opened(codes=_load(folder), folder=folder)
+        with loading(repo_id):
+            builder = load_dataset_builder(repo_id, revision=folder.name)
+        return _from_builder(builder, f"hf://datasets/{repo_id}@", repo_id, streaming, folder=folder)
+
+
+def _from_builder(
+    builder: DatasetBuilder, own: str, name: str, streaming: bool, *, folder: Path | None = None
+) -> Opened:
+    specs = () if own.startswith("hf://") else tuple(_specs_of_files(builder, name))
+    with loading(name):
+        if streaming:
+            return Opened(codes=_unwrapped(IterableDatasetDict(stream(builder, own))), folder=folder, specs=specs)
+        return Opened(codes=_unwrapped(DatasetDict(build(builder, own))), folder=folder, specs=specs)
+
+
+def _specs_of_files(builder: DatasetBuilder, name: str) -> list[CodesSpec]:
+    """What each file says: `datasets` takes the columns of the first for those of all."""
+    specs = []
+    with loading(name):
+        for file in [str(file) for files in (builder.config.data_files or {}).values() for file in files]:
+            spec = CodesSpec.from_feature(Features.from_arrow_schema(read_schema(file)).get(COLUMN), name=file)
+            specs += [spec] if spec else []
+    return specs
+
+
+def read_schema(file: str) -> pa.Schema:
+    """The schema of a parquet file or an Arrow stream."""
+    if file.endswith(".parquet"):
+        return pq.read_schema(file)
+    with pa.memory_map(file) as source, pa.ipc.open_stream(source) as reader:
+        return reader.schema
+
+
+def _load(path: Path) -> CodeSet:
+    try:
+        return _unwrapped(load_saved(path))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise DataError(f"the codes in {path} are damaged ({reason}): tokenize the images again") from error
+
+
+def _streamed(codes: CodeSet) -> StreamedCodes:
+    if isinstance(codes, DatasetDict):
+        return IterableDatasetDict({name: _streamed(split) for name, split in codes.items()})
+    streamed = codes.to_iterable_dataset(num_shards=max(1, min(len(codes), len(codes.cache_files))))
+    streamed.info.description = codes.info.description  # which `datasets` leaves behind
+    return streamed
+
+
+def _unwrapped(codes: AnyCodes) -> AnyCodes:
+    """The split where there is only one, which then knows its name."""
+    splits = splits_of(codes)
+    if len(splits) > 1 or not isinstance(codes, DatasetDict | IterableDatasetDict):
+        return codes
+    ((name, only),) = splits.items()
+    if isinstance(only, Dataset) and only.split is None and re.fullmatch(SPLIT_NAME, name):
+        split = NamedSplit(name)
+        return Dataset(only.data, info=only.info, split=split, fingerprint=only._fingerprint)
+    return only

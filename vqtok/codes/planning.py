@@ -1,0 +1,109 @@
+"""Make the plan of a codes folder: list the images once, choose the columns, write it all down."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from vqtok.codes.plan import Plan, Request, SplitPlan
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.data.opening import OpenedRows, open_rows
+from vqtok.data.rows import Rows
+from vqtok.errors import DataError, did_you_mean
+from vqtok.store import Store
+
+__all__ = ["ALL", "make_plan", "open_planned_rows"]
+
+ALL = "all"
+NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
+PLAN_FOLDER = "plan"
+
+
+def make_plan(
+    request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool = False, progress: bool = True
+) -> tuple[Plan, tuple[str, ...]]:
+    """List the images of a dataset and write the plan of their codes, and what to tell the user.
+
+    Args:
+        dataset: its name as the user gave it.
+        streaming: read files of the Hub where they are.
+        progress: show bars on a terminal.
+
+    Raises:
+        DataError: no such dataset, split or column, no images in it, or files that are damaged.
+        HubError: the Hub does not have it, does not give it, or cannot be reached.
+    """
+    with tempfile.TemporaryDirectory(prefix="vqtok-") as scratch:
+        folder = Path(scratch) / PLAN_FOLDER
+        opened = open_rows(
+            dataset,
+            folder=folder,
+            split=request.split,
+            dataset_config=request.dataset_config,
+            image_column=request.image_column,
+            revision=request.revision,
+            streaming=streaming,
+            shard_rows=request.shard_rows,
+            progress=progress,
+        )
+        splits = tuple(_split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items())
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
+    plan = Plan(request=request, spec=spec, splits=splits)
+    plan.write(store)
+    return plan, opened.notes
+
+
+def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
+    """The rows of each split of a plan; nothing is read."""
+    return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
+
+
+def _split_plan(
+    opened: OpenedRows, name: str, rows: Rows, columns: Sequence[str] | None, scratch: str
+) -> SplitPlan:
+    kept = _chosen_columns(opened, rows, columns)
+    features = datasets.Features({column: rows.features[column] for column in kept})
+    return SplitPlan(name=name, rows=len(rows), source=rows.to_json(base=scratch), columns=features.to_dict())
+
+
+def _chosen_columns(opened: OpenedRows, rows: Rows, wanted: Sequence[str] | None) -> list[str]:
+    """The columns beside the codes: names and labels of images, all that a listing has, or those asked for.
+
+    Columns that hold files are never among them: a dataset from elsewhere could name any file of this machine.
+
+    Raises:
+        DataError: a column that does not exist, holds files, or has the name of the codes.
+    """
+    others = [str(column) for column in rows.features if column != rows.image_column]
+    plain = [column for column in others if not holds_files(rows.features[column])]
+    if wanted is None:
+        chosen = plain if rows.kind == "listing" else [each for each in plain if each in (*NAMES, opened.label_column)]
+    elif list(wanted) == [ALL]:
+        chosen = plain
+    else:
+        chosen = list(dict.fromkeys(wanted))
+        for column in chosen:
+            if column not in others:
+                raise DataError(
+                    f"{rows.name} has no column {column} beside its images, only {', '.join(others) or 'none'}."
+                    f"{did_you_mean(column, others)}"
+                )
+            if column not in plain:
+                raise DataError(f"the column {column} of {rows.name} holds files, which are not kept beside codes")
+    if COLUMN in chosen:
+        raise DataError(f"the images already have a column named {COLUMN!r}: rename it before tokenizing")
+    return chosen
+
+
+def holds_files(feature: Any) -> bool:
+    """Whether a column holds images, sounds or other files, or paths to them."""
+    if isinstance(feature, dict):
+        return {"bytes", "path"} <= set(feature) or any(map(holds_files, feature.values()))
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return holds_files(feature.feature)
+    return hasattr(feature, "embed_storage")  # Image, Audio, Video and their like
