@@ -9,8 +9,8 @@ from datasets import Dataset, DatasetDict
 
 from vqtok.codes.reader import codes_array, load_codes, read_spec
 from vqtok.data.columns import Labels, find_labels
-from vqtok.data.layout import split_group
 from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
+from vqtok.data.layout import split_group
 from vqtok.errors import DataError
 from vqtok.priors import PriorBinding
 from vqtok.priors.grids import CodeGrids

@@ -1,13 +1,13 @@
 """What a codes folder holds beside its shards and their receipts, and in what order it appears.
 
-    README.md               first a card that names no files: `load_dataset` would take what is there for the whole
-    plan.json, plan/        what is to be done, see `plan.py`
-    codes.json              which tokenizer, see `spec.py`
-    train/data-*.arrow      shards, in any order, each followed by its receipt in receipts/
-    bad_images.parquet      what could not be read
-    train/state.json        of every split, beside a dataset_info.json
-    README.md               now with the files
-    dataset_dict.json       last: without it `load_from_disk` refuses the folder
+README.md               first a card that names no files: `load_dataset` would take what is there for the whole
+plan.json, plan/        what is to be done, see `plan.py`
+codes.json              which tokenizer, see `spec.py`
+train/data-*.arrow      shards, in any order, each followed by its receipt in receipts/
+bad_images.parquet      what could not be read
+train/state.json        of every split, beside a dataset_info.json
+README.md               now with the files
+dataset_dict.json       last: without it `load_from_disk` refuses the folder
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm import tqdm
 
 from vqtok.codes.assemble import assemble, write_unfinished_card
@@ -19,6 +21,7 @@ from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import BadImage, Receipt, read_receipts
 from vqtok.codes.shard import Job, tokenize_shard
 from vqtok.codes.spec import CodesSpec
+from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
 from vqtok.codes.workplace import claimed
 from vqtok.errors import BadImagesError
 from vqtok.names import findable
@@ -85,6 +88,7 @@ def tokenize_images(
     precision: str = "float32",
     format: str = "arrow",
     shard_rows: int = SHARD_ROWS,
+    num_processes: int = 1,
     on_error: str = "skip",
     max_bad_share: float = MAX_BAD_SHARE,
     overwrite: bool = False,
@@ -109,6 +113,8 @@ def tokenize_images(
         precision: "float32", or "bfloat16" or "float16" by autocast.
         format: "arrow", or "parquet" for sharing, which `load_from_disk` does not read.
         shard_rows: images of a shard, the unit that is done or not done.
+        num_processes: processes that work side by side, each on a device of its own where there are several GPUs. One
+            works in this process.
         on_error: "skip" leaves out images that cannot be read, "stop" ends with the first.
         max_bad_share: with more images than this share that cannot be read the set is not finished.
         overwrite: begin anew: what is in `out` goes first, if vqtok wrote it.
@@ -139,14 +145,6 @@ def tokenize_images(
         plan, notes = _plan_for(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
         work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
         with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
-            job = Job(
-                plan=plan,
-                store=store,
-                encoder=encoder,
-                rows=open_planned_rows(plan, store),
-                stop_on_error=work.stop_on_error,
-                report=bar.update,
-            )
             missing = []
             for shard, receipt in read_receipts(store, plan):
                 if receipt is None:
@@ -154,10 +152,49 @@ def tokenize_images(
                 else:
                     work.add(shard, receipt)
                     bar.update(shard.stop - shard.start)
-            for shard in missing:
-                work.add(shard, tokenize_shard(shard, job))
+            for shard, receipt in _make(missing, plan, store, encoder, work.stop_on_error, num_processes, bar.update):
+                work.add(shard, receipt)
         assemble(plan, store)
     return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), notes=notes)
+
+
+def _make(
+    shards: Sequence[Shard],
+    plan: Plan,
+    store: Store,
+    encoder: Encoder,
+    stop_on_error: bool,
+    num_processes: int,
+    report: Callable[[int], object],
+) -> Iterator[tuple[Shard, Receipt]]:
+    """Make shards in this process, or by several others that load the tokenizer from a folder."""
+    if num_processes == 1 or not shards:
+        rows = open_planned_rows(plan, store)
+        job = Job(plan=plan, store=store, encoder=encoder, rows=rows, stop_on_error=stop_on_error, report=report)
+        yield from ((shard, tokenize_shard(shard, job)) for shard in shards)
+        return
+    with tempfile.TemporaryDirectory(prefix="vqtok-") as folder:
+        encoder.tokenizer.save_pretrained(folder)
+        options = [
+            WorkerOptions(
+                place=store.place,
+                tokenizer=folder,
+                revision=None,
+                device=device,
+                threads=max(1, torch.get_num_threads() // num_processes) if device == "cpu" else None,
+                stop_on_error=stop_on_error,
+            )
+            for device in devices_for(encoder.device, min(num_processes, len(shards)))
+        ]
+        yield from tokenize_in_processes(shards, options, report)
+
+
+def devices_for(device: torch.device, number: int) -> list[str]:
+    """The devices of so many processes: GPUs of the machine in turn, from the given one on, else all the same."""
+    if device.type != "cuda":
+        return [str(device)] * number
+    count, first = torch.cuda.device_count(), device.index or 0
+    return [f"cuda:{(first + index) % count}" for index in range(number)]
 
 
 def _plan_for(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from vqtok.codes.plan import Plan, Request, SplitPlan
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.spec import COLUMN, CodesSpec
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
@@ -50,7 +50,9 @@ def make_plan(
             shard_rows=request.shard_rows,
             progress=progress,
         )
-        splits = tuple(_split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items())
+        splits = tuple(
+            _split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items()
+        )
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
     plan = Plan(request=request, spec=spec, splits=splits)
@@ -63,9 +65,7 @@ def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
     return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
 
 
-def _split_plan(
-    opened: OpenedRows, name: str, rows: Rows, columns: Sequence[str] | None, scratch: str
-) -> SplitPlan:
+def _split_plan(opened: OpenedRows, name: str, rows: Rows, columns: Sequence[str] | None, scratch: str) -> SplitPlan:
     kept = _chosen_columns(opened, rows, columns)
     features = datasets.Features({column: rows.features[column] for column in kept})
     return SplitPlan(name=name, rows=len(rows), source=rows.to_json(base=scratch), columns=features.to_dict())

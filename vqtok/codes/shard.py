@@ -52,9 +52,7 @@ class Job:
     report: Callable[[int], None] = field(default=lambda images: None)
 
 
-def tokenize_shard(
-    shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None, attempts: int = 1
-) -> Receipt:
+def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None, attempts: int = 1) -> Receipt:
     """Write the codes of one shard, and its receipt.
 
     Args:
@@ -149,9 +147,7 @@ def _is_in(row: int, batch: RowBatch) -> bool:
     return batch.start <= row < batch.start + len(batch)
 
 
-def _file_of(
-    grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan
-) -> memoryview:
+def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan) -> memoryview:
     """The file of a shard: an Arrow stream of one record batch, whose grids can be viewed without a copy; or parquet."""
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
     empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)

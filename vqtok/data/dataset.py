@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +74,7 @@ def read_images(
         The pixels of the good rows, uint8 (n, C, H, W); their indices, in the order of `indices`; and by index the
         error of each unreadable row, whose message names the row and its file.
     """
-    decoded = decode_images(
-        source.stored(indices), image_size=image_size, num_channels=num_channels, resample=resample
-    )
+    decoded = decode_images(source.stored(indices), image_size=image_size, num_channels=num_channels, resample=resample)
     broken = {index: result for index, result in zip(indices, decoded, strict=True) if isinstance(result, DataError)}
     good = [result for result in decoded if not isinstance(result, DataError)]
     return stacked(good, num_channels, image_size), [index for index in indices if index not in broken], broken

@@ -1,0 +1,199 @@
+"""Several processes on this machine, one device each: they are handed shards, and replaced where they die."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from vqtok.codes.encoder import Encoder
+from vqtok.codes.plan import Shard, read_plan
+from vqtok.codes.planning import open_planned_rows
+from vqtok.codes.receipt import Receipt
+from vqtok.codes.schedule import Probe, Schedule, Task
+from vqtok.codes.shard import Job, probe_rows, tokenize_shard
+from vqtok.errors import DataError, VqtokError
+from vqtok.store import Store
+
+__all__ = ["WorkerOptions", "do_work", "open_job", "tokenize_in_processes"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """What a worker needs to know, in a form that can be sent to another process or machine.
+
+    Attributes:
+        place: the codes folder, which holds the plan.
+        tokenizer: folder or Hub id of the tokenizer.
+        revision: of the Hub id.
+        device: where it works.
+        threads: of torch in this process; None leaves them alone.
+        stop_on_error: see `Job`.
+    """
+
+    place: str
+    tokenizer: str
+    revision: str | None
+    device: str
+    threads: int | None
+    stop_on_error: bool
+
+
+def open_job(options: WorkerOptions, report: Callable[[int], None]) -> Job:
+    """Load what a worker needs; the tokenizer is the one that the plan names.
+
+    Raises:
+        VqtokError: the tokenizer cannot be loaded, or is another.
+    """
+    from vqtok.tokenizer import VQTokenizer
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    store = Store(options.place)
+    plan = read_plan(store)
+    if plan is None:
+        raise DataError(f"there is no plan in {options.place}")
+    given = {} if options.revision is None else {"revision": options.revision}
+    tokenizer: Any = VQTokenizer.from_pretrained(options.tokenizer, **given)
+    encoder = Encoder(tokenizer.to(options.device), plan.request.precision)
+    plan.spec.check(tokenizer)
+    return Job(
+        plan=plan,
+        store=store,
+        encoder=encoder,
+        rows=open_planned_rows(plan, store),
+        stop_on_error=options.stop_on_error,
+        report=report,
+    )
+
+
+def do_work(work: Task | Probe, job: Job) -> Receipt | None:
+    """Make a shard, or decode some of its rows; gives the receipt of a shard."""
+    if isinstance(work, Probe):
+        probe_rows(work.start, work.stop, work.shard, job)
+        return None
+    return tokenize_shard(work.shard, job, skip=work.skip, attempts=work.attempts)
+
+
+def tokenize_in_processes(
+    shards: Iterable[Shard], options: list[WorkerOptions], report: Callable[[int], None]
+) -> Iterator[tuple[Shard, Receipt]]:
+    """Make shards by one process for each of the options; gives each with its receipt, in the order they are done.
+
+    A process that dies is replaced, and what it did is handed out again; see `Schedule`.
+
+    Raises:
+        VqtokError: what a worker meets that no second try mends, or a shard that cannot be made.
+    """
+    schedule = Schedule(shards)
+    workers = [_Worker(each) for each in options]
+    try:
+        while not schedule.is_finished:
+            for worker in workers:
+                if worker.work is None and (work := schedule.next()) is not None:
+                    worker.give(work)
+            busy = {worker.connection: worker for worker in workers if worker.work is not None}
+            for connection in wait(list(busy)):
+                worker = busy[connection]
+                answer = worker.answer()
+                if isinstance(answer, int):
+                    report(answer)
+                    continue
+                done = worker.take()
+                if isinstance(answer, _Died):
+                    logger.warning("a process of tokenize died (%s), and is replaced", answer.why)
+                    schedule.died(done, answer.why)
+                    workers[workers.index(worker)] = _Worker(worker.options)
+                    continue
+                if isinstance(answer, BaseException):
+                    raise answer
+                schedule.done(done)
+                if isinstance(answer, Receipt):
+                    yield done.shard, answer
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@dataclass(frozen=True)
+class _Died:
+    why: str
+
+
+class _Worker:
+    """A process and the connection to it."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share what CUDA and OpenMP have begun
+        self.options = options
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, options), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.work: Task | Probe | None = None
+
+    def give(self, work: Task | Probe) -> None:
+        self.work = work
+        with suppress(OSError):  # it is dead, which `answer` says
+            self.connection.send(work)
+
+    def take(self) -> Task | Probe:
+        work, self.work = self.work, None
+        assert work is not None
+        return work
+
+    def answer(self) -> Any:
+        """A number of images, a receipt, None, or what went wrong."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            return _Died(signal.strsignal(-code) or f"signal {-code}" if code < 0 else f"exit status {code}")
+
+    def stop(self) -> None:
+        """End the process, which removes what it had not finished."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def _serve(connection: Connection, options: WorkerOptions) -> None:
+    """Work until there is no more, or the process that asked for it is gone."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all; the parent ends this process
+    _end_with_parent()
+    try:
+        job = open_job(options, report=connection.send)
+        while True:
+            work = connection.recv()
+            connection.send(do_work(work, job))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except VqtokError as error:
+        with suppress(OSError):
+            connection.send(error)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
