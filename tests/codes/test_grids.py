@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import DatasetDict, Value
 
@@ -19,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_grids_and_classes_are_the_folders(folder: Path) -> None:
     DatasetDict({"train": make_codes(5), "validation": make_codes(3)}).save_to_disk(folder)
     binding, train, test, notes = open_grids(folder)
-    assert train.codes[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert train.__getitems__(range(5))["codes"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert train.labels is not None
     assert train.labels.tolist() == [0, 1, 0, 1, 0]
     assert (len(test), binding.label_names) == (3, ("cat", "dog"))
@@ -34,7 +35,8 @@ def test_integer_labels_are_as_many_classes_as_they_have_values(folder: Path) ->
     assert binding.label_names == ("3", "5", "7", "3000000")
     for grids in (train, test):
         assert grids.labels is not None and len(grids) in (36, 4)
-        assert grids.labels.tolist() == [[0, 2, 3, 1][code % 4] for code in grids.codes[:, 0, 0]]
+        codes = np.concatenate(list(grids.blocks()))[:, 0, 0]
+        assert grids.labels.tolist() == [[0, 2, 3, 1][code % 4] for code in codes]
 
 
 @pytest.mark.parametrize(

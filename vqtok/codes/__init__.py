@@ -1,12 +1,14 @@
 """Sets of images as Arrow sets of code grids, and back.
 
     images ─local→ codes folder (writer, spec) ─reader→ dataset, or one array of grids ─loaded→ images
+                                                         ─dataset→ batches of grids
 
 A codes folder is what `datasets.load_from_disk` reads, with a spec that says which tokenizer made it.
 """
 
 from __future__ import annotations
 
+from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
@@ -19,6 +21,7 @@ __all__ = [
     "FILES",
     "SIDECAR",
     "CodeSet",
+    "CodesDataset",
     "CodesSpec",
     "SplitWriter",
     "codes_array",

@@ -18,7 +18,16 @@ from vqtok.schema import read_object
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["CodeSet", "codes_array", "load_codes", "read_broken", "read_spec"]
+__all__ = [
+    "CodeSet",
+    "check_offsets",
+    "codes_array",
+    "grid_feature",
+    "grids_in",
+    "load_codes",
+    "read_broken",
+    "read_spec",
+]
 
 MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
 
@@ -91,7 +100,7 @@ def read_broken(path: str | Path) -> list[str]:
 
 
 def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
-    """All grids as one array, in the order of the rows.
+    """All grids as one array, in the order of the rows; `CodesDataset` reads them without holding them all.
 
     Returns:
         uint16 or wider, (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the dataset
@@ -100,11 +109,11 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     Raises:
         DataError: there is no column of code grids, or some rows have none.
     """
-    feature = dataset.features.get(COLUMN)
-    if not isinstance(feature, datasets.Array2D | datasets.Array3D):
-        columns = ", ".join(dataset.column_names)
-        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
-    chunks = [_view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
+    feature = grid_feature(dataset)
+    column = dataset.data.column(COLUMN).chunks
+    for chunk in column:
+        check_offsets(chunk, feature)
+    chunks = [grids_in(chunk, feature) for chunk in column if len(chunk)]
     if not chunks:
         return np.empty((0, *feature.shape), dtype=feature.dtype)
     indices = dataset._indices
@@ -112,6 +121,67 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     rows = indices.column(0).to_numpy()
     return _take(chunks, rows)
+
+
+def grid_feature(dataset: datasets.Dataset) -> datasets.Array2D | datasets.Array3D:
+    """The feature of the column of grids.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    feature = dataset.features.get(COLUMN)
+    if not isinstance(feature, datasets.Array2D | datasets.Array3D):
+        columns = ", ".join(dataset.column_names)
+        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
+    return feature
+
+
+def grids_in(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
+    """View the values under the nested lists of a chunk as (n, *shape), reading only the first and last place of each.
+
+    Raises:
+        DataError: rows without codes, or more or fewer codes than so many grids have.
+    """
+    if chunk.null_count:
+        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
+    values = chunk.storage
+    try:
+        for length in feature.shape:
+            values.validate()  # Arrow would read outside of the file
+            count, values = len(values), values.flatten()
+            if len(values) != count * length:
+                raise ValueError
+        values.validate()
+        view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+        if view.dtype != feature.dtype:
+            raise ValueError
+        return view.reshape(len(chunk), *feature.shape)
+    except ValueError as error:  # of Arrow also where a code is missing
+        raise _other_grids(feature) from error
+
+
+def check_offsets(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> None:
+    """Read the places of all lists of a chunk, an eighth of its bytes at 16x16 codes, and look that each is a grid's.
+
+    Raises:
+        DataError: lists of other lengths than the shape says, or without values.
+    """
+    if chunk.null_count:
+        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
+    values = chunk.storage
+    try:
+        values.validate(full=True)
+        for length in feature.shape:
+            if (np.diff(values.offsets) != length).any():
+                raise ValueError
+            values = values.flatten()
+    except ValueError as error:
+        raise _other_grids(feature) from error
+
+
+def _other_grids(feature: datasets.Array2D | datasets.Array3D) -> DataError:
+    shape = " x ".join(map(str, feature.shape))
+    return DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again")
 
 
 def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -126,24 +196,6 @@ def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray
         taken[mine] = chunk[rows[mine] - start]
         start += len(chunk)
     return taken
-
-
-def _view(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Array3D) -> npt.NDArray[Any]:
-    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says."""
-    if chunk.null_count:
-        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
-    values = chunk.storage
-    try:
-        values.validate(full=True)  # Arrow would read outside of the file
-        for length in feature.shape:
-            if (np.diff(values.offsets) != length).any():
-                raise ValueError
-            values = values.flatten()
-        view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return view.reshape(len(chunk), *feature.shape)
-    except ValueError as error:  # of Arrow also where a code is missing
-        shape = " x ".join(map(str, feature.shape))
-        raise DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again") from error
 
 
 def _load(path: Path) -> CodeSet:
