@@ -169,25 +169,20 @@ def test_the_files_stay_open(shards: Shards, tmp_path: Path) -> None:
     assert np.array_equal(part.__getitems__(range(489))["codes"].numpy(), array)
 
 
-def with_places(lists: pa.ListArray, places: npt.NDArray[Any], values: pa.Array) -> pa.ListArray:
-    """Not by `from_arrays`, which looks at the places."""
-    return pa.Array.from_buffers(lists.type, len(lists), [None, pa.py_buffer(places)], children=[values])
-
-
 def write_lists(path: Path, rows: int, damage: Callable[[npt.NDArray[Any]], None], level: int) -> datasets.Dataset:
-    """Grids of 2x2, the places of the outer (0) or inner lists (1) of the second record batch changed; in a file."""
-    parts = [make_codes(rows, {}).with_format("arrow")[:] for _ in range(2)]
-    schema = parts[0].schema
-    column = parts[1].column("codes").combine_chunks()
-    lists, inner = column.storage, column.storage.flatten()
-    offsets = [lists.offsets.to_numpy().copy(), inner.offsets.to_numpy().copy()]
-    damage(offsets[level])
-    inner = with_places(inner, offsets[1], inner.flatten())
-    lists = with_places(lists, offsets[0], inner)
-    column = pa.ExtensionArray.from_storage(column.type, lists)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        writer.write_table(parts[0])
-        writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
+    """Grids of 2x2 in two record batches; the places of the outer (0) or inner lists (1) of the second change."""
+    table = make_codes(rows, {}).with_format("arrow")[:]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(table)
+    content = bytearray(sink.getvalue())
+    written = pa.py_buffer(content)
+    lists = list(pa.ipc.open_stream(written))[1].column("codes").storage
+    lists = lists.flatten() if level else lists
+    start = lists.buffers()[1].address - written.address
+    damage(np.frombuffer(content, dtype=np.int32, count=len(lists) + 1, offset=start))
+    path.write_bytes(content)
     return datasets.Dataset.from_file(str(path))
 
 
