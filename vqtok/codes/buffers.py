@@ -34,14 +34,13 @@ class RowBuffers:
             if part.shape[1:] != shape or part.dtype != self.dtype or not part.flags.c_contiguous:
                 raise ValueError(f"parts must be contiguous arrays of {shape} {self.dtype}")  # a bug of ours
         self.ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        self._parts = list(parts)
         if len(self):
-            self._locate()
+            self._locate(parts)
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def _locate(self) -> None:
+    def _locate(self, parts: Sequence[npt.NDArray[Any]]) -> None:
         """Tables from rows to parts, and from parts to addresses."""
         block = max(2, len(self) // (BLOCKS * len(self.ends)))
         self._shift = np.uint64(block.bit_length() - 1)
@@ -49,14 +48,14 @@ class RowBuffers:
         self._first = np.searchsorted(self.ends, starts, side="right")  # part of the first row of each block
         last = np.searchsorted(self.ends, starts + (1 << int(self._shift)) - 1, side="right")
         self._most = int((last - self._first).max())  # parts that end within a block; a row past all is in none
-        addresses = np.array([part.__array_interface__["data"][0] for part in self._parts], dtype=np.int64)
-        sizes = np.array([part.nbytes for part in self._parts], dtype=np.int64)
+        addresses = np.array([part.__array_interface__["data"][0] for part in parts], dtype=np.int64)
+        sizes = np.array([part.nbytes for part in parts], dtype=np.int64)
         low, high = int(addresses[sizes > 0].min()), int((addresses + sizes)[sizes > 0].max())
         lengths = np.diff(self.ends, prepend=0)
         self._place = addresses - low - (self.ends - lengths) * self.row_bytes  # of row 0, were it in that part
         count = high - low - self.row_bytes + 1
-        self._windows = np.asarray(_Span(self._parts, low, count, f"|V{self.row_bytes}"))
-        self._bytes = np.asarray(_Span(self._parts, low, count, "|u1"))
+        self._windows = np.asarray(_Span(parts, low, count, f"|V{self.row_bytes}"))
+        self._bytes = np.asarray(_Span(parts, low, count, "|u1"))
 
     def find(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The part that each row is in, and the window that it is.
@@ -90,8 +89,8 @@ class RowBuffers:
 class _Span:
     """Addresses as NumPy's array interface describes them; the array made of it keeps it, and so the buffers, alive."""
 
-    def __init__(self, parts: list[npt.NDArray[Any]], low: int, count: int, typestr: str) -> None:
-        self.parts = parts
+    def __init__(self, parts: Sequence[npt.NDArray[Any]], low: int, count: int, typestr: str) -> None:
+        self.parts = list(parts)
         self.__array_interface__ = {
             "version": 3,
             "typestr": typestr,

@@ -146,11 +146,9 @@ def grids_in(chunk: pa.ExtensionArray, feature: datasets.Array2D | datasets.Arra
         raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
     values = chunk.storage
     try:
-        for length in feature.shape:
+        for _ in feature.shape:
             values.validate()  # Arrow would read outside of the file
-            count, values = len(values), values.flatten()
-            if len(values) != count * length:
-                raise ValueError
+            values = values.flatten()
         values.validate()
         view: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
         if view.dtype != feature.dtype:
