@@ -153,7 +153,7 @@ def test_worker_processes_read_the_same(shards: Shards, method: str) -> None:
 def test_pickled_it_is_the_names_of_its_files(shards: Shards) -> None:
     data = CodesDataset(shards(make_spec(grid=(32, 32))), np.arange(489)).select(np.arange(100, 90, -1))
     pickled = pickle.dumps(data)
-    assert len(pickled) < 10_000 < 10 * 32 * 32 * 2
+    assert len(pickled) < 10_000  # of a megabyte of codes
     again, whole = pickle.loads(pickled).__getitems__(range(10)), data.__getitems__(range(10))
     assert torch.equal(again["codes"], whole["codes"])
     assert again["labels"].tolist() == whole["labels"].tolist() == list(range(100, 90, -1))
