@@ -22,10 +22,11 @@ batch in ten was faster than. Pages are touched beforehand: what is compared is 
 
 CodesDataset does what "region" does, of all that is mapped already: no second mapping, whatever files, selections and
 arrays in memory the dataset is made of, and on every system. A region must begin every file at a multiple of 2 MiB, as
-the system does by itself: at multiples of a page it took 80 to 100 microseconds. Of the 49 to 53 microseconds of a batch
-that nothing disturbs, finding the rows takes 6, copying them 28 to 32 (memory is waited for), and widening 11, as long
-as filling the tensor with one number. On a machine whose two cores were shared by seven to eight processes, medians
-were 57 to 85 for CodesDataset, and 670 to 960 by shard.
+the system does by itself: at multiples of a page it took 80 to 110 microseconds.
+
+On a machine whose two cores were shared by six to eight processes, medians of CodesDataset were 57 to 85 microseconds
+and one batch in ten took at most 53 to 56, of which finding the rows takes 6, copying them 28 to 32 (memory is waited
+for), and widening 11, as long as filling the tensor with one number.
 """
 
 from __future__ import annotations
