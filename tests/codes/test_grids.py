@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import DatasetDict, Value
 
 from tests.codes.labelled import LABEL, make_codes
-from vqtok.codes import open_grids
+from vqtok.codes import CodesDataset, codes_array, open_grids
+from vqtok.data.held_out import held_out_rows
 from vqtok.errors import DataError
+from vqtok.training import PriorTrainingConfig, train_prior
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_grids_and_classes_are_the_folders(folder: Path) -> None:
     DatasetDict({"train": make_codes(5), "validation": make_codes(3)}).save_to_disk(folder)
     binding, train, test, notes = open_grids(folder)
-    assert train.codes[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert train.__getitems__(range(5))["codes"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert train.labels is not None
     assert train.labels.tolist() == [0, 1, 0, 1, 0]
     assert (len(test), binding.label_names) == (3, ("cat", "dog"))
@@ -34,7 +38,8 @@ def test_integer_labels_are_as_many_classes_as_they_have_values(folder: Path) ->
     assert binding.label_names == ("3", "5", "7", "3000000")
     for grids in (train, test):
         assert grids.labels is not None and len(grids) in (36, 4)
-        assert grids.labels.tolist() == [[0, 2, 3, 1][code % 4] for code in grids.codes[:, 0, 0]]
+        codes = np.concatenate(list(grids.blocks()))[:, 0, 0]
+        assert grids.labels.tolist() == [[0, 2, 3, 1][code % 4] for code in codes]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,35 @@ def test_a_test_split_without_labels_is_said_once(folder: Path) -> None:
         "the split test has no labels, so it is not used: 2 of the 20 images of train are held out to test on "
         "(test_share 0.1, seed 0)"
     ]
+
+
+@pytest.mark.parametrize("held_out_split", [False, True])
+def test_a_prior_learns_the_same_from_shards_as_from_arrays(tmp_path: Path, held_out_split: bool) -> None:
+    """Seven files, with held-out rows or a split of them, against the same images as one array: bit for bit."""
+    codes = make_codes(200).shuffle(seed=0)
+    splits = DatasetDict({"train": codes} | ({"test": make_codes(30)} if held_out_split else {}))
+    splits.save_to_disk(tmp_path / "codes", num_shards=dict.fromkeys(splits, 7))
+    binding, *shards, _ = open_grids(tmp_path / "codes", seed=3)
+    arrays = {name: codes_array(split) for name, split in splits.items()}
+    labels = {name: np.array(split["label"][:]) for name, split in splits.items()}
+    if held_out_split:
+        whole = [CodesDataset.from_arrays(arrays[name], labels[name]) for name in ("train", "test")]
+    else:
+        rows = held_out_rows(200, share=0.1, seed=3, name="codes")[:2]
+        whole = [CodesDataset.from_arrays(arrays["train"][each], labels["train"][each]) for each in rows]
+    runs = []
+    for name, (train, test) in {"shards": shards, "whole": whole}.items():
+        config = PriorTrainingConfig(
+            codes="codes",
+            out=str(tmp_path / name),
+            arch={"type": "pixelcnn", "hidden_size": 4, "num_layers": 1, "kernel_size": 3},
+            steps=12,
+            batch_size=16,
+            log_every=1,
+            eval_every=4,
+        )
+        train_prior(config, binding, train, test)
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        runs.append([(line["split"], line["step"], line["loss"], line["bits_per_code"]) for line in lines])
+    assert len(runs[0]) == 12 + 3
+    assert runs[0] == runs[1]

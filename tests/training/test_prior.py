@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 from tests.two_processes import run_two_processes
+from vqtok.codes import CodesDataset
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
-from vqtok.priors.grids import CodeGrids
 from vqtok.training import loop
 from vqtok.training import prior as task
 from vqtok.training.prior import train_prior
@@ -31,17 +32,15 @@ SMALL = {
 }
 
 
-def make_grids(count: int, seed: int) -> CodeGrids:
-    """Rows that count upwards from a random code, below 4 for class 0 and from 4 on for class 1."""
+def make_arrays(count: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Codes and labels: rows that count upwards from a random code, below 4 for class 0 and from 4 on for class 1."""
     noise = np.random.default_rng(seed)
     labels = noise.integers(0, 2, count)
     first = noise.integers(0, 4, (count, 2, 1))
-    return CodeGrids(codes=((first + np.arange(3)) % 4 + 4 * labels[:, None, None]).astype(np.uint16), labels=labels)
+    return ((first + np.arange(3)) % 4 + 4 * labels[:, None, None]).astype(np.uint16), labels
 
 
-TRAIN, TEST = make_grids(96, 0), make_grids(40, 1)
-for array in (TRAIN.codes, TRAIN.labels, TEST.codes, TEST.labels):
-    array.flags.writeable = False  # as a view of a file is
+TRAIN, TEST = CodesDataset.from_arrays(*make_arrays(96, 0)), CodesDataset.from_arrays(*make_arrays(40, 1))
 
 
 def make_config(out: Path, arch: str = "transformer", **changes: Any) -> PriorTrainingConfig:
@@ -71,7 +70,8 @@ def test_a_run_leaves_a_prior_and_its_numbers(tmp_path: Path, arch: str) -> None
     assert result.stopped_by is None
     prior = load_prior(result.model)
     assert PriorBinding.from_config(prior.config) == BINDING
-    nats = negative_log_likelihood(prior, torch.tensor(TEST.codes.astype(np.int64)), torch.tensor(TEST.labels))
+    held_out = TEST.__getitems__(range(40))
+    nats = negative_log_likelihood(prior, held_out["codes"], held_out["labels"])
     last = rows(tmp_path / "run", "test")[-1]
     assert last["step"] == 8
     assert last["loss"] == pytest.approx(nats.mean().item() / 6, rel=1e-5)
@@ -248,19 +248,19 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def wrong_grids() -> Iterator[tuple[CodeGrids, str]]:
-    codes, labels = TRAIN.codes, TRAIN.labels
-    assert labels is not None
-    yield CodeGrids(codes=codes[:, :, :2], labels=labels), r"shape \(N, 2, 3\)"
-    yield CodeGrids(codes=codes[:0], labels=labels[:0]), "N at least 1"
-    yield CodeGrids(codes=codes + 1, labels=labels), r"\[0, 8\), got 1 to 8"
-    yield CodeGrids(codes=codes), "label for each of the 96"
-    yield CodeGrids(codes=codes, labels=-labels), r"labels in \[0, 2\), got -1 to 0"
-    yield CodeGrids(codes=codes[:15], labels=labels[:15]), "15 images for training, fewer than one batch of 16"
+def wrong_grids() -> Iterator[tuple[CodesDataset, str]]:
+    (codes, labels), grids = make_arrays(96, 0), CodesDataset.from_arrays
+    yield grids(codes[:, :, :2], labels), r"shape \(N, 2, 3\)"
+    yield grids(codes[:0], labels[:0]), "N at least 1"
+    yield grids(codes + 1, labels), r"\[0, 8\), got 1 to 8"
+    yield grids(codes.astype(np.int64) - 1, labels), r"\[0, 8\), got -1 to 6"
+    yield grids(codes), "label for each of the 96"
+    yield grids(codes, -labels), r"labels in \[0, 2\), got -1 to 0"
+    yield grids(codes[:15], labels[:15]), "15 images for training, fewer than one batch of 16"
 
 
 @pytest.mark.parametrize(("grids", "message"), list(wrong_grids()))
-def test_codes_that_do_not_fit_are_refused(tmp_path: Path, grids: CodeGrids, message: str) -> None:
+def test_codes_that_do_not_fit_are_refused(tmp_path: Path, grids: CodesDataset, message: str) -> None:
     with pytest.raises(DataError, match=message):
         train_prior(make_config(tmp_path / "run"), BINDING, grids, TEST)
     assert not (tmp_path / "run").exists()

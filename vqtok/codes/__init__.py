@@ -1,6 +1,7 @@
 """Sets of images as Arrow sets of code grids, and back.
 
     images ─local→ codes folder (writer, spec) ─reader→ dataset, or one array of grids ─loaded→ images
+                                                         ─dataset→ batches of grids
 
 A codes folder is what `datasets.load_from_disk` reads, with a spec that says which tokenizer made it.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from vqtok.codes.bind import bind_codes
 from vqtok.codes.binding import AnyCodes, CodeSet, splits_of
+from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
@@ -24,6 +26,7 @@ __all__ = [
     "SIDECAR",
     "AnyCodes",
     "CodeSet",
+    "CodesDataset",
     "CodesSpec",
     "SplitWriter",
     "Tokenized",

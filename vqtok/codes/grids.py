@@ -7,13 +7,13 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from vqtok.codes.reader import codes_array, load_codes, read_spec
+from vqtok.codes.dataset import CodesDataset
+from vqtok.codes.reader import load_codes, read_spec
 from vqtok.data.columns import Labels, find_labels
 from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
 from vqtok.data.layout import split_group
 from vqtok.errors import DataError
 from vqtok.priors import PriorBinding
-from vqtok.priors.grids import CodeGrids
 
 __all__ = ["open_grids"]
 
@@ -25,7 +25,7 @@ def open_grids(
     unconditional: bool = False,
     test_share: float = 0.1,
     seed: int = 0,
-) -> tuple[PriorBinding, CodeGrids, CodeGrids, list[str]]:
+) -> tuple[PriorBinding, CodesDataset, CodesDataset, list[str]]:
     """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
 
     The held-out images are the split `test`, else `validation`, else a seeded share of the training split.
@@ -53,9 +53,8 @@ def open_grids(
         held, held_notes, why = None, (), f"the split {held} has no labels, so it is not used"
     notes += held_notes
 
-    def grids(name: str) -> CodeGrids:
-        classes = labels.of(splits[name], f"{path}, split {name}") if labels else None
-        return CodeGrids(codes=codes_array(splits[name]), labels=classes)
+    def grids(name: str) -> CodesDataset:
+        return CodesDataset(splits[name], labels.of(splits[name], f"{path}, split {name}") if labels else None)
 
     binding = PriorBinding(
         fingerprint=spec.fingerprint,

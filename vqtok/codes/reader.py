@@ -18,7 +18,16 @@ from vqtok.errors import DataError, shortened
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["codes_array", "load_codes", "read_broken", "read_spec", "view"]
+__all__ = [
+    "check_offsets",
+    "codes_array",
+    "grid_feature",
+    "grids_in",
+    "load_codes",
+    "read_broken",
+    "read_spec",
+    "view",
+]
 
 
 @overload
@@ -115,7 +124,7 @@ def read_broken(path: str | Path) -> list[str]:
 
 
 def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
-    """All grids as one array, in the order of the rows.
+    """All grids as one array, in the order of the rows; `CodesDataset` reads them without holding them all.
 
     Returns:
         uint16 or wider, (N, h, w), or (N, h, w, Q) where Q > 1. A read-only view of the file where the dataset
@@ -124,10 +133,7 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
     Raises:
         DataError: there is no column of code grids, or some rows have none.
     """
-    feature = dataset.features.get(COLUMN)
-    if not isinstance(feature, datasets.Array2D | datasets.Array3D):
-        columns = ", ".join(dataset.column_names)
-        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
+    feature = grid_feature(dataset)
     chunks = [view(chunk, feature) for chunk in dataset.data.column(COLUMN).chunks if len(chunk)]
     if not chunks:
         return np.empty((0, *feature.shape), dtype=feature.dtype)
@@ -136,6 +142,86 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     rows = indices.column(0).to_numpy()
     return _take(chunks, rows)
+
+
+def grid_feature(dataset: datasets.Dataset) -> Grids:
+    """The feature of the column of grids.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    feature = dataset.features.get(COLUMN)
+    if not isinstance(feature, Grids):
+        columns = ", ".join(dataset.column_names)
+        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
+    return feature
+
+
+def view(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
+    """View the values under the nested lists of a chunk as (n, *shape), whose lengths and places the file itself says.
+
+    Args:
+        chunk: grids as `datasets` types them, or the nested lists alone.
+        feature: what they should be.
+
+    Raises:
+        DataError: some rows have no codes, or not as many of them.
+    """
+    check_offsets(chunk, feature)
+    return _values(chunk, feature)
+
+
+def grids_in(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
+    """The same, but of the places of lists only the first and last are read: `check_offsets` looks at all.
+
+    Raises:
+        DataError: rows without codes, more or fewer codes than so many grids have, or codes of another type.
+    """
+    grids = _values(chunk, feature)
+    if grids.dtype != feature.dtype:
+        raise _other_grids(feature)
+    return grids
+
+
+def check_offsets(chunk: pa.Array, feature: Grids) -> None:
+    """Read the places of all lists of a chunk, an eighth of its bytes at 16x16 codes, and look that each is a grid's.
+
+    Raises:
+        DataError: lists of other lengths than the shape says, or without values.
+    """
+    values = _lists(chunk)
+    try:
+        values.validate(full=True)
+        for length in feature.shape:
+            if (np.diff(values.offsets) != length).any():
+                raise ValueError
+            values = values.flatten()
+    except (ValueError, AttributeError) as error:
+        raise _other_grids(feature) from error
+
+
+def _values(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
+    values = _lists(chunk)
+    try:
+        for _ in feature.shape:
+            values.validate()  # Arrow would read outside of the file
+            values = values.flatten()
+        values.validate()
+        grids: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
+        return grids.reshape(len(chunk), *feature.shape)
+    except (ValueError, AttributeError) as error:  # of Arrow also where a code is missing
+        raise _other_grids(feature) from error
+
+
+def _lists(chunk: pa.Array) -> pa.Array:
+    if chunk.null_count:
+        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
+    return chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+
+
+def _other_grids(feature: Grids) -> DataError:
+    shape = " x ".join(map(str, feature.shape))
+    return DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again")
 
 
 def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -150,29 +236,3 @@ def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray
         taken[mine] = chunk[rows[mine] - start]
         start += len(chunk)
     return taken
-
-
-def view(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
-    """View the values buffer under nested lists as (N, *shape), whose lengths and places the file itself says.
-
-    Args:
-        chunk: grids as `datasets` types them, or the nested lists alone.
-        feature: what they should be.
-
-    Raises:
-        DataError: some rows have no codes, or not as many of them.
-    """
-    if chunk.null_count:
-        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
-    values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    try:
-        values.validate(full=True)  # Arrow would read outside of the file
-        for length in feature.shape:
-            if (np.diff(values.offsets) != length).any():
-                raise ValueError
-            values = values.flatten()
-        grids: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return grids.reshape(len(chunk), *feature.shape)
-    except (ValueError, AttributeError) as error:  # of Arrow also where a code is missing
-        shape = " x ".join(map(str, feature.shape))
-        raise DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again") from error

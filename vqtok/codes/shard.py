@@ -151,7 +151,7 @@ def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], sha
     """The file of a shard: an Arrow stream of one record batch, whose grids can be viewed without a copy; or parquet."""
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
     empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)
-    arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec)]
+    arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec.feature)]
     if others := [field for field in schema if field.name != COLUMN]:
         table = pa.concat_tables(columns).combine_chunks() if columns else pa.schema(others).empty_table()
         table = table.cast(pa.schema(others))

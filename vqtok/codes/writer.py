@@ -93,7 +93,7 @@ class SplitWriter:
     def _flush(self) -> None:
         if not self._grids:
             return
-        table = pa.table({COLUMN: grid_array(np.concatenate(self._grids), self.spec)})
+        table = pa.table({COLUMN: grid_array(np.concatenate(self._grids), self.spec.feature)})
         if self._columns:
             columns = pa.concat_tables(self._columns).combine_chunks()
             for name in columns.column_names:
@@ -126,13 +126,13 @@ class SplitWriter:
                 raise
 
 
-def grid_array(grids: npt.NDArray[Any], spec: CodesSpec) -> pa.ExtensionArray:
+def grid_array(grids: npt.NDArray[Any], feature: datasets.Array2D | datasets.Array3D) -> pa.ExtensionArray:
     """Turn grids (B, h, w[, Q]) into a column of `Array2D` or `Array3D` that shares their memory."""
     storage: pa.Array = pa.array(grids.reshape(-1))
     for length in reversed(grids.shape[1:]):
         offsets = pa.array(np.arange(0, len(storage) + 1, length, dtype=np.int32))
         storage = pa.ListArray.from_arrays(offsets, storage)
-    return pa.ExtensionArray.from_storage(spec.feature(), storage)
+    return pa.ExtensionArray.from_storage(feature(), storage)
 
 
 def write_splits(folder: Path, splits: Sequence[str]) -> None:

@@ -1,81 +1,89 @@
-"""Images as code grids in memory: the examples that a prior learns from and is tested on."""
+"""Images as code grids: the examples that a prior learns from and is tested on, read a batch at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from vqtok.errors import DataError
 from vqtok.priors.binding import PriorBinding
 
-__all__ = ["CodeGrids", "unigram_bits_per_code"]
+__all__ = ["CodeGrids", "count_codes", "prior_batch", "unigram_bits_per_code"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodeGrids:
-    """Images as codes.
+class CodeGrids(Protocol):
+    """Images as codes, and their classes where they have them; `vqtok.codes.CodesDataset` is one."""
 
-    Args:
-        codes: integers (N, h, w), or (N, h, w, Q) where Q > 1; may be a view of a file.
-        labels: int64 (N,), or None for images without classes.
+    labels: npt.NDArray[np.int64] | None
+    """The class of each image, (N,)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, h, w), or (N, h, w, Q) where Q > 1."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """`codes`, int64 (B, h, w[, Q]), and where there are labels `labels`, int64 (B,)."""
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """All images in order, some at a time: integers (n, h, w[, Q])."""
+
+
+def prior_batch(grids: CodeGrids, rows: Sequence[int], binding: PriorBinding) -> tuple[Tensor, Tensor]:
+    """Codes int64 (B, L) and classes (B,) of some images, the null class where the prior has none."""
+    batch = grids.__getitems__(rows)
+    classes = batch["labels"] if binding.num_classes else binding.classes(None, len(batch["codes"]))
+    return batch["codes"].flatten(1), classes
+
+
+def count_codes(grids: CodeGrids, binding: PriorBinding, name: str) -> npt.NDArray[np.int64]:
+    """How often each code of each codebook occurs, (Q, K); refuses what the prior to be trained could not read.
+
+    All images are read once, some at a time.
+
+    Raises:
+        DataError: no images, grids of another shape, codes outside [0, K), or labels that do not fit.
     """
-
-    codes: npt.NDArray[Any]
-    labels: npt.NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def select(self, rows: npt.NDArray[np.int64]) -> CodeGrids:
-        """Some of the images."""
-        return CodeGrids(codes=self.codes[rows], labels=None if self.labels is None else self.labels[rows])
-
-    def codebooks(self) -> list[npt.NDArray[Any]]:
-        """The codes of each codebook: Q arrays (N * h * w,)."""
-        return list(self.codes.reshape(-1, self.codes.shape[3] if self.codes.ndim == 4 else 1).T)
-
-    def check(self, binding: PriorBinding, name: str) -> None:
-        """Refuse what the prior to be trained could not read.
-
-        Raises:
-            DataError: no images, grids of another shape, codes outside [0, K), or labels that do not fit.
-        """
-        if self.codes.shape != binding.code_shape(len(self.codes)) or not len(self):
-            wanted = ", ".join(map(str, binding.code_shape(0)[1:]))
-            raise DataError(f"{name} must be codes of shape (N, {wanted}) with N at least 1, got {self.codes.shape}")
-        low, high = int(self.codes.min()), int(self.codes.max())
+    if grids.shape != binding.code_shape(len(grids)) or not len(grids):
+        wanted = ", ".join(map(str, binding.code_shape(0)[1:]))
+        raise DataError(f"{name} must be codes of shape (N, {wanted}) with N at least 1, got {grids.shape}")
+    _check_labels(grids, binding, name)
+    counts = np.zeros((binding.num_codebooks, binding.codebook_size), dtype=np.int64)
+    for block in grids.blocks():
+        low, high = int(block.min()), int(block.max())
         if low < 0 or high >= binding.codebook_size:
             raise DataError(f"{name} must be codes in [0, {binding.codebook_size}), got {low} to {high}")
-        if not binding.num_classes:
-            return
-        if self.labels is None or len(self.labels) != len(self):
-            raise DataError(f"{name} must have a label for each of the {len(self)} images")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= binding.num_classes:
-            raise DataError(f"{name} must have labels in [0, {binding.num_classes}), got {low} to {high}")
-
-    def batch(self, rows: Any, binding: PriorBinding) -> tuple[Tensor, Tensor]:
-        """Codes int64 (B, L) and classes (B,) of some rows, the null class where the prior has none."""
-        codes = torch.from_numpy(self.codes[rows].astype(np.int64)).flatten(1)
-        if self.labels is None or not binding.num_classes:
-            return codes, binding.classes(None, len(codes))
-        return codes, torch.from_numpy(self.labels[rows].astype(np.int64))
+        for count, codes in zip(counts, block.reshape(-1, binding.num_codebooks).T, strict=True):
+            count += np.bincount(codes, minlength=binding.codebook_size)
+    return counts
 
 
-def unigram_bits_per_code(train: CodeGrids, test: CodeGrids, codebook_size: int) -> float:
+def _check_labels(grids: CodeGrids, binding: PriorBinding, name: str) -> None:
+    if not binding.num_classes:
+        return
+    if grids.labels is None or len(grids.labels) != len(grids):
+        raise DataError(f"{name} must have a label for each of the {len(grids)} images")
+    low, high = int(grids.labels.min()), int(grids.labels.max())
+    if low < 0 or high >= binding.num_classes:
+        raise DataError(f"{name} must have labels in [0, {binding.num_classes}), got {low} to {high}")
+
+
+def unigram_bits_per_code(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
     """Bits per held-out code of the best guess that looks at no other code: how often each was seen in training.
 
     What a prior saves below this is what it knows of the order of codes. Each codebook is counted by itself, for a
     prior knows which one comes next. Counts start at one, so that a code never seen in training has a probability.
+
+    Args:
+        train, test: what `count_codes` gives of the training images and of the held-out ones.
     """
     bits = []
-    for known, held_out in zip(train.codebooks(), test.codebooks(), strict=True):
-        seen = np.bincount(known, minlength=codebook_size) + 1
-        asked = np.bincount(held_out, minlength=codebook_size)
+    for known, asked in zip(train, test, strict=True):
+        seen = known + 1
         bits.append(-(asked * np.log2(seen / seen.sum())).sum() / asked.sum())
     return float(np.mean(bits))

@@ -23,7 +23,7 @@ from vqtok.priors import (
     negative_log_likelihood,
     training_loss,
 )
-from vqtok.priors.grids import CodeGrids, unigram_bits_per_code
+from vqtok.priors.grids import CodeGrids, count_codes, prior_batch, unigram_bits_per_code
 from vqtok.text import counted
 from vqtok.training import loop
 from vqtok.training.loop import TrainingResult
@@ -62,7 +62,7 @@ def train_prior(
     Args:
         config: `config.codes` only says where the grids came from; they are given here.
         binding: the tokenizer the codes belong to, and their classes; without classes, labels are not looked at.
-        train, test: images to learn from and held-out ones to look at.
+        train, test: images to learn from and held-out ones to look at, such as `CodesDataset`s; read a batch at a time.
         tokenizer: decodes samples at each evaluation, where given.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
         overwrite: replace the run that is in the folder.
@@ -94,8 +94,8 @@ class PriorTask(Task):
     ) -> None:
         if tokenizer is not None:
             binding.check_tokenizer(tokenizer.fingerprint)
-        train.check(binding, "the training codes")
-        test.check(binding, "the held-out codes")
+        train_counts = count_codes(train, binding, "the training codes")
+        test_counts = count_codes(test, binding, "the held-out codes")
         if len(train) < config.batch_size:
             raise DataError(
                 f"{config.codes} has {counted(len(train), 'image')} for training, fewer than one batch of "
@@ -106,7 +106,7 @@ class PriorTask(Task):
         self.prior = OptimizedModel(PriorLoss(build_prior(binding, config.arch.model_dump())), config, accelerator)
         self.models = [self.prior]
         self.units_per_step = config.batch_size * binding.codes_per_image
-        self.unigram = unigram_bits_per_code(train, test, binding.codebook_size)
+        self.unigram = unigram_bits_per_code(train_counts, test_counts)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = training_order(
@@ -117,7 +117,7 @@ class PriorTask(Task):
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
-        return (self.train_grids.batch(rows, self.binding) for rows in order)
+        return (prior_batch(self.train_grids, rows, self.binding) for rows in order)
 
     def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
         codes, classes = part
@@ -147,8 +147,8 @@ class PriorTask(Task):
         for index, first in enumerate(range(0, limit, self.config.batch_size)):
             if index % accelerator.num_processes != accelerator.process_index:
                 continue
-            rows = slice(first, min(first + self.config.batch_size, limit))
-            codes, classes = self.test_grids.batch(rows, binding)
+            rows = range(first, min(first + self.config.batch_size, limit))
+            codes, classes = prior_batch(self.test_grids, rows, binding)
             with accelerator.autocast():
                 nats = negative_log_likelihood(
                     prior, codes.view(binding.code_shape(len(codes))), classes if binding.num_classes else None
