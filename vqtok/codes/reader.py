@@ -10,9 +10,10 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from huggingface_hub import is_offline_mode
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
-from vqtok.codes.opening import Opened, open_codes, read_sidecar
+from vqtok.codes.opening import Opened, is_on_hub, open_codes, read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec, Grids
 from vqtok.data.saved import is_saved
 from vqtok.errors import DataError, shortened
@@ -57,7 +58,8 @@ def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None, *, stream
         HubError: a repository or revision that cannot be read.
     """
     # What must be copied or downloaded to be mapped is looked at as a stream first, and refused before it is.
-    as_stream = streaming or not is_saved(Path(os.path.expanduser(path)))
+    cached = is_on_hub(path) and is_offline_mode()
+    as_stream = streaming or not (cached or is_saved(Path(os.path.expanduser(path))))
     opened = open_codes(path, streaming=as_stream)
     spec = _find_spec(opened, name=str(path))
     for split in splits_of(opened.codes).values():
