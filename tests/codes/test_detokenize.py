@@ -13,7 +13,7 @@ from PIL import Image
 import vqtok.codes.detokenize as module
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, codes_array, detokenize_dataset, load_codes, tokenize_dataset
-from vqtok.codes.detokenize import image_file_names
+from vqtok.codes.detokenize import Names, image_file_names
 from vqtok.errors import ConfigurationError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 
@@ -118,3 +118,41 @@ def test_the_time_for_names_grows_with_the_images_and_not_with_their_square(
     codes = load_codes(write_codes(make_grids(7, spec), spec))
     detokenize_dataset(codes, tiny_tokenizer, tmp_path / "decoded", batch_size=2, progress=False)
     assert taken == [2, 2, 2, 1]
+
+
+def test_names_of_a_stream_are_each_their_own_below_the_folder() -> None:
+    names = Names()
+    files = [
+        "a.jpg",
+        "b/c.jpg",
+        "a.png",
+        "A.gif",
+        None,
+        "../x.jpg",
+        "a.png/d.jpg",
+        "b.jpg",
+        "000004.jpg",
+        7,
+        "b/c.webp",
+    ]
+    given = [names.of(file) for file in files]
+    assert given == [
+        *("a.png", "b/c.png", "a-000002.png", "A-000003.png", "000004.png", "000005.png", "000006.png", "b.png"),
+        *("000004-000008.png", "7.png", "b/c-000010.png"),
+    ]
+    folders = {parent.lower() for name in given if (parent := name.rpartition("/")[0])}
+    assert len({name.lower() for name in given}) == len(given) and folders.isdisjoint(name.lower() for name in given)
+
+
+def test_a_stream_is_decoded_as_the_dataset_is(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
+    rows, streamed = load_codes(tmp_path / "codes"), load_codes(tmp_path / "codes", streaming=True)
+    assert detokenize_dataset(rows, tiny_tokenizer, tmp_path / "whole", progress=False) == 12
+    assert detokenize_dataset(streamed, tiny_tokenizer, tmp_path / "stream", batch_size=5, progress=False) == 12
+    whole, stream = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.png")}
+        for name in ("whole", "stream")
+    )
+    assert whole == stream and len(whole) == 12

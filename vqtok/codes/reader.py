@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -9,10 +10,12 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from huggingface_hub import is_offline_mode
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
-from vqtok.codes.opening import Opened, open_codes, read_sidecar
+from vqtok.codes.opening import Opened, is_on_hub, open_codes, read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec, Grids
+from vqtok.data.saved import is_saved
 from vqtok.errors import DataError, shortened
 
 if TYPE_CHECKING:
@@ -63,7 +66,10 @@ def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None, *, stream
         MismatchError: another tokenizer made the codes, or several did.
         HubError: a repository or revision that cannot be read.
     """
-    opened = open_codes(path, streaming=streaming)
+    # What must be copied or downloaded to be mapped is looked at as a stream first, and refused before it is.
+    cached = is_on_hub(path) and is_offline_mode()
+    as_stream = streaming or not (cached or is_saved(Path(os.path.expanduser(path))))
+    opened = open_codes(path, streaming=as_stream)
     spec = _find_spec(opened, name=str(path))
     for split in splits_of(opened.codes).values():
         found = features_of(split).get(COLUMN)
@@ -73,6 +79,8 @@ def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None, *, stream
             )
     if tokenizer is not None:
         spec.check(tokenizer)
+    if as_stream and not streaming:
+        opened = open_codes(path)
     return attach(opened.codes, spec)
 
 
