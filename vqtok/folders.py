@@ -150,8 +150,7 @@ def _check_free(
 
 def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
     """Files and links below a folder that none of the patterns stands for, relative to it."""
-    found = (path for entry in entries_of(out) for path in (entry, *(entry.rglob("*") if is_folder(entry) else ())))
-    names = sorted(path.relative_to(out).as_posix() for path in found if not is_folder(path))
+    names = sorted(path.relative_to(out).as_posix() for path in _below(out) if not is_folder(path))
     names = [name for name in names if not any(map(OF_NOBODY.fullmatch, name.split("/")))]
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
 
@@ -195,14 +194,20 @@ def remove(path: Path) -> None:
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Every entry below a folder, with what changes when another takes its place."""
     found = {}
-    for entry in entries_of(folder) if folder.exists() else ():
-        below = entry.rglob("*") if is_folder(entry) else ()
-        with suppress(FileNotFoundError):  # another process is taking it away
-            for path in (entry, *below):
-                state = path.lstat()
-                changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
-                found[str(path.relative_to(folder))] = (state.st_ino, *changing)
+    for path in _below(folder) if folder.exists() else ():
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+            changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
+            found[str(path.relative_to(folder))] = (state.st_ino, *changing)
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every entry below a folder, save those that another process is taking away."""
+    for entry in entries_of(folder):
+        with suppress(FileNotFoundError):
+            yield entry
+            yield from entry.rglob("*") if is_folder(entry) else ()
 
 
 def _follow_umask(folder: Path) -> None:
