@@ -54,7 +54,8 @@ def inspect(
     num_images: Annotated[
         int | None,
         typer.Option(
-            help="With --dataset: number of images to use, the first ones.", show_default=str(DEFAULTS["num_images"])
+            help="With --dataset: number of images to use, chosen at random once and for all.",
+            show_default=str(DEFAULTS["num_images"]),
         ),
     ] = None,
     out: Annotated[
