@@ -23,11 +23,10 @@ from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftov
 
 __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
-# What vqtok had not finished, and what file managers and network file systems leave behind.
-OF_NOBODY = re.compile(
-    r"\.vqtok-[0-9a-f]{8}|\.(model|step-\d+)\.(partial|old)|\.[0-9a-f]{8}(\.\w+)?"
-    r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+"
-)
+# Folders that vqtok had not finished.
+UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}|\.(model|step-\d+)\.(partial|old)")
+# Files that it had not finished, and those that file managers and network file systems leave behind.
+OF_NOBODY = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
 NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
 
@@ -150,8 +149,10 @@ def _check_free(
 
 def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
     """Files and links below a folder that none of the patterns stands for, relative to it."""
-    names = sorted(path.relative_to(out).as_posix() for path in _below(out) if not is_folder(path))
-    names = [name for name in names if not any(map(OF_NOBODY.fullmatch, name.split("/")))]
+    found = [path for path in _below(out) if not is_folder(path)]
+    found = [path for path in found if not (OF_NOBODY.fullmatch(path.name) and is_file(path))]
+    names = sorted(path.relative_to(out).as_posix() for path in found)
+    names = [name for name in names if not any(map(UNFINISHED.fullmatch, name.split("/")[:-1]))]
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
 
 

@@ -107,13 +107,16 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert vqtok(*tokenize)[0] == 0
     load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
-    for name in (".DS_Store", "train/._a", "train/.vqtok-3b5a0826/owner.txt", ".1a2b3c4d.json"):  # nobody misses them
+    unfinished = ("train/.vqtok-3b5a0826/owner.txt", ".vqtok-1a2b3c4d.tmp.json")
+    for name in (".DS_Store", "train/._a", *unfinished):  # nobody misses them
         Path("codes", name).parent.mkdir(parents=True, exist_ok=True)
         Path("codes", name).touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
-    for name in ("notes.txt", "photos/a.png", "train/b.json", ".notes.old", ".photos.old/a.png", ".vqtok-notes"):
+    dated = (".20260115/thesis.txt", ".20260116.txt", ".1a2b3c4d.json")
+    hidden = (".notes.old", ".photos.old/a.png", ".vqtok-notes", "._mine/a.png", ".DS_Store/a.png", "train/.nfs0/a.png")
+    for name in ("notes.txt", "photos/a.png", "train/b.json", *dated, *hidden):
         mine = Path("codes", name)
-        mine.parent.mkdir(exist_ok=True)
+        mine.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text("mine")
         code, _, said = vqtok(*tokenize, "--overwrite")
         assert code == 2 and mine.read_text() == "mine" and Path("codes/codes.json").is_file()
