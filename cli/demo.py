@@ -20,13 +20,13 @@ from vqtok_cli.parameters import Overwrite, Seed
 __all__ = ["Settings", "demo", "run_demo"]
 
 RECORD = "demo.json"  # marks a folder as a demo's own, and tells the page what ran
-RUN = ("model/*", "checkpoints/*", "samples/step-*.png", "metrics.jsonl", "config.yaml", ".owner.txt")
-FILES = (
-    *(RECORD, "index.html", "samples.png", "health/*.png", "health/health.json"),
-    *("codes/*.json", "codes/*.arrow"),
-    *(f"{run}/{name}" for run in ("tokenizer", "prior") for name in RUN),
+RUN = (
+    r"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d+\.png"
+    r"|model/(model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|((generation_|preprocessor_)?config|metrics[\w.-]*)\.json)"
+    r"|checkpoints/step-\d+/[\w.-]+\.(safetensors|bin|pkl|pt|json)"
+    r"|\.model\.(partial|old)/.*|checkpoints/\.step-\d+\.(partial|old)/.*"  # cut off
 )
-"""Patterns of what a demo writes; a * stands for slashes as well."""
+HEALTH = r"(frequencies|distances|positions|examples)\.png|health\.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +134,20 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
     from vqtok.folders import check_free, clear_folder
+    from vqtok.staging import remove_leftovers
 
-    check_free(out, marker=RECORD, ours=FILES, overwrite=overwrite)
+    if overwrite:  # a set of codes that was cut off does not name its splits
+        remove_leftovers(out / "codes", None)
+    check_free(out, marker=RECORD, ours=own_files, overwrite=overwrite)
     clear_folder(out, marker=RECORD)
+
+
+def own_files(out: Path) -> str:
+    """A regular expression of the files that a demo writes, relative to its folder."""
+    from vqtok import codes
+
+    of_codes = codes.own_files(out / "codes")
+    return rf"{RECORD}|index\.html|samples\.png|health/({HEALTH})|codes/({of_codes})|(tokenizer|prior)/({RUN})"
 
 
 def run_command(arguments: list[str]) -> None:

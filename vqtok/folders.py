@@ -12,9 +12,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vqtok.errors import ConfigurationError
@@ -23,12 +22,18 @@ from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftov
 
 __all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
-# Folders that vqtok had not finished.
-UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}|\.(model|step-\d+)\.(partial|old)")
-# Files that it had not finished, and those that file managers and network file systems leave behind.
+UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}")  # staging folders
+# Files that vqtok had not finished, and those that file managers and network file systems leave behind.
 OF_NOBODY = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
 NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
+
+Ours = Callable[[Path], str]
+
+
+def everything(out: Path) -> str:
+    """Stands for whatever is in a folder."""
+    return "(?s:.*)"
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def staging_path(path: Path) -> Path:
 
 @contextmanager
 def new_folder(
-    out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False
+    out: Path, *, marker: str | None = None, ours: Ours = everything, overwrite: bool = False
 ) -> Iterator[Path]:
     """Give an empty folder whose entries are in `out` at the end, all of them or none.
 
@@ -80,7 +85,8 @@ def new_folder(
         out: the folder to fill: missing, empty, or one that may be replaced.
         marker: a file that every folder of this kind has, so that nothing else is ever replaced. It is put in `out`
             last; before it come the other files, and before those the folders.
-        ours: patterns of the files that may be replaced, relative to `out`; a * stands for slashes as well.
+        ours: gives a regular expression of the files that may be replaced, relative to `out`, once what killed runs
+            left behind is removed from it.
         overwrite: replace what is in `out` if the marker is there, as a whole and at the end.
 
     Raises:
@@ -111,7 +117,7 @@ def new_folder(
                 folder.rmdir()
 
 
-def check_free(out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False) -> None:
+def check_free(out: Path, *, marker: str | None = None, ours: Ours = everything, overwrite: bool = False) -> None:
     """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
 
     Raises:
@@ -123,9 +129,7 @@ def check_free(out: Path, *, marker: str | None = None, ours: Sequence[str] = ("
         _check_free(out, marker, ours, overwrite)
 
 
-def _check_free(
-    out: Path, marker: str | None, ours: Sequence[str], overwrite: bool, besides: Path | None = None
-) -> None:
+def _check_free(out: Path, marker: str | None, ours: Ours, overwrite: bool, besides: Path | None = None) -> None:
     if not out.is_dir():
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     with in_one_line(out, NO_ROOM | NO_ACCESS):
@@ -139,7 +143,7 @@ def _check_free(
     if not overwrite:
         hint = ", or pass --overwrite" if marked else ""
         raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
-    if others := _files_of_others(out, ours):
+    if others := _files_of_others(out, ours(out)):
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
         raise ConfigurationError(
             f"{out} holds {', '.join(others[:NAMED])}{more}, which vqtok did not write, so it will not be overwritten: "
@@ -147,13 +151,13 @@ def _check_free(
         )
 
 
-def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
-    """Files and links below a folder that none of the patterns stands for, relative to it."""
+def _files_of_others(out: Path, ours: str) -> list[str]:
+    """Files and links below a folder that the regular expression does not stand for, relative to it."""
     found = [path for path in _below(out) if not is_folder(path)]
     found = [path for path in found if not (OF_NOBODY.fullmatch(path.name) and is_file(path))]
     names = sorted(path.relative_to(out).as_posix() for path in found)
     names = [name for name in names if not any(map(UNFINISHED.fullmatch, name.split("/")[:-1]))]
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
+    return [name for name in names if not re.fullmatch(ours, name)]
 
 
 def _refuse_what_appeared(staging: Staging, out: Path, before: dict[str, tuple[int, int, int]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,15 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
         Path("codes", name).touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
     dated = (".20260115/thesis.txt", ".20260116.txt", ".1a2b3c4d.json")
-    hidden = (".notes.old", ".photos.old/a.png", ".vqtok-notes", "._mine/a.png", ".DS_Store/a.png", "train/.nfs0/a.png")
+    hidden = (
+        ".notes.old",
+        ".photos.old/a.png",
+        ".vqtok-notes",
+        "._mine/a.png",
+        ".model.old/a",
+        ".DS_Store/a.png",
+        "train/.nfs0/a.png",
+    )
     for name in ("notes.txt", "photos/a.png", "train/b.json", *dated, *hidden):
         mine = Path("codes", name)
         mine.parent.mkdir(parents=True, exist_ok=True)
@@ -128,3 +137,43 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     Path("mine.txt").touch()
     Path("codes/link").symlink_to("../mine.txt")
     assert "codes holds link, which vqtok did not write" in vqtok(*tokenize, "--overwrite")[2]
+
+
+def test_datasets_that_the_user_saved_in_a_codes_folder_stay(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    for split in ("train", "test"):
+        shutil.copytree("images", f"splits/{split}")
+    tokenize = ("--tokenizer", "tok", "--out", "codes", "--overwrite")
+    for images, mine in (("images", "my-selection"), ("splits", "my-selection"), ("splits", "work/2026")):
+        assert vqtok("tokenize", images, *tokenize)[0] == 0
+        codes = load_from_disk("codes")
+        codes.map(lambda row: row)  # leaves files of its cache there
+        codes.save_to_disk(f"codes/{mine}")
+        kept = sorted(Path("codes", mine).rglob("*"))
+        code, _, said = vqtok("tokenize", images, *tokenize)
+        assert code == 2 and f"codes holds {mine}/" in said and "which vqtok did not write" in said
+        assert sorted(Path("codes", mine).rglob("*")) == kept
+        shutil.rmtree(Path("codes", mine))
+
+
+def test_codes_of_a_process_that_was_killed_while_entries_moved_are_replaced(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    """What names the splits is then not where it belongs."""
+    tiny_tokenizer.save_pretrained("tok")
+    for split in ("train", "test"):
+        shutil.copytree("images", f"splits/{split}")
+    tokenize = ("tokenize", "splits", "--tokenizer", "tok", "--out", "codes", "--overwrite")
+    assert vqtok(*tokenize)[0] == 0
+    staging = Path("codes/.vqtok-1a2b3c4d")
+    for name in ("new", "old"):
+        (staging / name).mkdir(parents=True)
+    (staging / "owner.txt").write_text("process 7 on a-machine\n")
+    (staging / "moving.json").write_text("{}")
+    for name in ("codes.json", "dataset_dict.json"):
+        Path("codes", name).rename(staging / "old" / name)
+    code, _, said = vqtok(*tokenize)
+    assert code == 0, said
+    assert sorted(os.listdir("codes")) == ["codes.json", "dataset_dict.json", "test", "train"]
