@@ -20,13 +20,6 @@ from vqtok_cli.parameters import Overwrite, Seed
 __all__ = ["Settings", "demo", "run_demo"]
 
 RECORD = "demo.json"  # marks a folder as a demo's own, and tells the page what ran
-RUN = (
-    r"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d+\.png"
-    r"|model/(model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|((generation_|preprocessor_)?config|metrics[\w.-]*)\.json)"
-    r"|checkpoints/step-\d+/[\w.-]+\.(safetensors|bin|pkl|pt|json)"
-    r"|\.model\.(partial|old)/.*|checkpoints/\.step-\d+\.(partial|old)/.*"  # cut off
-)
-HEALTH = r"(frequencies|distances|positions|examples)\.png|health\.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +138,10 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 def own_files(out: Path) -> str:
     """A regular expression of the files that a demo writes, relative to its folder."""
     from vqtok import codes
+    from vqtok.training.runs import HEALTH_FILES, RUN_FILES
 
-    of_codes = codes.own_files(out / "codes")
-    return rf"{RECORD}|index\.html|samples\.png|health/({HEALTH})|codes/({of_codes})|(tokenizer|prior)/({RUN})"
+    folders = rf"{HEALTH_FILES}|codes/({codes.own_files(out / 'codes')})|(tokenizer|prior)/({RUN_FILES})"
+    return rf"{RECORD}|index\.html|samples\.png|{folders}"
 
 
 def run_command(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 replace_folder             a folder that is always ours, as a run's model: written beside, swapped in
 new_folder, check_free     a folder the user names: written in a hidden folder inside it, see `staging.py`
+check_ours                 whether files of others are in it
 clear_folder               a folder the user names for work that takes place in it
 remove                     what is in such a folder, links alone
 """
@@ -12,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vqtok.errors import ConfigurationError
 from vqtok.files import NO_ACCESS, NO_ROOM, check_path, in_one_line, sync
 from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
 
-__all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
+__all__ = ["check_free", "check_ours", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
 UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}")  # staging folders
 # Files that vqtok had not finished, and those that file managers and network file systems leave behind.
@@ -143,7 +144,19 @@ def _check_free(out: Path, marker: str | None, ours: Ours, overwrite: bool, besi
     if not overwrite:
         hint = ", or pass --overwrite" if marked else ""
         raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
-    if others := _files_of_others(out, ours(out)):
+    check_ours(out, ours(out), entries_of(out))
+
+
+def check_ours(out: Path, ours: str, entries: Iterable[Path]) -> None:
+    """Refuse entries of a folder that are, or hold, files that vqtok did not write.
+
+    Args:
+        ours: a regular expression of the files that it writes, relative to `out`.
+
+    Raises:
+        ConfigurationError: names the first of them.
+    """
+    if others := _files_of_others(out, ours, entries):
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
         raise ConfigurationError(
             f"{out} holds {', '.join(others[:NAMED])}{more}, which vqtok did not write, so it will not be overwritten: "
@@ -151,9 +164,9 @@ def _check_free(out: Path, marker: str | None, ours: Ours, overwrite: bool, besi
         )
 
 
-def _files_of_others(out: Path, ours: str) -> list[str]:
-    """Files and links below a folder that the regular expression does not stand for, relative to it."""
-    found = [path for path in _below(out) if not is_folder(path)]
+def _files_of_others(out: Path, ours: str, entries: Iterable[Path]) -> list[str]:
+    """Files and links of a folder that the regular expression does not stand for, relative to it."""
+    found = [path for path in _below(entries) if not is_folder(path)]
     found = [path for path in found if not (OF_NOBODY.fullmatch(path.name) and is_file(path))]
     names = sorted(path.relative_to(out).as_posix() for path in found)
     names = [name for name in names if not any(map(UNFINISHED.fullmatch, name.split("/")[:-1]))]
@@ -199,7 +212,7 @@ def remove(path: Path) -> None:
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Every entry below a folder, with what changes when another takes its place."""
     found = {}
-    for path in _below(folder) if folder.exists() else ():
+    for path in _below(entries_of(folder) if folder.exists() else ()):
         with suppress(FileNotFoundError):
             state = path.lstat()
             changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
@@ -207,9 +220,9 @@ def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Every entry below a folder, save those that another process is taking away."""
-    for entry in entries_of(folder):
+def _below(entries: Iterable[Path]) -> Iterator[Path]:
+    """Entries of a folder and what is below them, save what another process is taking away."""
+    for entry in entries:
         with suppress(FileNotFoundError):
             yield entry
             yield from entry.rglob("*") if is_folder(entry) else ()

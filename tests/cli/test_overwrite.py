@@ -15,7 +15,10 @@ from safetensors.torch import load_file
 
 from tests.cli.conftest import Command
 from tests.cli.tiny import TINY
+from vqtok import folders
+from vqtok.errors import ConfigurationError
 from vqtok.tokenizer import VQTokenizer
+from vqtok.training import loop
 
 
 def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
@@ -99,6 +102,96 @@ def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, c
     code, _, said = vqtok("train", "--dataset", "images", "--out", "project", *TINY, "--overwrite")
     assert code == 2 and "project is not empty and holds no run, so it will not be overwritten: choose another" in said
     assert Path("project/model").is_dir()
+
+
+def test_a_folder_that_holds_the_configuration_of_a_run_is_not_yet_a_run(vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run")[0] == 0
+    Path("project").mkdir()
+    shutil.copy("run/config.yaml", "project")
+    mine = [Path("project", name) for name in ("model/thesis.txt", "samples/photo.txt", "health/patients.csv")]
+    for path in mine:
+        path.parent.mkdir()
+        path.write_text("mine")
+    train = ("train", "--config", "project/config.yaml", "--dataset", "images", "--out", "project", "--overwrite")
+    for metrics in (None, "loss,step\n"):
+        if metrics:
+            Path("project/metrics.jsonl").write_text(metrics)
+        code, _, said = vqtok(*train)
+        assert code == 2 and "project is not empty and holds no run, so it will not be overwritten" in said
+    shutil.copy("run/metrics.jsonl", "project")
+    code, _, said = vqtok(*train)
+    assert code == 2 and said == (
+        "vqtok: error: project holds model/thesis.txt, samples/photo.txt, which vqtok did not write, so it will not be "
+        "overwritten: move that elsewhere, or choose another folder\n"
+    )
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    for path in mine[:2]:
+        path.unlink()
+    assert vqtok(*train)[0] == 0
+    assert mine[2].read_text() == "mine"
+
+
+def test_a_run_with_files_of_the_user_in_its_folders_is_not_replaced(
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--dataset", "images", *TINY, "--out", "run")
+    assert vqtok(*train)[0] == 0
+    assert vqtok("evaluate", "--tokenizer", "run/model", "--split=train", "--num-images=2")[0] == 0
+    assert vqtok("inspect", "run", "--dataset", "images", "--num-images=2")[0] == 0
+    for name in (
+        *(
+            "samples/mine.txt",
+            "samples/2026/step-000001.png",
+            "model/notes.md",
+            "model/README.md",
+            "health/patients.csv",
+        ),
+        *("checkpoints/step-000004/notes.txt", "checkpoints/step-000004-best/model.safetensors"),
+    ):
+        mine = Path("run", name)
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        code, _, said = vqtok(*train, "--overwrite")
+        assert code == 2 and f"run holds {name}, which vqtok did not write" in said
+        assert mine.read_text() == "mine" and Path("run/model/model.safetensors").is_file()
+        mine.unlink()
+    shutil.rmtree("run/samples")
+    Path("run/samples").write_text("mine")
+    assert "run holds samples, which vqtok did not write" in vqtok(*train, "--overwrite")[2]
+    Path("run/samples").unlink()
+    for cut_off in ("checkpoints/.step-000002.partial/.tmp", "checkpoints/.step-000002.old/state.json"):
+        Path("run", cut_off).parent.mkdir()
+        Path("run", cut_off).touch()
+
+    def all_but_the_numbers(path: Path) -> None:
+        if path.name == "health.json":
+            raise ConfigurationError("cut off")
+        path.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "remove", all_but_the_numbers)
+        assert "cut off" in vqtok(*train, "--overwrite")[2]
+    assert sorted(os.listdir("run/health")) == ["health.json"]
+    assert vqtok(*train, "--overwrite")[0] == 0
+    assert sorted(os.listdir("run")) == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "samples"]
+
+
+def test_a_run_that_ended_before_its_first_step_is_replaced(
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigurationError("no network")
+
+    train = ("train", "--dataset", "images", *TINY, "--out", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "start_tracker", refuse)
+        assert "no network" in vqtok(*train)[2]
+    assert vqtok(*train, "--overwrite")[0] == 0
+    for path in Path("run").iterdir():  # killed when all but the configuration was removed
+        if path.name != "config.yaml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    Path("run/.owner.txt").write_text("process 7 on a-machine\n")
+    assert vqtok(*train, "--overwrite")[0] == 0
 
 
 def test_a_codes_folder_with_files_of_the_user_is_not_replaced(

@@ -20,19 +20,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.errors import ConfigurationError
 from vqtok.evaluation import CodebookHealth
 from vqtok.files import new_file, write_text
+from vqtok.hub import HEALTH, is_health
 from vqtok.report.examples import draw_examples
 from vqtok.report.style import COLOURS, INK, STYLE
-from vqtok.schema import read_object
 from vqtok.staging import entries_of
 from vqtok.text import counted
 
 __all__ = ["DRAWINGS", "HEALTH", "check_health_folder", "draw_health"]
 
-HEALTH = "health.json"
-OWN = {"fingerprint", "split", "codebook_size"}  # keys that tell it from another JSON file
 DOTS = 150  # per inch
 LARGE = 4096  # codes, from which on ranks are on a logarithmic axis
 USED, DEAD = COLOURS[0], COLOURS[1]
@@ -91,11 +89,7 @@ def check_health_folder(folder: Path) -> None:
         raise ConfigurationError(f"{folder} is a file, not a folder: choose another folder with --out")
     if not folder.exists() or not entries_of(folder):
         return
-    try:
-        ours = read_object(folder / HEALTH).keys() >= OWN
-    except CheckpointError:
-        ours = False
-    if not ours:
+    if not is_health(folder):
         raise ConfigurationError(
             f"{folder} is not empty and holds no {HEALTH} of vqtok, so no plots are written there: choose another "
             "folder with --out"
