@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_a_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a file"):
         prepare(tmp_path / "photo.png", overwrite=True)
     assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_a_demo_that_is_running_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, refused = tmp_path / "demo", []
+
+    def stage(arguments: list[str]) -> None:
+        before = sorted(out.rglob("*"))
+        with pytest.raises(ConfigurationError, match=f"process {os.getpid()} on .* is at work in .*demo: wait for it"):
+            run_demo(out, overwrite=True)
+        assert sorted(out.rglob("*")) == before
+        refused.append(arguments[0])
+
+    monkeypatch.setattr(demo_file, "run_command", stage)
+    monkeypatch.setattr(demo_file, "make_page", lambda *_: out / "index.html")
+    run_demo(out)
+    assert len(refused) == 6 and [entry.name for entry in out.iterdir()] == ["demo.json"]
+    run_demo(out, overwrite=True)
 
 
 def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path) -> None:
