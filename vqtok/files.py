@@ -97,6 +97,8 @@ def check_writable(path: Path) -> None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     with in_one_line(path, NO_ROOM | NO_ACCESS):
+        with suppress(FileNotFoundError):
+            path.stat()  # refuses what lies below a file, links in a circle and names that are too long
         tempfile.TemporaryFile(dir=folder).close()
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vqtok.errors import ConfigurationError
 from vqtok.evaluation import CodebookHealth
-from vqtok.files import new_file, write_text
+from vqtok.files import check_writable, new_file, write_text
 from vqtok.hub import HEALTH, is_health
 from vqtok.report.examples import draw_examples
 from vqtok.report.style import COLOURS, INK, STYLE
@@ -83,10 +83,12 @@ def check_health_folder(folder: Path) -> None:
     """Refuse a folder that `draw_health` would refuse, before any work.
 
     Raises:
-        ConfigurationError: it is a file, or holds something and no health.json of ours.
+        ConfigurationError: it is a file, holds something and no health.json of ours, or cannot be written.
+        DataError: the disk is full.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file, not a folder: choose another folder with --out")
+    check_writable(folder)
     if not folder.exists() or not entries_of(folder):
         return
     if not is_health(folder):
