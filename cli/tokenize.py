@@ -41,14 +41,14 @@ def tokenize(
     The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the columns of the source,
     such as labels.
     """
-    from vqtok.codes import FILES, SIDECAR, file_columns, read_broken, tokenize_sources
+    from vqtok.codes import SIDECAR, file_columns, own_files, read_broken, tokenize_sources
     from vqtok.data import open_all
     from vqtok.folders import check_free
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    check_free(out, marker=SIDECAR, ours=FILES, overwrite=overwrite)
+    check_free(out, marker=SIDECAR, ours=own_files, overwrite=overwrite)
     model = load_tokenizer(tokenizer, device=device, revision=revision)
     sources = open_all(dataset, split=split, image_column=image_column, config=dataset_config)
     height, width = model.grid

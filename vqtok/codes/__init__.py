@@ -12,11 +12,10 @@ from vqtok.codes.grids import open_grids
 from vqtok.codes.local import file_columns, tokenize_dataset, tokenize_sources
 from vqtok.codes.reader import CodeSet, codes_array, load_codes, read_broken, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
+from vqtok.codes.writer import SplitWriter, own_files, write_sidecar, write_splits
 
 __all__ = [
     "COLUMN",
-    "FILES",
     "SIDECAR",
     "CodeSet",
     "CodesSpec",
@@ -26,6 +25,7 @@ __all__ = [
     "file_columns",
     "load_codes",
     "open_grids",
+    "own_files",
     "read_broken",
     "read_spec",
     "tokenize_dataset",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vqtok.batches import check_batch_size
 from vqtok.codes.reader import CodeSet, load_codes, read_broken
 from vqtok.codes.spec import SIDECAR, CodesSpec
-from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
+from vqtok.codes.writer import SplitWriter, own_files, write_sidecar, write_splits
 from vqtok.data import ImageSource, open_all, read_images, to_pixels
 from vqtok.errors import DataError
 from vqtok.folders import check_free, new_folder
@@ -77,7 +77,7 @@ def tokenize_dataset(
         ConfigurationError: `out` holds something else, or an argument makes no sense.
         DataError: no images, none that can be read, or a full disk.
     """
-    check_free(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite)
+    check_free(Path(out), marker=SIDECAR, ours=own_files, overwrite=overwrite)
     sources = open_all(str(dataset), split=split, image_column=image_column, revision=revision, config=dataset_config)
     codes = tokenize_sources(sources, tokenizer, out, batch_size=batch_size, overwrite=overwrite, progress=progress)
     if columns := file_columns(sources):
@@ -124,7 +124,7 @@ def tokenize_sources(
     spec = CodesSpec.from_tokenizer(tokenizer)
     total = sum(len(source) for source in sources.values())
     with (
-        new_folder(Path(out), marker=SIDECAR, ours=FILES, overwrite=overwrite) as folder,
+        new_folder(Path(out), marker=SIDECAR, ours=own_files, overwrite=overwrite) as folder,
         tqdm(total=total, desc="tokenizing", unit=" images", disable=None if progress else True) as bar,
     ):
         broken: list[str] = []

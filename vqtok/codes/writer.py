@@ -20,19 +20,15 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.errors import DataError
+from vqtok.errors import CheckpointError, DataError
 from vqtok.files import NO_ROOM
+from vqtok.schema import read_object
 
-__all__ = ["SplitWriter", "write_sidecar", "write_splits"]
+__all__ = ["SplitWriter", "own_files", "write_sidecar", "write_splits"]
 
 BATCH_BYTES = 256 * 2**20  # far below the 2**31 list elements that Arrow's 32-bit offsets can count in one batch
 DATA_FILE = "data-00000-of-00001.arrow"
-FILES = tuple(
-    f"{split}{name}"
-    for split in ("", "*/")
-    for name in (SIDECAR, "dataset_dict.json", "dataset_info.json", "state.json", "data-*.arrow", "cache-*.arrow")
-)
-"""Patterns of the files in a codes folder; the last are those that `datasets` puts there when it is used."""
+SPLITS = "dataset_dict.json"  # names the sub-folders that are splits
 
 
 class SplitWriter:
@@ -137,7 +133,20 @@ def grid_array(grids: npt.NDArray[Any], spec: CodesSpec) -> pa.ExtensionArray:
 
 def write_splits(folder: Path, splits: Sequence[str]) -> None:
     """Name the sub-folders that are splits, as `DatasetDict.save_to_disk` does."""
-    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
+    (folder / SPLITS).write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
+
+
+def own_files(folder: Path) -> str:
+    """A regular expression of the files of a codes folder, relative to it; of sub-folders only splits are its own.
+
+    The cache files are those that `datasets` puts there when it is used.
+    """
+    try:
+        splits = read_object(folder / SPLITS).get("splits")
+    except CheckpointError:
+        splits = None
+    places = "|".join(re.escape(f"{split}/") for split in splits) if isinstance(splits, list) else ""
+    return rf"{SIDECAR}|{SPLITS}|({places})?(dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow)"
 
 
 def write_sidecar(folder: Path, spec: CodesSpec, broken: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
+    HEALTH,
+    is_health,
     is_run,
     newest_sample,
     portable,
@@ -24,6 +26,7 @@ from vqtok.hub.weights import check_finite, check_fit
 
 __all__ = [
     "DTYPES",
+    "HEALTH",
     "PRIORS",
     "Kind",
     "ModelFolder",
@@ -36,6 +39,7 @@ __all__ = [
     "fetch",
     "find_model",
     "grid_text",
+    "is_health",
     "is_run",
     "kind_of",
     "loading",

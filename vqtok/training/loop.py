@@ -79,6 +79,7 @@ def train(
     with prepare_run(run, resume=resume, overwrite=overwrite) if main else nullcontext():
         if main:
             save_config(config, run / "config.yaml")
+            (run / "metrics.jsonl").touch()  # a configuration alone may be a copy, and is never replaced
         accelerator.wait_for_everyone()
         start_tracker(accelerator, config)
         set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
