@@ -31,6 +31,7 @@ from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, fit_image
 from vqtok.data.formats import FORMATS, readable_formats
 from vqtok.data.jpeg import decode_jpeg
 from vqtok.errors import DataError, one_line
+from vqtok.text import printable
 
 __all__ = ["RESAMPLING", "ImageInput", "image_array", "load_image"]
 
@@ -61,7 +62,7 @@ def load_image(source: ImageInput, *, name: str | None = None) -> Image.Image:
         DataError: there is no such file, it is no regular file or no image of a format that is read, it is cut short,
             or it has too many pixels.
     """
-    name = name or _image_name(source)
+    name = printable(name or _image_name(source))
     with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
         return _upright(image, file, name)
 
@@ -73,7 +74,7 @@ def image_array(
 
     Arguments and errors are those of `load_image` and `fit_image`.
     """
-    name = name or _image_name(source)
+    name = printable(name or _image_name(source))
     with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
         image = _upright(image, file, name)
         image = fit_image(image, num_channels=num_channels, size=size, resample=resample, name=name)
