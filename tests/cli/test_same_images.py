@@ -73,3 +73,28 @@ def test_a_run_goes_on_with_its_dataset_spelled_as_before(vqtok: Command, held_o
     code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "mnist-mini")
     assert code == 2 and "cannot become 'mnist-mini' on resuming" in complained
     assert yaml.safe_load(Path("run/config.yaml").read_text())["dataset"] == f"{tmp_path}/images"
+
+
+def test_images_that_moved_are_read_from_the_column_of_the_run(
+    vqtok: Command, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    paths = [str(path) for path in sorted(images_folder.rglob("*.png"))]
+    columns = datasets.Features({"photo": datasets.Image(), "mask": datasets.Image(), "kind": datasets.Value("int64")})
+    rows = {"photo": paths, "mask": paths[::-1], "kind": [0, 1] * 6}
+    datasets.Dataset.from_dict(rows, features=columns).to_parquet("two.parquet")
+    chosen = ["--image-column=photo", "--label-column=kind", "--seed=5", "--set=test_share=0.34"]
+    assert vqtok("train", "--dataset", "two.parquet", "--out", "run", *TINY, *chosen)[0] == 0
+    photos = digest(vqtok)
+    Path("two.parquet").rename("moved.parquet")
+    assert digest(vqtok, "--dataset", "moved.parquet") == photos
+    assert digest(vqtok, "--dataset", "moved.parquet", "--image-column", "mask") != photos
+    for column in ([], ["--image-column", "mask"]):
+        code, _, complained = vqtok("inspect", "run", "--dataset", "moved.parquet", *column, "--out", "health")
+        assert code == 0, complained
+    assert vqtok("evaluate", "--tokenizer", "run", "--dataset", "mnist-mini", "--num-images=4")[0] == 0  # other images
+    Path("run/config.yaml").unlink()
+    assert vqtok("inspect", "run/model", "--dataset", "moved.parquet")[0] == 2
+    assert vqtok("inspect", "run/model", "--dataset", "moved.parquet", "--image-column", "photo")[0] == 0
+    code, _, complained = vqtok("inspect", "run/model", "--image-column", "photo")
+    assert code == 2 and "--image-column is for the check of a codebook on images" in complained
