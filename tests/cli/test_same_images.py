@@ -75,6 +75,21 @@ def test_a_run_goes_on_with_its_dataset_spelled_as_before(vqtok: Command, held_o
     assert yaml.safe_load(Path("run/config.yaml").read_text())["dataset"] == f"{tmp_path}/images"
 
 
+def test_a_run_does_not_go_on_with_another_number_of_images(vqtok: Command, held_out: str, tmp_path: Path) -> None:
+    shutil.copytree("images", "others")
+    Path("others/cat/00.png").unlink()
+    Path("images").rename("moved")
+    before = Path("run/config.yaml").read_text()
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "others", "--steps=5")
+    assert code == 2 and Path("run/config.yaml").read_text() == before
+    assert (
+        "vqtok: error: others, split train, has 7 images, and the run began with 8: resume it with the images "
+        "it began with, or start a new run\n" in complained
+    )
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "moved", "--steps=5")
+    assert code == 0, complained
+
+
 def test_images_that_moved_are_read_from_the_column_of_the_run(
     vqtok: Command, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
