@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from datasets import load_from_disk
 from PIL import Image
 from safetensors.torch import load_file
@@ -36,6 +37,33 @@ def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folde
     assert all((one[name] == other[name]).all() for name in one)
     code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
     assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+def test_a_run_goes_on_with_its_own_settings_however_it_is_named(vqtok: Command, images_folder: Path) -> None:
+    for out, extra in (("a", "--codebook-size=8"), ("b", "--codebook-size=16")):
+        assert vqtok("train", "--dataset", "images", "--out", out, *TINY, extra)[0] == 0
+    assert vqtok("train", "--resume", "--out", "a", "--set", "out=b", "--steps=5")[0] == 0
+    Path("c.yaml").write_text("out: b\nsteps: 6\n")
+    assert vqtok("train", "--resume", "--config", "c.yaml")[0] == 0
+    saved = yaml.safe_load(Path("b/config.yaml").read_text())
+    assert (saved["out"], saved["steps"], saved["quantizer"]["codebook_size"]) == ("b", 6, 16)
+    assert vqtok("train", "--resume", "--config", "c.yaml", "--out", "a")[0] == 0
+    saved = yaml.safe_load(Path("a/config.yaml").read_text())
+    assert (saved["out"], saved["steps"], saved["quantizer"]["codebook_size"]) == ("a", 6, 8)
+
+
+def test_a_prior_goes_on_in_the_run_that_a_file_names(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes")[0] == 0
+    quick = ("--steps=1", "--batch-size=4", "--num-layers=1")
+    for out, seed in (("runs/prior", 1), ("mine", 2)):
+        assert vqtok("train-prior", "codes", "--out", out, *quick, "--hidden-size=8", f"--seed={seed}")[0] == 0
+    Path("c.yaml").write_text("out: mine\nsteps: 2\n")
+    assert vqtok("train-prior", "--resume", "--config", "c.yaml")[0] == 0
+    prior, mine = (yaml.safe_load(Path(out, "config.yaml").read_text()) for out in ("runs/prior", "mine"))
+    assert (prior["seed"], prior["steps"], mine["seed"], mine["steps"]) == (1, 1, 2, 2)
 
 
 def test_links_in_a_run_that_is_replaced_are_removed_and_what_they_lead_to_stays(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
@@ -23,6 +25,7 @@ __all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
 LONGEST_NAME, LONGEST_PATH = 230, 2000  # bytes; disks take 255 and 4096, some of which --out and numbers need
+MOST_PARTS = 100  # of a path; Python makes and removes folders by recursion, which ends at a thousand
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
@@ -66,8 +69,7 @@ def _write_images(
     dataset: datasets.Dataset, tokenizer: VQTokenizer, folder: Path, *, batch_size: int, bar: tqdm[Any]
 ) -> None:
     grids = codes_array(dataset)
-    files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
-    names = image_file_names(files)
+    names = image_file_names(_file_names(dataset))
     for parent in {name.rpartition("/")[0] for name in names}:
         (folder / parent).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(WRITING_THREADS) as pool:
@@ -79,12 +81,25 @@ def _write_images(
             bar.update(len(images))
 
 
+def _file_names(dataset: datasets.Dataset) -> list[object]:
+    """What the images are called, None where that is not UTF-8."""
+    if "file_name" not in dataset.column_names:
+        return [None] * len(dataset)
+
+    def value(cell: pa.Scalar) -> object:
+        with suppress(UnicodeDecodeError):
+            return cell.as_py()
+        return None
+
+    return [value(cell) for cell in dataset.select_columns(["file_name"]).with_format("arrow")[:]["file_name"]]
+
+
 def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    Names are texts or whole numbers. A row without a usable name (none, absolute, too long for a disk, or one that
-    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the
-    name: a.jpg and a.png give a-000000.png and a-000001.png.
+    Names are texts or whole numbers. A row without a usable name (none, absolute, too long or too deep for a disk, or
+    one that leaves the folder) is named by its number; rows whose names differ only in the suffix get their number
+    behind the name: a.jpg and a.png give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]
@@ -112,6 +127,8 @@ def _stem(file: object) -> str | None:
     path = PurePosixPath(file.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
         return None
-    if len(file.encode()) > LONGEST_PATH or max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
+    if len(path.parts) > MOST_PARTS or len(file.encode()) > LONGEST_PATH:
+        return None
+    if max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
         return None
     return str(path.with_suffix(""))

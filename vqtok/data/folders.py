@@ -43,6 +43,7 @@ class FolderFiles:
         images: files with the suffix of an image.
         others: all other files.
         cycles: links to a folder that they lie in, which are not followed.
+        repeats: links behind other links to a folder that is read already, which are not followed.
         special: named pipes, devices, links that lead only to themselves and other entries that are no regular files,
             which are never opened.
         unnamed: files whose names are not UTF-8, as Arrow and JSON need them; here with escapes.
@@ -51,6 +52,7 @@ class FolderFiles:
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     cycles: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
 
@@ -59,6 +61,7 @@ class FolderFiles:
         reasons = {
             "no images by their names": self.others,
             "links to a folder that they lie in": self.cycles,
+            "links to a folder that is read already": self.repeats,
             "no regular files": self.special,
             "names that are not UTF-8": self.unnamed,
         }
@@ -73,11 +76,13 @@ def left_out(reason: str, paths: Sequence[str]) -> str:
 def list_files(root: Path) -> FolderFiles:
     """List what lies below a folder, following links to other folders and files wherever they lead.
 
+    Of the links in a folder that is itself reached by a link, only those to folders that are not read already.
+
     Raises:
         DataError: a folder that may not be read.
     """
     found = FolderFiles()
-    for kind, path in _walk(root, "", (os.path.realpath(root),)):
+    for kind, path in sorted(_walk(root), key=lambda found: _in_order(found[1])):
         if kind == "file":
             kind = "images" if os.path.splitext(path)[1].lower() in SUFFIXES else "others"
         readable = os.fsencode(path).decode(errors="backslashreplace")
@@ -135,25 +140,58 @@ def split_group(name: str) -> str:
     return next((group for group, names in SPLIT_NAMES.items() if name.lower() in names), name)
 
 
-def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Everything below a folder, each with its kind; `above` are the real paths of the folder and those it lies in."""
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    """Everything below a folder, each with its kind, in no order.
+
+    Folders are read in rounds: those reached by no link, by one link, by two. A link behind a link is followed only to
+    a folder that was not read before: folders that link to each other would else multiply their images without end.
+    """
+    read: set[str] = set()
+    # paths below the root, with the real paths of the folders whose links led there and, last, its own
+    folders: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    first = True
+    while folders:
+        links: list[tuple[str, tuple[str, ...]]] = []
+        while folders:
+            folder, above = folders.pop()
+            read.add(above[-1])
+            for kind, entry in _entries(os.path.join(root, folder)):
+                path = os.path.join(folder, entry.name)
+                if kind != "folder":
+                    yield kind, path
+                elif not entry.is_symlink():
+                    folders.append((path, (*above[:-1], os.path.join(above[-1], entry.name))))
+                elif _lies_in(above, real := os.path.realpath(entry.path)):
+                    yield "cycles", path
+                else:
+                    links.append((path, (*above, real)))
+        for path, above in sorted(links):
+            if not first and above[-1] in read:
+                yield "repeats", path
+            else:
+                folders.append((path, above))
+                read.add(above[-1])
+        first = False
+
+
+def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """What is in a folder, each with its kind, hidden names left out."""
     try:
-        with os.scandir(root / folder) as entries:
-            kinds = [(_kind(entry), entry) for entry in entries]
+        with os.scandir(folder) as entries:
+            return [(_kind(entry), entry) for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise DataError(f"the folder {root / folder} cannot be read: {error.strerror}") from error
-    for kind, entry in sorted(kinds, key=lambda pair: (pair[0] == "folder", pair[1].name)):  # files before folders
-        path = os.path.join(folder, entry.name)
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        if kind != "folder":
-            yield kind, path
-            continue
-        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-        if entry.is_symlink() and any(os.path.join(other, "").startswith(os.path.join(real, "")) for other in above):
-            yield "cycles", path
-        else:
-            yield from _walk(root, path, (*above, real))
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
+def _lies_in(folders: Sequence[str], other: str) -> bool:
+    """Whether one of some folders is another or lies in it."""
+    return any(os.path.join(folder, "").startswith(os.path.join(other, "")) for folder in folders)
+
+
+def _in_order(path: str) -> tuple[tuple[bool, str], ...]:
+    """Sorts files before folders."""
+    *folders, name = path.split(os.sep)
+    return (*((True, folder) for folder in folders), (False, name))
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -187,7 +187,7 @@ def _read_folder(path: Path, name: str, config: str | None) -> NamedSplits:
     files = list_files(path)
     resolved = str(path.absolute())
     tables = {file: kind for file in files.others if (kind := table_kind(file))}
-    metadata = [file for file in tables if is_metadata(path / file)]
+    metadata = [file for file in tables if files.images and is_metadata(path / file)]
     alone = [file for file, kind in tables.items() if kind in WITH_IMAGES and file not in metadata]
     if files.images and alone:
         raise DataError(
