@@ -20,13 +20,6 @@ from vqtok_cli.parameters import Overwrite, Seed
 __all__ = ["Settings", "demo", "run_demo"]
 
 RECORD = "demo.json"  # marks a folder as a demo's own, and tells the page what ran
-RUN = ("model/*", "checkpoints/*", "samples/step-*.png", "metrics.jsonl", "config.yaml", ".owner.txt")
-FILES = (
-    *(RECORD, "index.html", "samples.png", "health/*.png", "health/health.json"),
-    *("codes/*.json", "codes/*.arrow"),
-    *(f"{run}/{name}" for run in ("tokenizer", "prior") for name in RUN),
-)
-"""Patterns of what a demo writes; a * stands for slashes as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +63,21 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
         The page, `out/index.html`.
 
     Raises:
-        ConfigurationError: the folder is not empty, and no demo's or not to be replaced.
+        ConfigurationError: the folder is not empty, and no demo's or not to be replaced; or a demo is running in it.
         VqtokError: whatever stops a stage.
     """
+    from vqtok.locks import locked
+
+    check_out(out, overwrite=overwrite)
+    with locked(out):
+        prepare(out, overwrite=overwrite)
+        return run_stages(out, stages(out, seed, settings or Settings()), settings or Settings())
+
+
+def run_stages(out: Path, commands: Sequence[tuple[str, list[str]]], settings: Settings) -> Path:
+    """Run the commands one after the other and write the page, which is given back."""
     from vqtok_cli.output import done, mention
 
-    prepare(out, overwrite=overwrite)
-    commands = stages(out, seed, settings or Settings())
     record: list[dict[str, str | float]] = []
     write_record(out, record)
     for index, (title, arguments) in enumerate(commands, start=1):
@@ -91,7 +92,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, settings: Set
         mention("")
 
     mention(f"[{len(commands) + 1}/{len(commands) + 1}] write the page")
-    page = make_page(out, settings or Settings())
+    page = make_page(out, settings)
     for row in record:
         mention(f"  {row['seconds']:5.0f} s  {row['title']}")
     done(f"the page is {page}: open it in a browser", next=("vqtok", "inspect", f"{out}/tokenizer"))
@@ -133,10 +134,29 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
-    from vqtok.folders import check_free, clear_folder
+    from vqtok.folders import clear_folder
 
-    check_free(out, marker=RECORD, ours=FILES, overwrite=overwrite)
+    check_out(out, overwrite=overwrite)
     clear_folder(out, marker=RECORD)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that `prepare` would refuse."""
+    from vqtok.folders import check_free
+    from vqtok.staging import remove_leftovers
+
+    if overwrite:  # a set of codes that was cut off does not name its splits
+        remove_leftovers(out / "codes", None)
+    check_free(out, marker=RECORD, ours=own_files, overwrite=overwrite)
+
+
+def own_files(out: Path) -> str:
+    """A regular expression of the files that a demo writes, relative to its folder."""
+    from vqtok import codes
+    from vqtok.training.runs import HEALTH_FILES, RUN_FILES
+
+    folders = rf"{HEALTH_FILES}|codes/({codes.codes_files(out / 'codes')})|(tokenizer|prior)/({RUN_FILES})"
+    return rf"{RECORD}|index\.html|samples\.png|{folders}"
 
 
 def run_command(arguments: list[str]) -> None:

@@ -50,11 +50,12 @@ def evaluate(
         typer.Option(
             help="JSON file to write. vqtok push publishes metrics.json in the tokenizer folder, and no other metrics.",
             show_default="in the tokenizer folder, of a Hub tokenizer in the working folder: metrics.json, or for "
-            "another split than test and for part of it such as metrics-train-first-N.json",
+            "another split than test and for part of it such as metrics-train-N-images.json",
         ),
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(help="Number of images to measure on, the first ones.", show_default="all")
+        int | None,
+        typer.Option(help="Number of images to measure on, chosen at random once and for all.", show_default="all"),
     ] = None,
     batch_size: BatchSize = 128,
     dataset_config: DatasetConfig = None,
@@ -121,11 +122,11 @@ def evaluate(
 
 
 def file_name(split: str, num_images: int | None, images: int) -> str:
-    """metrics.json for all held-out images, whose place no other split and no part may take: metrics-train-first-2."""
+    """metrics.json for all held-out images, whose place no other split and no part may take: metrics-train-2-images."""
     from vqtok.data.layout import split_group
 
     of_split = "" if split_group(split) == "test" else "-" + re.sub(r"[^\w.-]", "_", split)
-    of_part = "" if num_images is None or num_images >= images else f"-first-{num_images}"
+    of_part = "" if num_images is None or num_images >= images else f"-{num_images}-images"
     return f"metrics{of_split}{of_part}.json"
 
 

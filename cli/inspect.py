@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtok_cli.parameters import DATASETS, IMAGES_PER_BATCH, AsJson, DatasetConfig, Device, checked_batch_size
+from vqtok_cli.parameters import (
+    DATASETS,
+    IMAGES_PER_BATCH,
+    AsJson,
+    DatasetConfig,
+    Device,
+    ImageColumn,
+    checked_batch_size,
+)
 
 if TYPE_CHECKING:
     from vqtok.evaluation import CodebookHealth
@@ -48,13 +56,15 @@ def inspect(
         str | None, typer.Option(help=f"Check the codebook of a tokenizer on these images: {DATASETS}.")
     ] = None,
     dataset_config: DatasetConfig = None,
+    image_column: ImageColumn = None,
     split: Annotated[
         str | None, typer.Option(help="With --dataset: split to read.", show_default=DEFAULTS["split"])
     ] = None,
     num_images: Annotated[
         int | None,
         typer.Option(
-            help="With --dataset: number of images to use, the first ones.", show_default=str(DEFAULTS["num_images"])
+            help="With --dataset: number of images to use, chosen at random once and for all.",
+            show_default=str(DEFAULTS["num_images"]),
         ),
     ] = None,
     out: Annotated[
@@ -85,7 +95,7 @@ def inspect(
 
     given: dict[str, Any] = {"split": split, "num_images": num_images, "batch_size": batch_size, "device": device}
     if dataset is None:
-        refuse_unused(given | {"dataset_config": dataset_config, "out": out})
+        refuse_unused(given | {"dataset_config": dataset_config, "image_column": image_column, "out": out})
     check_revision(path, revision)
     folder, summary = look_at(path, revision)
     found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
@@ -94,7 +104,9 @@ def inspect(
     else:
         check_tokenizer(folder, path, summary.kind)
         chosen = DEFAULTS | {name: value for name, value in given.items() if value is not None}
-        model, health, drawn = measure(path, revision, dataset, dataset_config, out, quiet=as_json, **chosen)
+        columns = {"config": dataset_config, "image_column": image_column}
+        data = {name: value for name, value in columns.items() if value is not None}
+        model, health, drawn = measure(path, revision, dataset, data, out, quiet=as_json, **chosen)
         print_facts(path, summary, quiet=as_json)
         found["health"] = report(health, model, drawn, quiet=as_json)
     if as_json:
@@ -181,7 +193,7 @@ def measure(
     name: str,
     revision: str | None,
     dataset: str,
-    dataset_config: str | None,
+    data: dict[str, Any],
     out: Path | None,
     *,
     split: str,
@@ -190,7 +202,11 @@ def measure(
     device: str | None,
     quiet: bool,
 ) -> tuple[VQTokenizer, CodebookHealth, Path]:
-    """Load the tokenizer and look at its codes on the images; gives also the folder to draw into."""
+    """Load the tokenizer and look at its codes on the images; gives also the folder to draw into.
+
+    Args:
+        data: what `open_images` is told of the images besides what the tokenizer's run says.
+    """
     from vqtok.data import open_images
     from vqtok.evaluation import measure_health
     from vqtok.report import check_health_folder
@@ -201,9 +217,8 @@ def measure(
     model = load_tokenizer(name, device=device, revision=revision)
     folder = out or default_folder(model)
     check_health_folder(folder)
-    data = data_settings(Path(str(model.repository)), dataset)
-    data |= {"config": dataset_config} if dataset_config else {}
-    source = open_images(data.pop("dataset"), split=split, **data)
+    settings = data_settings(Path(str(model.repository)), dataset) | data
+    source = open_images(settings.pop("dataset"), split=split, **settings)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
         note(line, err=quiet)

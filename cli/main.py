@@ -104,7 +104,7 @@ def vqtok(
 
 
 def main() -> None:
-    """Run a command; a mistake of the user is one line on stderr and exit status 2, too many bad images 3, SIGTERM 143."""
+    """Run a command; a mistake of the user is one line on stderr and status 2, of bad images 3; SIGTERM is 143."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,32 +28,34 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
     Images that a run held out by its own seed and share must be the ones measured on, for the rest it was trained on.
     The dataset may be named in another way than in the run: by another path, a short name, with its revision.
 
-    Where the images of the run are no longer where they were, a named folder or file is taken to be them or others,
-    and images are held out as the run did.
+    Where the images of the run are no longer where they were, a named folder or file is taken to be them, with their
+    columns, or others like them, and images are held out as the run did.
 
     Raises:
         ConfigurationError: no dataset is named, and no run beside the tokenizer names one that is still there.
     """
     from vqtok.errors import ConfigurationError
-    from vqtok.names import is_gone, meaning
+    from vqtok.names import findable, is_gone, meaning
 
     run = run_config(tokenizer)
     if dataset is None and run is None:
         raise ConfigurationError(f"no run beside {tokenizer} says what it was trained on: name images with --dataset")
     if run is None:
         return {"dataset": dataset}
+    names = ("image_column", "label_column", "test_share", "seed")
+    settings = {name: getattr(run, name) for name in names} | {"config": run.dataset_config}
     if is_gone(run.dataset):
         if dataset is None:
             raise ConfigurationError(
                 f"the images that {tokenizer} was trained on, {run.dataset}, are no longer there: name them with "
                 "--dataset"
             )
-        return {"dataset": dataset, "test_share": run.test_share, "seed": run.seed}
+        if not os.path.isabs(findable(dataset)):  # on the Hub or in the package, so they cannot be what was here
+            return {"dataset": dataset, "test_share": run.test_share, "seed": run.seed}
+        return settings | {"dataset": dataset}
     (trained_on, trained_at), (named, at) = meaning(run.dataset), meaning(dataset or run.dataset)
     if named != trained_on:
         return {"dataset": dataset}
-    names = ("image_column", "label_column", "test_share", "seed")
-    settings = {name: getattr(run, name) for name in names} | {"config": run.dataset_config}
     if dataset is None:
         return settings | {"dataset": run.dataset, "revision": run.revision}
     without_revision = dataset.partition("@")[0] if at else dataset

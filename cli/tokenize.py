@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,66 +20,109 @@ from vqtok_cli.parameters import (
 
 __all__ = ["tokenize"]
 
-LISTED = 20  # broken images that are named on the screen; the folder's codes.json names all
+LISTED = 20  # bad images that are named on the screen; bad_images.parquet names all
 
 
 def tokenize(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="Codes folder to write.")] = Path("codes"),
+    out: Annotated[
+        str, typer.Option(help="Codes folder to write: a path, or an address such as s3://bucket/codes.")
+    ] = "codes",
     tokenizer: TokenizerName = None,
     revision: TokenizerRevision = None,
     split: Split = None,
     dataset_config: DatasetConfig = None,
     image_column: ImageColumn = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns to keep beside the codes, separated by commas, or all.",
+            show_default="file names and labels; of metadata beside images all",
+        ),
+    ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read files of the Hub where they are, rather than download them.")
+    ] = False,
     batch_size: BatchSize = 64,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Arithmetic of the encoder.")
+    ] = "float32",
+    format: Annotated[
+        Literal["arrow", "parquet"], typer.Option(help="What the shards are; load_from_disk reads arrow alone.")
+    ] = "arrow",
+    shard_rows: Annotated[int, typer.Option(min=1, help="Images of a shard, which is done or not.")] = 65536,
+    num_processes: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that work side by side, on a GPU each where there are several."),
+    ] = 1,
+    on_error: Annotated[
+        Literal["skip", "stop"], typer.Option(help="What to do with an image that cannot be read.")
+    ] = "skip",
+    max_bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of images that may be left out; past it the status is 3.")
+    ] = 0.05,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Encode images as a codes folder.
 
-    The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the columns of the source,
-    such as labels.
+    The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the labels and names of the
+    images. Where the same command was stopped before, it goes on and makes what is missing.
     """
-    from vqtok.codes import FILES, SIDECAR, file_columns, read_broken, tokenize_sources
-    from vqtok.data import open_all
-    from vqtok.folders import check_free
+    from vqtok.codes import check_place, tokenize_images
+    from vqtok.store import Store
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    check_free(out, marker=SIDECAR, ours=FILES, overwrite=overwrite)
+    check_place(Store(out), overwrite=overwrite)
     model = load_tokenizer(tokenizer, device=device, revision=revision)
-    sources = open_all(dataset, split=split, image_column=image_column, config=dataset_config)
     height, width = model.grid
     resolved(
         "tokenize",
         {
-            "dataset": next(iter(sources.values())).resolved,
-            "images": ", ".join(f"{len(source):,} {name}" for name, source in sources.items()),
-            "image_column": next(iter(sources.values())).image_column,
+            "dataset": dataset,
+            "split": split or "all",
             "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
             "revision": model.revision,
             "grid": f"{height} x {width} of {model.codebook_size:,} codes",
             "batch_size": batch_size,
             "device": model.device,
+            "num_processes": num_processes,
             "out": out,
         },
     )
-    for line in dict.fromkeys(line for source in sources.values() for line in source.notes):
+    made = tokenize_images(
+        dataset,
+        model,
+        out,
+        split=split,
+        dataset_config=dataset_config,
+        image_column=image_column,
+        columns=None if columns is None else columns.split(","),
+        streaming=streaming,
+        batch_size=batch_size,
+        precision=precision,
+        format=format,
+        shard_rows=shard_rows,
+        num_processes=num_processes,
+        on_error=on_error,
+        max_bad_share=max_bad_share,
+        overwrite=overwrite,
+    )
+    for line in made.notes:
         note(line)
-    if columns := file_columns(sources):
-        note(f"columns that hold files are left out of the codes folder: {', '.join(columns)}")
-
-    tokenize_sources(sources, model, out, batch_size=batch_size, overwrite=overwrite)
-    total = sum(len(source) for source in sources.values())
-    broken = read_broken(out)
-    if broken:
-        more = f" and {len(broken) - LISTED:,} more" if len(broken) > LISTED else ""
+    images = sum(made.images.values())
+    if made.resumed:
+        note(f"{counted(made.resumed, 'shard')} were there already, {made.made:,} were made")
+    if made.bad:
+        more = f" and {len(made.bad) - LISTED:,} more" if len(made.bad) > LISTED else ""
+        named = ", ".join(image.name for image in made.bad[:LISTED])
         note(
-            f"{len(broken):,} of {counted(total, 'image')} could not be read and are left out: "
-            f"{', '.join(broken[:LISTED])}{more}; {out / SIDECAR} lists them"
+            f"{len(made.bad):,} of {counted(images + len(made.bad), 'image')} could not be read and are left out: "
+            f"{named}{more}; bad_images.parquet in {out} lists them"
         )
     done(
-        f"codes of {counted(total - len(broken), 'image')} written to {out}",
+        f"codes of {counted(images, 'image')} written to {out}",
         next=("vqtok", "train-prior", out, "--out", "runs/prior"),
     )

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import typer
 
-from vqtok.errors import ConfigurationError
 from vqtok.training import TrainingResult, check_run, resolve_config, resume_config
 from vqtok.training.config import LoopConfig
 from vqtok_cli.output import done, is_first
@@ -27,7 +26,7 @@ def settings_for(
     out: str,
     resume: bool,
 ) -> Config:
-    """The settings of a new run, by default into the folder `out`, or of the run in it that is resumed.
+    """The settings of a new run, by default into the folder `out`, or of the run that is resumed, by default in it.
 
     Raises:
         ConfigurationError: settings that make no sense, or a run to resume that is not named.
@@ -35,10 +34,7 @@ def settings_for(
     sources: dict[str, Any] = {"file": file, "options": given, "assignments": assignments or []}
     if not resume:
         return resolve_config(kind, base={"out": out}, **sources)
-    run = given.get("out", out)
-    if not run:
-        raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
-    return resume_config(kind, Path(run), **sources)
+    return resume_config(kind, Path(out) if out else None, **sources)
 
 
 def check_out(out: str, *, resume: bool, overwrite: bool) -> None:

@@ -56,7 +56,8 @@ def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     _check_regular(path)
     final = Path(os.path.realpath(path))
-    partial = final.with_name(f".{random_name()}{path.suffix}")
+    name = random_name()
+    partial = final.with_name(f".vqtok-{name}.tmp{path.suffix}")
     try:
         with in_one_line(path, NO_ROOM | NO_ACCESS):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             yield partial
             sync(partial)
             if not overwrite and os.path.lexists(final):
-                kept = partial.rename(final.with_name(f"vqtok-{partial.name.removeprefix('.')}"))
+                kept = partial.rename(final.with_name(f"vqtok-{name}{path.suffix}"))
                 raise ConfigurationError(f"{path} exists, and is left alone: the finished file is {kept}")
             os.replace(partial, final)
             sync(final.parent)
@@ -96,6 +97,8 @@ def check_writable(path: Path) -> None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     with in_one_line(path, NO_ROOM | NO_ACCESS):
+        with suppress(FileNotFoundError):
+            path.stat()  # refuses what lies below a file, links in a circle and names that are too long
         tempfile.TemporaryFile(dir=folder).close()
 
 

@@ -2,6 +2,7 @@
 
 replace_folder             a folder that is always ours, as a run's model: written beside, swapped in
 new_folder, check_free     a folder the user names: written in a hidden folder inside it, see `staging.py`
+check_ours                 whether files of others are in it
 clear_folder               a folder the user names for work that takes place in it
 remove                     what is in such a folder, links alone
 """
@@ -12,24 +13,28 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vqtok.errors import ConfigurationError
 from vqtok.files import NO_ACCESS, NO_ROOM, check_path, in_one_line, sync
 from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
 
-__all__ = ["check_free", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
+__all__ = ["check_free", "check_ours", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
 
-# What vqtok had not finished, and what file managers and network file systems leave behind.
-OF_NOBODY = re.compile(
-    r"\.vqtok-[0-9a-f]{8}|\.(model|step-\d+)\.(partial|old)|\.[0-9a-f]{8}(\.\w+)?"
-    r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+"
-)
+UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}")  # staging folders
+# Files that vqtok had not finished, and those that file managers and network file systems leave behind.
+OF_NOBODY = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
 NAMED = 3  # files of others that an error names
 SYNCED_ALONE = 256  # files; syncing one takes milliseconds, and a million of them longer than everything at once
+
+Ours = Callable[[Path], str]
+
+
+def everything(out: Path) -> str:
+    """Stands for whatever is in a folder."""
+    return "(?s:.*)"
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def staging_path(path: Path) -> Path:
 
 @contextmanager
 def new_folder(
-    out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False
+    out: Path, *, marker: str | None = None, ours: Ours = everything, overwrite: bool = False
 ) -> Iterator[Path]:
     """Give an empty folder whose entries are in `out` at the end, all of them or none.
 
@@ -81,7 +86,8 @@ def new_folder(
         out: the folder to fill: missing, empty, or one that may be replaced.
         marker: a file that every folder of this kind has, so that nothing else is ever replaced. It is put in `out`
             last; before it come the other files, and before those the folders.
-        ours: patterns of the files that may be replaced, relative to `out`; a * stands for slashes as well.
+        ours: gives a regular expression of the files that may be replaced, relative to `out`, once what killed runs
+            left behind is removed from it.
         overwrite: replace what is in `out` if the marker is there, as a whole and at the end.
 
     Raises:
@@ -112,7 +118,7 @@ def new_folder(
                 folder.rmdir()
 
 
-def check_free(out: Path, *, marker: str | None = None, ours: Sequence[str] = ("*",), overwrite: bool = False) -> None:
+def check_free(out: Path, *, marker: str | None = None, ours: Ours = everything, overwrite: bool = False) -> None:
     """Refuse a folder that `new_folder` would refuse, before any work; what killed runs left in it is removed.
 
     Raises:
@@ -124,9 +130,7 @@ def check_free(out: Path, *, marker: str | None = None, ours: Sequence[str] = ("
         _check_free(out, marker, ours, overwrite)
 
 
-def _check_free(
-    out: Path, marker: str | None, ours: Sequence[str], overwrite: bool, besides: Path | None = None
-) -> None:
+def _check_free(out: Path, marker: str | None, ours: Ours, overwrite: bool, besides: Path | None = None) -> None:
     if not out.is_dir():
         raise ConfigurationError(f"{out} is a file, not a folder: choose another folder")
     with in_one_line(out, NO_ROOM | NO_ACCESS):
@@ -140,7 +144,19 @@ def _check_free(
     if not overwrite:
         hint = ", or pass --overwrite" if marked else ""
         raise ConfigurationError(f"{out} already exists and is not empty: choose another folder{hint}")
-    if others := _files_of_others(out, ours):
+    check_ours(out, ours(out), entries_of(out))
+
+
+def check_ours(out: Path, ours: str, entries: Iterable[Path]) -> None:
+    """Refuse entries of a folder that are, or hold, files that vqtok did not write.
+
+    Args:
+        ours: a regular expression of the files that it writes, relative to `out`.
+
+    Raises:
+        ConfigurationError: names the first of them.
+    """
+    if others := _files_of_others(out, ours, entries):
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
         raise ConfigurationError(
             f"{out} holds {', '.join(others[:NAMED])}{more}, which vqtok did not write, so it will not be overwritten: "
@@ -148,12 +164,13 @@ def _check_free(
         )
 
 
-def _files_of_others(out: Path, ours: Sequence[str]) -> list[str]:
-    """Files and links below a folder that none of the patterns stands for, relative to it."""
-    found = (path for entry in entries_of(out) for path in (entry, *(entry.rglob("*") if is_folder(entry) else ())))
-    names = sorted(path.relative_to(out).as_posix() for path in found if not is_folder(path))
-    names = [name for name in names if not any(map(OF_NOBODY.fullmatch, name.split("/")))]
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in ours)]
+def _files_of_others(out: Path, ours: str, entries: Iterable[Path]) -> list[str]:
+    """Files and links of a folder that the regular expression does not stand for, relative to it."""
+    found = [path for path in _below(entries) if not is_folder(path)]
+    found = [path for path in found if not (OF_NOBODY.fullmatch(path.name) and is_file(path))]
+    names = sorted(path.relative_to(out).as_posix() for path in found)
+    names = [name for name in names if not any(map(UNFINISHED.fullmatch, name.split("/")[:-1]))]
+    return [name for name in names if not re.fullmatch(ours, name)]
 
 
 def _refuse_what_appeared(staging: Staging, out: Path, before: dict[str, tuple[int, int, int]]) -> None:
@@ -195,14 +212,20 @@ def remove(path: Path) -> None:
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Every entry below a folder, with what changes when another takes its place."""
     found = {}
-    for entry in entries_of(folder) if folder.exists() else ():
-        below = entry.rglob("*") if is_folder(entry) else ()
-        with suppress(FileNotFoundError):  # another process is taking it away
-            for path in (entry, *below):
-                state = path.lstat()
-                changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
-                found[str(path.relative_to(folder))] = (state.st_ino, *changing)
+    for path in _below(entries_of(folder) if folder.exists() else ()):
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+            changing = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
+            found[str(path.relative_to(folder))] = (state.st_ino, *changing)
     return found
+
+
+def _below(entries: Iterable[Path]) -> Iterator[Path]:
+    """Entries of a folder and what is below them, save what another process is taking away."""
+    for entry in entries:
+        with suppress(FileNotFoundError):
+            yield entry
+            yield from entry.rglob("*") if is_folder(entry) else ()
 
 
 def _follow_umask(folder: Path) -> None:

@@ -21,7 +21,7 @@ from vqtok.files import write_bytes
 
 __all__ = ["Store", "is_url"]
 
-UNFINISHED = re.compile(r"\.[0-9a-f]{8}(\.\w+)?")
+UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 """What a file is called while `write_bytes` writes it."""
 
 

@@ -62,6 +62,21 @@ def test_rows_that_lie_outside_the_codes(
     check_refused(vqtok)
 
 
+def test_file_names_that_are_not_utf_8_are_numbers(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes")[0] == 0
+    (file,) = Path("codes").glob("*.arrow")
+    content = file.read_bytes()
+    assert content.count(b"cat/02.png") == 1
+    file.write_bytes(content.replace(b"cat/02.png", b"cat/\xff2.png"))
+    code, _, complained = vqtok("detokenize", "codes", "--tokenizer", "tok")
+    assert code == 0, complained
+    found = {path.name for path in Path("reconstructions").rglob("*.png")}
+    assert found == {"000001.png", *(f"{number:02d}.png" for number in range(12) if number != 2)}
+
+
 def check_refused(vqtok: Command) -> None:
     for command in ("inspect codes", "detokenize codes --tokenizer tok", "train-prior codes --steps 1 --batch-size 4"):
         code, _, complained = vqtok(*command.split())

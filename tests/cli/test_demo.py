@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def test_the_whole_way_ends_in_a_page(
     assert "the page is shown/index.html" in output and all(f"$ {row['command']}" in output for row in record)
     assert output.count("took ") == 6
 
-    for name in ("thesis.txt", "photos/a.png", "tokenizer/notes.txt"):
+    in_runs = ("tokenizer/notes.txt", "tokenizer/model/notes.md", "prior/samples/me.png", "prior/model/a/config.json")
+    for name in ("thesis.txt", "photos/a.png", "health/mine.png", "codes/mine/state.json", *in_runs):
         mine = Path("shown", name)
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
@@ -56,8 +58,20 @@ def test_the_whole_way_ends_in_a_page(
             run_demo(Path("shown"), overwrite=True, settings=tiny_settings(images_folder))
         assert mine.read_text() == "mine" and page.exists()
         mine.unlink()
+    cut_off_while_entries_moved(Path("shown/codes"))
     prepare(Path("shown"), overwrite=True)
     assert not any(Path("shown").iterdir())
+
+
+def cut_off_while_entries_moved(codes: Path) -> None:
+    """The folder of a split has moved up, and not yet the file that names it."""
+    staging = codes / ".vqtok-1a2b3c4d"
+    for folder in ("train", ".vqtok-1a2b3c4d/new", ".vqtok-1a2b3c4d/old"):
+        (codes / folder).mkdir(parents=True)
+    (codes / "state.json").rename(codes / "train/state.json")
+    (staging / "new/dataset_dict.json").write_text('{"splits": ["train"]}')
+    (staging / "owner.txt").write_text("process 7 on a-machine\n")
+    (staging / "moving.json").write_text(json.dumps({"train": (codes / "train").stat().st_ino, "dataset_dict.json": 1}))
 
 
 def test_every_stage_reads_what_the_one_before_wrote() -> None:
@@ -78,6 +92,23 @@ def test_a_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a file"):
         prepare(tmp_path / "photo.png", overwrite=True)
     assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_a_demo_that_is_running_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, refused = tmp_path / "demo", []
+
+    def stage(arguments: list[str]) -> None:
+        before = sorted(out.rglob("*"))
+        with pytest.raises(ConfigurationError, match=f"process {os.getpid()} on .* is at work in .*demo: wait for it"):
+            run_demo(out, overwrite=True)
+        assert sorted(out.rglob("*")) == before
+        refused.append(arguments[0])
+
+    monkeypatch.setattr(demo_file, "run_command", stage)
+    monkeypatch.setattr(demo_file, "make_page", lambda *_: out / "index.html")
+    run_demo(out)
+    assert len(refused) == 6 and [entry.name for entry in out.iterdir()] == ["demo.json"]
+    run_demo(out, overwrite=True)
 
 
 def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path) -> None:

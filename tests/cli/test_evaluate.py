@@ -115,9 +115,9 @@ def test_a_part_of_a_split_does_not_take_the_place_of_the_whole(run: Path) -> No
     vqtok("evaluate")
     whole = measured(run / "model" / "metrics.json")
     output = vqtok("evaluate", "--num-images", 2)
-    assert measured(run / "model" / "metrics.json") == whole and "metrics-first-2.json" in output
-    assert measured(run / "model" / "metrics-first-2.json")["num_images"] == 2
-    assert "metrics-first-2.json" not in open_folder(run).files  # what vqtok push sends
+    assert measured(run / "model" / "metrics.json") == whole and "metrics-2-images.json" in output
+    assert measured(run / "model" / "metrics-2-images.json")["num_images"] == 2
+    assert "metrics-2-images.json" not in open_folder(run).files  # what vqtok push sends
     (run / "model" / "metrics.json").unlink()
     vqtok("evaluate", "--num-images", 4)  # as many as there are
     assert measured(run / "model" / "metrics.json")["num_images"] == 4
@@ -130,9 +130,9 @@ def test_another_split_does_not_take_the_place_of_the_held_out_images(run: Path)
     found = {path.name: measured(path) for path in (run / "model").glob("metrics*.json")}
     assert {name: (each["split"], each["num_images"]) for name, each in found.items()} == {
         "metrics.json": ("test", 4),
-        "metrics-first-2.json": ("test", 2),
+        "metrics-2-images.json": ("test", 2),
         "metrics-train.json": ("train", 8),
-        "metrics-train-first-2.json": ("train", 2),
+        "metrics-train-2-images.json": ("train", 2),
     }
 
 

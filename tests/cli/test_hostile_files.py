@@ -108,3 +108,26 @@ def test_the_configuration_that_a_user_names_may_be_a_pipe(vqtok: Command, tmp_p
     writer.join()
     assert code == 0, complained
     assert "seed: 7\n" in Path("new/config.yaml").read_text()
+
+
+DAMAGED_STATES = {
+    "[]": "must hold a JSON object, found list",
+    '{"step": null, "num_processes": 1}': "is damaged: step: input should be a valid integer, got None",
+    '{"step": 4, "num_processes": []}': "is damaged: num_processes: input should be a valid integer, got []",
+    '{"step": 1e400, "num_processes": 1}': "is damaged: step: ",
+    '{"step": 4}': "is damaged: num_processes is missing",
+}
+
+
+def test_a_damaged_state_of_a_checkpoint_is_one_line(vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", "--out", "run", *TINY)[0] == 0
+    state = Path("run/checkpoints/step-000004/state.json")
+    for text, reason in DAMAGED_STATES.items():
+        state.write_text(text)
+        code, _, complained = vqtok("train", "--resume", "--out", "run", "--steps=5")
+        assert code == 2, complained
+        (line,) = [line for line in complained.splitlines() if line.startswith("vqtok: error: ")]
+        assert line.startswith("vqtok: error: cannot read the checkpoint run/checkpoints/step-000004: ")
+        assert reason in line and line.endswith("; delete it to go on from an earlier one")
+    state.parent.rename("gone")
+    assert vqtok("train", "--resume", "--out", "run", "--steps=5")[0] == 0

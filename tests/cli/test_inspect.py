@@ -28,6 +28,19 @@ def test_facts_are_aligned_under_the_kind(tiny_tokenizer: VQTokenizer, tmp_path:
     assert any(line.split() == ["fingerprint", tiny_tokenizer.fingerprint] for line in lines)
 
 
+def test_plots_that_cannot_be_written_are_refused_before_any_work(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    monkeypatch.setattr("vqtok.evaluation.measure_health", None)
+    below = ("file/sub", "file/sub/further")
+    for out, why in (*((out, "Not a directory") for out in below), ("loop", "Too many levels of symbolic links")):
+        code, _, said = vqtok("inspect", "tok", "--dataset", "images", "--out", out)
+        assert code == 2 and said == f"vqtok: error: cannot write {out}: {why}; choose another folder\n"
+
+
 def test_a_hub_id_is_fetched(tiny_tokenizer: VQTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_tokenizer.save_pretrained(tmp_path / "snapshot")
     asked = []

@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from datasets import load_from_disk
 from PIL import Image
 from safetensors.torch import load_file
 
 from tests.cli.conftest import Command
 from tests.cli.tiny import TINY
+from vqtok import folders
+from vqtok.errors import ConfigurationError
 from vqtok.tokenizer import VQTokenizer
+from vqtok.training import loop
 
 
 def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folder: Path) -> None:
@@ -32,6 +37,33 @@ def test_a_run_is_replaced_where_that_was_asked_for(vqtok: Command, images_folde
     assert all((one[name] == other[name]).all() for name in one)
     code, _, said = vqtok("train", "--resume", "--overwrite", "--out", "fresh")
     assert code == 2 and "--resume goes on with a run and --overwrite replaces it: pass one of them" in said
+
+
+def test_a_run_goes_on_with_its_own_settings_however_it_is_named(vqtok: Command, images_folder: Path) -> None:
+    for out, extra in (("a", "--codebook-size=8"), ("b", "--codebook-size=16")):
+        assert vqtok("train", "--dataset", "images", "--out", out, *TINY, extra)[0] == 0
+    assert vqtok("train", "--resume", "--out", "a", "--set", "out=b", "--steps=5")[0] == 0
+    Path("c.yaml").write_text("out: b\nsteps: 6\n")
+    assert vqtok("train", "--resume", "--config", "c.yaml")[0] == 0
+    saved = yaml.safe_load(Path("b/config.yaml").read_text())
+    assert (saved["out"], saved["steps"], saved["quantizer"]["codebook_size"]) == ("b", 6, 16)
+    assert vqtok("train", "--resume", "--config", "c.yaml", "--out", "a")[0] == 0
+    saved = yaml.safe_load(Path("a/config.yaml").read_text())
+    assert (saved["out"], saved["steps"], saved["quantizer"]["codebook_size"]) == ("a", 6, 8)
+
+
+def test_a_prior_goes_on_in_the_run_that_a_file_names(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes")[0] == 0
+    quick = ("--steps=1", "--batch-size=4", "--num-layers=1")
+    for out, seed in (("runs/prior", 1), ("mine", 2)):
+        assert vqtok("train-prior", "codes", "--out", out, *quick, "--hidden-size=8", f"--seed={seed}")[0] == 0
+    Path("c.yaml").write_text("out: mine\nsteps: 2\n")
+    assert vqtok("train-prior", "--resume", "--config", "c.yaml")[0] == 0
+    prior, mine = (yaml.safe_load(Path(out, "config.yaml").read_text()) for out in ("runs/prior", "mine"))
+    assert (prior["seed"], prior["steps"], mine["seed"], mine["steps"]) == (1, 1, 2, 2)
 
 
 def test_links_in_a_run_that_is_replaced_are_removed_and_what_they_lead_to_stays(
@@ -100,6 +132,96 @@ def test_what_is_no_run_is_never_replaced(vqtok: Command, images_folder: Path, c
     assert Path("project/model").is_dir()
 
 
+def test_a_folder_that_holds_the_configuration_of_a_run_is_not_yet_a_run(vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run")[0] == 0
+    Path("project").mkdir()
+    shutil.copy("run/config.yaml", "project")
+    mine = [Path("project", name) for name in ("model/thesis.txt", "samples/photo.txt", "health/patients.csv")]
+    for path in mine:
+        path.parent.mkdir()
+        path.write_text("mine")
+    train = ("train", "--config", "project/config.yaml", "--dataset", "images", "--out", "project", "--overwrite")
+    for metrics in (None, "loss,step\n"):
+        if metrics:
+            Path("project/metrics.jsonl").write_text(metrics)
+        code, _, said = vqtok(*train)
+        assert code == 2 and "project is not empty and holds no run, so it will not be overwritten" in said
+    shutil.copy("run/metrics.jsonl", "project")
+    code, _, said = vqtok(*train)
+    assert code == 2 and said == (
+        "vqtok: error: project holds model/thesis.txt, samples/photo.txt, which vqtok did not write, so it will not be "
+        "overwritten: move that elsewhere, or choose another folder\n"
+    )
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    for path in mine[:2]:
+        path.unlink()
+    assert vqtok(*train)[0] == 0
+    assert mine[2].read_text() == "mine"
+
+
+def test_a_run_with_files_of_the_user_in_its_folders_is_not_replaced(
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--dataset", "images", *TINY, "--out", "run")
+    assert vqtok(*train)[0] == 0
+    assert vqtok("evaluate", "--tokenizer", "run/model", "--split=train", "--num-images=2")[0] == 0
+    assert vqtok("inspect", "run", "--dataset", "images", "--num-images=2")[0] == 0
+    for name in (
+        *(
+            "samples/mine.txt",
+            "samples/2026/step-000001.png",
+            "model/notes.md",
+            "model/README.md",
+            "health/patients.csv",
+        ),
+        *("checkpoints/step-000004/notes.txt", "checkpoints/step-000004-best/model.safetensors"),
+    ):
+        mine = Path("run", name)
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        code, _, said = vqtok(*train, "--overwrite")
+        assert code == 2 and f"run holds {name}, which vqtok did not write" in said
+        assert mine.read_text() == "mine" and Path("run/model/model.safetensors").is_file()
+        mine.unlink()
+    shutil.rmtree("run/samples")
+    Path("run/samples").write_text("mine")
+    assert "run holds samples, which vqtok did not write" in vqtok(*train, "--overwrite")[2]
+    Path("run/samples").unlink()
+    for cut_off in ("checkpoints/.step-000002.partial/.tmp", "checkpoints/.step-000002.old/state.json"):
+        Path("run", cut_off).parent.mkdir()
+        Path("run", cut_off).touch()
+
+    def all_but_the_numbers(path: Path) -> None:
+        if path.name == "health.json":
+            raise ConfigurationError("cut off")
+        path.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "remove", all_but_the_numbers)
+        assert "cut off" in vqtok(*train, "--overwrite")[2]
+    assert sorted(os.listdir("run/health")) == ["health.json"]
+    assert vqtok(*train, "--overwrite")[0] == 0
+    assert sorted(os.listdir("run")) == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "samples"]
+
+
+def test_a_run_that_ended_before_its_first_step_is_replaced(
+    vqtok: Command, images_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigurationError("no network")
+
+    train = ("train", "--dataset", "images", *TINY, "--out", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "start_tracker", refuse)
+        assert "no network" in vqtok(*train)[2]
+    assert vqtok(*train, "--overwrite")[0] == 0
+    for path in Path("run").iterdir():  # killed when all but the configuration was removed
+        if path.name != "config.yaml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    Path("run/.owner.txt").write_text("process 7 on a-machine\n")
+    assert vqtok(*train, "--overwrite")[0] == 0
+
+
 def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
 ) -> None:
@@ -107,13 +229,24 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert vqtok(*tokenize)[0] == 0
     load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
-    for name in (".DS_Store", "train/._a", "train/.vqtok-3b5a0826/owner.txt", ".1a2b3c4d.json"):  # nobody misses them
+    unfinished = ("train/.vqtok-3b5a0826/owner.txt", ".vqtok-1a2b3c4d.tmp.json")
+    for name in (".DS_Store", "train/._a", *unfinished):  # nobody misses them
         Path("codes", name).parent.mkdir(parents=True, exist_ok=True)
         Path("codes", name).touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
-    for name in ("notes.txt", "photos/a.png", "train/b.json", ".notes.old", ".photos.old/a.png", ".vqtok-notes"):
+    dated = (".20260115/thesis.txt", ".20260116.txt", ".1a2b3c4d.json")
+    hidden = (
+        ".notes.old",
+        ".photos.old/a.png",
+        ".vqtok-notes",
+        "._mine/a.png",
+        ".model.old/a",
+        ".DS_Store/a.png",
+        "train/.nfs0/a.png",
+    )
+    for name in ("notes.txt", "photos/a.png", "train/b.json", *dated, *hidden):
         mine = Path("codes", name)
-        mine.parent.mkdir(exist_ok=True)
+        mine.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text("mine")
         code, _, said = vqtok(*tokenize, "--overwrite")
         assert code == 2 and mine.read_text() == "mine" and Path("codes/codes.json").is_file()
@@ -125,3 +258,43 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     Path("mine.txt").touch()
     Path("codes/link").symlink_to("../mine.txt")
     assert "codes holds link, which vqtok did not write" in vqtok(*tokenize, "--overwrite")[2]
+
+
+def test_datasets_that_the_user_saved_in_a_codes_folder_stay(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    for split in ("train", "test"):
+        shutil.copytree("images", f"splits/{split}")
+    tokenize = ("--tokenizer", "tok", "--out", "codes", "--overwrite")
+    for images, mine in (("images", "my-selection"), ("splits", "my-selection"), ("splits", "work/2026")):
+        assert vqtok("tokenize", images, *tokenize)[0] == 0
+        codes = load_from_disk("codes")
+        codes.map(lambda row: row)  # leaves files of its cache there
+        codes.save_to_disk(f"codes/{mine}")
+        kept = sorted(Path("codes", mine).rglob("*"))
+        code, _, said = vqtok("tokenize", images, *tokenize)
+        assert code == 2 and f"codes holds {mine}/" in said and "which vqtok did not write" in said
+        assert sorted(Path("codes", mine).rglob("*")) == kept
+        shutil.rmtree(Path("codes", mine))
+
+
+def test_codes_of_a_process_that_was_killed_while_entries_moved_are_replaced(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+) -> None:
+    """What names the splits is then not where it belongs."""
+    tiny_tokenizer.save_pretrained("tok")
+    for split in ("train", "test"):
+        shutil.copytree("images", f"splits/{split}")
+    tokenize = ("tokenize", "splits", "--tokenizer", "tok", "--out", "codes", "--overwrite")
+    assert vqtok(*tokenize)[0] == 0
+    staging = Path("codes/.vqtok-1a2b3c4d")
+    for name in ("new", "old"):
+        (staging / name).mkdir(parents=True)
+    (staging / "owner.txt").write_text("process 7 on a-machine\n")
+    (staging / "moving.json").write_text("{}")
+    for name in ("codes.json", "dataset_dict.json"):
+        Path("codes", name).rename(staging / "old" / name)
+    code, _, said = vqtok(*tokenize)
+    assert code == 0, said
+    assert sorted(os.listdir("codes")) == ["codes.json", "dataset_dict.json", "test", "train"]

@@ -73,3 +73,43 @@ def test_a_run_goes_on_with_its_dataset_spelled_as_before(vqtok: Command, held_o
     code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "mnist-mini")
     assert code == 2 and "cannot become 'mnist-mini' on resuming" in complained
     assert yaml.safe_load(Path("run/config.yaml").read_text())["dataset"] == f"{tmp_path}/images"
+
+
+def test_a_run_does_not_go_on_with_another_number_of_images(vqtok: Command, held_out: str, tmp_path: Path) -> None:
+    shutil.copytree("images", "others")
+    Path("others/cat/00.png").unlink()
+    Path("images").rename("moved")
+    before = Path("run/config.yaml").read_text()
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "others", "--steps=5")
+    assert code == 2 and Path("run/config.yaml").read_text() == before
+    assert (
+        "vqtok: error: others, split train, has 7 images, and the run began with 8: resume it with the images "
+        "it began with, or start a new run\n" in complained
+    )
+    code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "moved", "--steps=5")
+    assert code == 0, complained
+
+
+def test_images_that_moved_are_read_from_the_column_of_the_run(
+    vqtok: Command, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    paths = [str(path) for path in sorted(images_folder.rglob("*.png"))]
+    columns = datasets.Features({"photo": datasets.Image(), "mask": datasets.Image(), "kind": datasets.Value("int64")})
+    rows = {"photo": paths, "mask": paths[::-1], "kind": [0, 1] * 6}
+    datasets.Dataset.from_dict(rows, features=columns).to_parquet("two.parquet")
+    chosen = ["--image-column=photo", "--label-column=kind", "--seed=5", "--set=test_share=0.34"]
+    assert vqtok("train", "--dataset", "two.parquet", "--out", "run", *TINY, *chosen)[0] == 0
+    photos = digest(vqtok)
+    Path("two.parquet").rename("moved.parquet")
+    assert digest(vqtok, "--dataset", "moved.parquet") == photos
+    assert digest(vqtok, "--dataset", "moved.parquet", "--image-column", "mask") != photos
+    for column in ([], ["--image-column", "mask"]):
+        code, _, complained = vqtok("inspect", "run", "--dataset", "moved.parquet", *column, "--out", "health")
+        assert code == 0, complained
+    assert vqtok("evaluate", "--tokenizer", "run", "--dataset", "mnist-mini", "--num-images=4")[0] == 0  # other images
+    Path("run/config.yaml").unlink()
+    assert vqtok("inspect", "run/model", "--dataset", "moved.parquet")[0] == 2
+    assert vqtok("inspect", "run/model", "--dataset", "moved.parquet", "--image-column", "photo")[0] == 0
+    code, _, complained = vqtok("inspect", "run/model", "--image-column", "photo")
+    assert code == 2 and "--image-column is for the check of a codebook on images" in complained

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from tests.hub.conftest import RunClient, alice, hub, run_client
-from vqtok.codes import CodesSpec, SplitWriter, write_sidecar
+from tests.written_codes import write_spec, write_split
+from vqtok.codes import CodesSpec
 
 __all__ = ["RunClient", "WriteCodes", "alice", "hub", "make_grids", "make_spec", "run_client", "write_codes"]
 
@@ -40,12 +41,9 @@ def write_codes(tmp_path: Path) -> WriteCodes:
     def write(grids: npt.NDArray[Any], spec: CodesSpec, *, name: str = "codes", batches: int = 1) -> Path:
         folder = tmp_path / name
         features = datasets.Features({"row": datasets.Value("int64")})
-        with SplitWriter(folder, spec, features=features, split="train") as writer:
-            start = 0
-            for part in np.array_split(grids, batches):
-                writer.write(part, pa.table({"row": np.arange(start, start + len(part))}))
-                start += len(part)
-        write_sidecar(folder, spec, [])
+        rows = pa.table({"row": np.arange(len(grids))})
+        write_split(folder, grids, spec, columns=rows, features=features, split="train", batches=batches)
+        write_spec(folder, spec)
         return folder
 
     return write

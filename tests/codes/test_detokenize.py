@@ -86,6 +86,7 @@ def test_names_stay_below_the_folder_and_are_each_their_own(files: list[object],
         ([0.5, 1.5], ["000000.png", "000001.png"]),
         (["n" * 300 + ".png", "é" * 127 + ".png"], ["000000.png", "000001.png"]),
         (["a/" * 3000 + "x.png", f"{'m' * 226}.png"], ["000000.png", f"{'m' * 226}.png"]),
+        (["a/" * 990 + "x.png", "a/" * 99 + "x.png"], ["000000.png", "a/" * 99 + "x.png"]),
         (["..png", "a.png"], ["..png", "a.png"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ def test_a_link_back_is_left_out_and_said(tmp_path: Path) -> None:
     source = open_all(str(tmp_path / "images"))["train"]
     assert files(source) == ["a/1.png", "b/2.png"]
     assert source.notes == ("left out as links to a folder that they lie in: a/up and 2 more",)
+
+
+def test_links_behind_a_link_do_not_multiply_images(tmp_path: Path) -> None:
+    folders = [tmp_path / "images" / name for name in "abcdef"]
+    save(folders[0] / "1.png")
+    save(tmp_path / "elsewhere" / "2.png")
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        for other in folders:
+            (folder / f"to_{other.name}").symlink_to(other)
+    (folders[5] / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "on").symlink_to(tmp_path / "more")
+    save(tmp_path / "more" / "3.png")
+    source = open_all(str(tmp_path / "images"))["train"]
+    linked = [f"{name}/to_a/1.png" for name in "bcdef"]
+    assert files(source) == ["a/1.png", *linked[:-1], "f/out/2.png", "f/out/on/3.png", linked[-1]]
+    assert source.notes[0].startswith("left out as links to a folder that they lie in: a/to_a")
+    assert source.notes[1].startswith("left out as links to a folder that is read already: a/to_b/to_c and ")
 
 
 def test_links_of_files_lead_anywhere_and_a_dangling_one_is_named_when_it_is_read(tmp_path: Path) -> None:
@@ -205,3 +224,17 @@ def test_thousands_of_files_open_without_being_read(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number:04d}.jpg").touch()  # empty: reading one would fail
     assert len(open_all(str(tmp_path))["train"]) == 2000
+
+
+def test_images_a_thousand_folders_deep_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        os.mkdir("a")
+        os.chdir("a")
+    save(Path("1.png"), 7)
+    os.chdir(tmp_path)
+    try:
+        source = open_all(str(tmp_path))["train"]
+        assert files(source) == ["a/" * 1100 + "1.png"] and levels(source) == [7]
+    finally:
+        subprocess.run(["rm", "-r", "a"], check=True)  # Python's own way is a recursion too

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,16 @@ def test_whatever_is_no_image_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         load_image(b"", name="row 7")
     with pytest.raises(DataError, match="cannot read an image from dict"):
         load_image({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("read", [load_image, partial(image_array, num_channels=3, size=(8, 8))])
+def test_a_path_of_two_lines_is_named_on_one(read: Callable[..., object], tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines\x1b[2J.png"
+    path.write_text("not an image")
+    for options in ({}, {"name": str(path)}):
+        with pytest.raises(DataError, match=r"^.*/two\\nlines\\x1b\[2J\.png is not an image .*$") as caught:
+            read(path, **options)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.data.images import images_of
 from vqtok.data import ImageDataset, ImageSource, open_all, ordered_batches, to_pixels, training_batches
-from vqtok.data.loading import Batch, training_order
+from vqtok.data.loading import Batch, sampled_rows, training_order
 from vqtok.errors import ConfigurationError, DataError
 
 
@@ -224,6 +224,16 @@ def test_evaluation_leaves_unreadable_images_out_and_says_which(
     assert [len(batch["pixels"]) for batch in batches] == [4, 4, 4, 3, 4, 4, 4, 4, 4]  # the first one is left out
 
 
+def test_some_images_are_of_the_whole_split_and_always_the_same(many: Path) -> None:
+    """The first images of a split in the order of its classes would be of some classes only."""
+    images = small(many)
+    batches = list(ordered_batches(images, 4, num_images=10))
+    seen = [index for batch in batches for index in batch["index"].tolist()]
+    assert seen == sorted(set(seen)) == sampled_rows(40, 10) and len(seen) == 10
+    assert min(seen) < 10 and max(seen) >= 30
+    assert sampled_rows(40, None) == sampled_rows(40, 40) == sampled_rows(40, 99) == list(range(40))
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_process_decodes_only_its_share_of_the_evaluation_images(
     many: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +246,9 @@ def test_a_process_decodes_only_its_share_of_the_evaluation_images(
         list(ordered_batches(images, 4, num_workers=num_workers, num_images=30, rank=rank, world_size=3))
         for rank in range(3)
     ]
-    assert [[batch["index"][0].item() for batch in share] for share in shares] == [[0, 12, 24], [4, 16, 28], [8, 20]]
+    rows = sampled_rows(40, 30)
+    starts = [[rows[start] for start in range(4 * rank, 30, 12)] for rank in range(3)]
+    assert [[batch["index"][0].item() for batch in share] for share in shares] == starts
     assert [len(share[-1]["index"]) for share in shares] == [4, 2, 4]
     if num_workers == 0:
-        assert sorted(decoded) == list(range(30))
+        assert sorted(decoded) == rows

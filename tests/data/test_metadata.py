@@ -64,12 +64,40 @@ def test_rows_come_in_the_order_of_their_metadata_files(tmp_path: Path) -> None:
     assert opened(str(tmp_path)) == {"train": [*range(9)]}
 
 
-@pytest.mark.parametrize("line", ["null", "5", '"file_name"', "[" * 100_000])
+@pytest.mark.parametrize("line", ["null", "5", '{"image_file_name": "1.png"}', "[" * 100_000])
 def test_metadata_that_is_no_object_is_an_ordinary_file(tmp_path: Path, line: str) -> None:
     save(tmp_path / "1.png", 7)
     (tmp_path / "metadata.jsonl").write_text(line + "\n")
     (source,) = open_all(str(tmp_path)).values()
     assert levels(source) == [7] and source.notes == ("left out as no images by their names: metadata.jsonl",)
+
+
+NOT_UNDERSTOOD = {
+    "latin-1": ("metadata.csv", "file_name,label\n1.png,caf\xe9\n".encode("latin-1")),
+    "utf-16": ("metadata.csv", "file_name,label\n1.png,4\n".encode("utf-16")),
+    "semicolons": ("metadata.csv", b'"file_name";"label"\n1.png;4\n'),
+    "tabs": ("metadata.csv", b"file_name\tlabel\n1.png\t4\n"),
+    "an array": ("metadata.jsonl", b'[{"file_name": "1.png"}]\n'),
+    "lines in an object": ("metadata.jsonl", b'{\n "file_name": "1.png"\n}\n'),
+}
+
+
+@pytest.mark.parametrize(("file", "content"), NOT_UNDERSTOOD.values(), ids=NOT_UNDERSTOOD)
+def test_metadata_that_is_not_understood_is_refused(tmp_path: Path, file: str, content: bytes) -> None:
+    for name in ("1.png", "2.png"):
+        save(tmp_path / name)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError, match=f"{file} speaks of file_name and is not understood: save it as UTF-8 text"):
+        open_all(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+@pytest.mark.parametrize("content", ['\n{"file_name": "2.png", "label": 4}\n', "\n\nfile_name,label\n2.png,4\n"])
+def test_metadata_may_begin_with_empty_lines(tmp_path: Path, content: str) -> None:
+    for level in (1, 2):
+        save(tmp_path / f"{level}.png", level)
+    (tmp_path / ("metadata.jsonl" if "{" in content else "metadata.csv")).write_text(content)
+    assert opened(str(tmp_path)) == {"train": [2]}
 
 
 def folder_of(folder: Path, *names: str, named: Iterable[str] = (), at: str = "") -> str:

@@ -98,7 +98,7 @@ def test_a_folder_of_images_is_no_dataset_of_the_hub(
     for name, shown in [("my/images", "images"), (str(tmp_path / "my" / "images"), "images")]:
         metrics = EVALUATION | {"dataset": name, "dataset_resolved": name, "num_images": 100}
         text = card_text(run / "model", metrics=metrics | {"notes": ["one image in ten is held out by seed 0"]})
-        assert "On the first 100 of 10,000 images of" in text
+        assert "On 100 of the 10,000 images of" in text
         assert "\n\nOne image in ten is held out by seed 0.\n" in text
         assert f"images of `{shown}`, split" in text
         text = card_text(run / "model", metrics=metrics | {"num_images": 1, "num_images_in_split": 1})

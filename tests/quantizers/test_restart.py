@@ -191,6 +191,11 @@ def test_a_restarted_code_forgets_its_moments_at_the_next_step_that_is_taken() -
     usage_of(quantizer).cluster_size[0] = 0
     quantizer(torch.randn(4, 3, 4, 4))  # restarts the code, and no step is taken
     placed = quantizer.codebook[0].detach().clone()
+    resumed = make(VectorQuantizer, init="normal", restart_threshold=0.25)  # from a checkpoint of this moment
+    resumed.load_state_dict(quantizer.state_dict())
+    resumed_optimizer = torch.optim.Adam([resumed.codebook], lr=0.1)
+    resumed_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.watch(resumed_optimizer)
     optimizer.zero_grad()
     output = quantizer(100 + torch.zeros(1, 3, 1, 1))
     output.loss.backward()
@@ -198,3 +203,6 @@ def test_a_restarted_code_forgets_its_moments_at_the_next_step_that_is_taken() -
     assert used != 0
     optimizer.step()
     assert torch.equal(quantizer.codebook[0], placed)
+    resumed(100 + torch.zeros(1, 3, 1, 1)).loss.backward()
+    resumed_optimizer.step()
+    assert torch.equal(resumed.codebook, quantizer.codebook)

@@ -11,15 +11,16 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from vqtok.codes import CodesSpec, SplitWriter, write_sidecar, write_splits
+from tests.written_codes import write_spec, write_split
+from vqtok.codes import CodesSpec
 from vqtok.data import open_images
 from vqtok.evaluation import measure_health
-from vqtok.folders import new_folder
 from vqtok.priors import PriorBinding, build_prior
 from vqtok.report.health import draw_health
 from vqtok.tokenizer import VQTokenizer
@@ -65,12 +66,13 @@ def left(tiny_tokenizer_once: VQTokenizer, tmp_path_factory: pytest.TempPathFact
     codes = {"train": noise.integers(0, 10, (6, 4, 4)), "test": noise.integers(0, 16, (3, 4, 4))}
     spec = CodesSpec.from_tokenizer(tiny_tokenizer_once)
     label = datasets.Features({"label": datasets.ClassLabel(names=["cat", "<dog>"])})
-    with new_folder(root / "codes") as folder:
-        for split, grids in codes.items():
-            with SplitWriter(folder / split, spec, features=label, split=split) as writer:
-                writer.write(grids, pa.table({"label": np.arange(len(grids)) % 2}))
-        write_splits(folder, list(codes))
-        write_sidecar(folder, spec, ["broken.png"])
+    for split, grids in codes.items():
+        labels = pa.table({"label": np.arange(len(grids)) % 2})
+        write_split(root / "codes" / split, grids, spec, columns=labels, features=label, split=split)
+    (root / "codes" / "dataset_dict.json").write_text(json.dumps({"splits": list(codes)}))
+    write_spec(root / "codes", spec)
+    bad = {"split": ["train"], "row": [6], "path": ["broken.png"], "reason": ["broken.png is broken"]}
+    pq.write_table(pa.table(bad), root / "codes" / "bad_images.parquet")
 
     write_run(
         root / "prior",

@@ -29,7 +29,7 @@ def make(run: Path, method: str = "ema", **changes: Any) -> TokenizerTrainingCon
         "steps": 8,
         "batch_size": 4,
         "learning_rate": 3e-3,
-        "warmup_steps": 2,
+        "warmup_steps": min(2, changes.get("steps", 8)),
         "log_every": 2,
         "eval_every": 4,
         "checkpoint_every": 4,

@@ -69,14 +69,16 @@ def test_a_window_goes_on_from_its_state_and_one_of_another_length_from_nothing(
             window.add([codes])
 
     seen = torch.randint(0, 5, (100, 2, 3, 3), generator=torch.Generator().manual_seed(0))
-    whole, first, second, other = window(66), window(66), window(66), window(80)
+    whole, first, second = window(66), window(66), window(66)
     steps(whole, seen)
     steps(first, seen[:77])
     second.load_state_dict(first.state_dict())
     steps(second, seen[77:])
     assert torch.equal(whole.totals(), second.totals()) and whole.images == second.images
-    other.load_state_dict(first.state_dict())
-    assert (other.images, int(other.totals().sum())) == (0, 0)
+    for length in (80, 160, 33):  # of as many buckets as before, of longer ones, of fewer
+        other = window(length)
+        other.load_state_dict(first.state_dict())
+        assert (other.images, int(other.totals().sum())) == (0, 0)
 
 
 def make(quantizer: dict[str, Any] | None = None, **changes: Any) -> TokenizerTrainingConfig:

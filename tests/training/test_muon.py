@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests.training.runs import make
 from vqtok.data import ImageSource
+from vqtok.errors import TrainingError
 from vqtok.priors import PriorBinding, build_prior
 from vqtok.training import PriorTrainingConfig
 from vqtok.training.config import TokenizerTrainingConfig
@@ -181,6 +182,18 @@ def test_loss_scaling_changes_no_step_of_two_optimizers() -> None:
         assert accelerator.scaler.get_scale() == scale * 2**3  # once a step, not once an optimizer
     for plain, scaled in zip(*moved, strict=True):
         torch.testing.assert_close(scaled, plain)
+
+
+def test_gradients_of_fp16_that_are_never_finite_end_the_run() -> None:
+    """Rather than halve the scale until it is 0, from where every step would be left out for ever."""
+    model, pixels = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5)
+    accelerator: Any = ScalingAccelerator(1024.0)
+    optimized = OptimizedModel(model, TokenizerTrainingConfig(out="runs/x"), accelerator)
+    model.bias.register_hook(lambda gradient: torch.full_like(gradient, float("nan")))
+    with pytest.raises(TrainingError, match="try precision bf16"):
+        for _ in range(40):
+            optimized.step(model(pixels).square().mean())
+    assert accelerator.scaler.get_scale() == 2.0**-25
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vqtok.priors import PriorBinding, build_prior
+from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training.config import LoopConfig
 from vqtok.training.optimization import build_optimizers, learning_rate_at
@@ -25,7 +26,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_zero() -> None:
     assert rates[12] == pytest.approx(1 + math.cos(math.pi * 0.8))
     assert rates[14] == pytest.approx(0)
     assert learning_rate_at(0, make(learning_rate=2.0, warmup_steps=0, steps=1)) == 2.0
-    assert learning_rate_at(1, make(learning_rate=2.0, warmup_steps=8, steps=2)) == pytest.approx(0.5)
+    assert learning_rate_at(1, make(learning_rate=2.0, warmup_steps=2, steps=2)) == pytest.approx(2.0)
 
 
 def test_warm_up_is_a_share_of_the_steps_and_has_an_end() -> None:
@@ -46,6 +47,13 @@ def test_biases_and_codebooks_do_not_decay(tiny_tokenizer: VQTokenizer) -> None:
     assert {parameter.ndim for parameter in plain["params"]} == {1, 2}
     assert any(parameter is codebook for parameter in plain["params"])
     assert len(decayed["params"]) + len(plain["params"]) == len(list(tiny_tokenizer.parameters()))
+
+
+def test_the_map_of_a_simvq_codebook_does_not_decay() -> None:
+    quantizer = build_quantizer({"type": "simvq", "codebook_size": 8, "code_dim": 4})
+    (adamw,) = build_optimizers(quantizer, make(weight_decay=0.1, optimizer="adamw"))
+    decays = {id(each): group["weight_decay"] for group in adamw.param_groups for each in group["params"]}
+    assert decays[id(quantizer.codebook_map)] == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -17,8 +17,10 @@ from PIL import Image
 
 from tests.two_processes import run_two_processes
 from vqtok.codes import CodesDataset
+from vqtok.data.loading import sampled_rows
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
+from vqtok.priors.grids import unigram_bits_per_code
 from vqtok.training import loop
 from vqtok.training import prior as task
 from vqtok.training.prior import train_prior
@@ -83,6 +85,19 @@ def test_a_run_leaves_a_prior_and_its_numbers(tmp_path: Path, arch: str) -> None
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["arch"]["hidden_size"] == SMALL[arch]["hidden_size"]
     assert resolve_config(PriorTrainingConfig, base=saved) == make_config(tmp_path / "run", arch)
+
+
+def test_held_out_numbers_are_of_one_choice_of_images(tmp_path: Path) -> None:
+    """Not of the first, which may all be of one class; and the unigram is that of the same images."""
+    order = np.argsort(TEST.labels, kind="stable")
+    config = make_config(tmp_path / "run", eval_images=20, gradient_accumulation_steps=1)
+    result = train_prior(config, BINDING, TRAIN, TEST.select(order))
+    chosen = TEST.select(order).select(np.array(sampled_rows(40, 20)))
+    assert chosen.labels is not None and 5 < chosen.labels.sum() < 15
+    prior = load_prior(tmp_path / "run" / "model")
+    nats = negative_log_likelihood(prior, torch.tensor(chosen.codes.astype(np.int64)), torch.tensor(chosen.labels))
+    assert result.metrics["loss"] == pytest.approx(nats.mean().item() / 6, rel=1e-5)
+    assert result.metrics["unigram_bits_per_code"] == unigram_bits_per_code(TRAIN, chosen, 8)
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -268,7 +283,14 @@ def test_codes_that_do_not_fit_are_refused(tmp_path: Path, grids: CodesDataset, 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"class_dropout": 1.0}, {"test_share": 0.0}, {"eval_images": -1}, {"steps": -1}, {"tracker": "paper"}],
+    [
+        {"class_dropout": 1.0},
+        {"test_share": 0.0},
+        {"eval_images": -1},
+        {"steps": -1},
+        {"tracker": "paper"},
+        {"num_workers": 2},  # codes are not read by others
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):

@@ -16,32 +16,30 @@ from vqtok.codes.grids import open_grids
 from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
 from vqtok.codes.opening import is_on_hub
 from vqtok.codes.push import push_codes
-from vqtok.codes.reader import codes_array, load_codes, read_broken, read_spec
+from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.writer import FILES, SplitWriter, write_sidecar, write_splits
+from vqtok.codes.workplace import check_place, codes_files
 
 __all__ = [
     "COLUMN",
-    "FILES",
     "SIDECAR",
     "AnyCodes",
     "CodeSet",
     "CodesDataset",
     "CodesSpec",
-    "SplitWriter",
     "Tokenized",
     "bind_codes",
+    "check_place",
     "codes_array",
+    "codes_files",
     "detokenize_dataset",
     "is_on_hub",
     "load_codes",
     "open_grids",
     "push_codes",
-    "read_broken",
+    "read_bad_images",
     "read_spec",
     "splits_of",
     "tokenize_dataset",
     "tokenize_images",
-    "write_sidecar",
-    "write_splits",
 ]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vqtok.codes.card import CARD, Files, codes_card, unfinished_card
-from vqtok.codes.layout import BAD_IMAGES, SPLITS
+from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt, read_receipts
 from vqtok.codes.spec import SPLIT_NAME
@@ -28,7 +28,7 @@ __all__ = ["assemble", "write_unfinished_card"]
 
 UNFINISHED = """# Codes that are being written
 
-`vqtok tokenize` has not finished here, so there is nothing to load yet. The same command again goes on where it stopped.
+`vqtok tokenize` has not finished here, so there is nothing to load yet. The same command goes on where it stopped.
 """
 Done = Sequence[tuple[Shard, Receipt]]
 
@@ -77,14 +77,9 @@ def _rows(split: str, done: Done) -> int:
 
 def _write_bad_images(store: Store, done: Done) -> None:
     bad = [(shard.split, image) for shard, receipt in done for image in receipt.bad]
-    table = pa.table(
-        {
-            "split": pa.array([split for split, _ in bad], pa.string()),
-            "row": pa.array([image.row for _, image in bad], pa.int64()),
-            "path": pa.array([image.name for _, image in bad], pa.string()),
-            "reason": pa.array([image.reason for _, image in bad], pa.string()),
-        }
-    )
+    rows = [(split, image.row, image.name, image.reason) for split, image in bad]
+    columns = zip(BAD_SCHEMA.names, zip(*rows, strict=True), strict=True) if rows else ()
+    table = pa.table({name: list(values) for name, values in columns}, BAD_SCHEMA) if rows else BAD_SCHEMA.empty_table()
     sink = io.BytesIO()
     pq.write_table(table, sink)
     store.put(BAD_IMAGES, sink.getvalue())

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqtok.codes.buffers import RowBuffers
-from vqtok.codes.reader import check_offsets, grid_feature, grids_in, load_codes
+from vqtok.codes.columns import check_offsets, grid_array, grid_feature, grids_in
+from vqtok.codes.reader import load_codes
 from vqtok.codes.spec import COLUMN
-from vqtok.codes.writer import grid_array
 from vqtok.data.columns import find_labels
 from vqtok.errors import DataError, shortened
 from vqtok.text import counted

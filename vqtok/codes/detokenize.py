@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
 from vqtok.codes.binding import AnyCodes, splits_of
-from vqtok.codes.reader import codes_array, read_spec, view
+from vqtok.codes.columns import view
+from vqtok.codes.reader import codes_array, read_spec
 from vqtok.codes.spec import COLUMN, CodesSpec
 from vqtok.folders import new_folder
 
@@ -27,6 +30,7 @@ __all__ = ["detokenize_dataset", "image_file_names"]
 
 BATCH_SIZE = 64
 LONGEST_NAME, LONGEST_PATH = 230, 2000  # bytes; disks take 255 and 4096, some of which --out and numbers need
+MOST_PARTS = 100  # of a path; Python makes and removes folders by recursion, which ends at a thousand
 WRITING_THREADS = 2  # Pillow compresses without holding Python's lock
 
 
@@ -83,8 +87,8 @@ def detokenize_dataset(
 def named_grids(dataset: datasets.Dataset, batch_size: int) -> Iterator[tuple[npt.NDArray[Any], list[str]]]:
     """Batches of grids (B, h, w[, Q]) and the names of their images."""
     grids = codes_array(dataset)
-    files = dataset["file_name"][:] if "file_name" in dataset.column_names else [None] * len(dataset)
-    names = image_file_names(files)
+    columns = [column for column in ("file_name",) if column in dataset.column_names]
+    names = image_file_names(file_names(dataset.select_columns(columns).with_format("arrow")[:], len(dataset)))
     for start in range(0, len(grids), batch_size):
         yield grids[start : start + batch_size], names[start : start + batch_size]
 
@@ -96,8 +100,18 @@ def streamed(
     names = Names()
     for rows in dataset.with_format("arrow").iter(batch_size):
         grids = np.concatenate([view(chunk, spec.feature) for chunk in rows.column(COLUMN).chunks])
-        files = rows.column("file_name").to_pylist() if "file_name" in rows.column_names else [None] * len(grids)
-        yield grids, [names.of(file) for file in files]
+        yield grids, [names.of(file) for file in file_names(rows, len(grids))]
+
+
+def file_names(rows: pa.Table, count: int) -> list[object]:
+    """What so many images are called, None where nothing says so or it is not UTF-8."""
+
+    def value(cell: pa.Scalar) -> object:
+        with suppress(UnicodeDecodeError):
+            return cell.as_py()
+        return None
+
+    return [value(cell) for cell in rows.column("file_name")] if "file_name" in rows.column_names else [None] * count
 
 
 class Names:
@@ -132,9 +146,9 @@ class Names:
 def image_file_names(files: Sequence[object]) -> list[str]:
     """A PNG name for every row, below one folder and each of its own.
 
-    Names are texts or whole numbers. A row without a usable name (none, absolute, too long for a disk, or one that
-    leaves the folder) is named by its number; rows whose names differ only in the suffix get their number behind the
-    name: a.jpg and a.png give a-000000.png and a-000001.png.
+    Names are texts or whole numbers. A row without a usable name (none, absolute, too long or too deep for a disk, or
+    one that leaves the folder) is named by its number; rows whose names differ only in the suffix get their number
+    behind the name: a.jpg and a.png give a-000000.png and a-000001.png.
     """
     width = max(6, len(str(len(files))))
     stems = [_stem(file) for file in files]
@@ -162,6 +176,8 @@ def _stem(file: object) -> str | None:
     path = PurePosixPath(file.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(file).drive or ".." in path.parts or "\0" in file or not path.name:
         return None
-    if len(file.encode()) > LONGEST_PATH or max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
+    if len(path.parts) > MOST_PARTS or len(file.encode()) > LONGEST_PATH:
+        return None
+    if max(len(part.encode()) for part in path.parts) > LONGEST_NAME:
         return None
     return str(path.with_suffix(""))

@@ -12,25 +12,29 @@ dataset_dict.json       last: without it `load_from_disk` refuses the folder
 
 from __future__ import annotations
 
-from vqtok.codes.card import CARD
+import re
+from collections.abc import Iterable
+
+import pyarrow as pa
+
 from vqtok.codes.spec import SIDECAR
 
-__all__ = ["BAD_IMAGES", "FILES", "PLANNING", "SPLITS"]
+__all__ = ["BAD_IMAGES", "BAD_SCHEMA", "PLANNING", "SPLITS", "own_files"]
 
 SPLITS = "dataset_dict.json"
 BAD_IMAGES = "bad_images.parquet"
-FILES = (
-    CARD,
-    SPLITS,
-    SIDECAR,
-    BAD_IMAGES,
-    "plan.json",
-    "plan/*",
-    "receipts/*",
-    "data/*-of-*.parquet",
-    *(f"*/{name}" for name in ("dataset_info.json", "state.json", "data-*.arrow", "cache-*.arrow")),
-)
-"""Patterns of the files in a codes folder; cache files are those that `datasets` puts there when it is used."""
+BAD_SCHEMA = pa.schema({"split": pa.string(), "row": pa.int64(), "path": pa.string(), "reason": pa.string()})
+PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/\d+\.arrow"
+"""A regular expression of the files that are there before plan.json is: where there are no others, nothing was lost."""
 
-PLANNING = (SIDECAR, CARD, "plan/*")
-"""Patterns of the files that are there before plan.json is: where there are no others, nothing was lost."""
+
+def own_files(splits: Iterable[str]) -> str:
+    """A regular expression of the files of a codes folder with these splits, relative to it.
+
+    The cache files are those that `datasets` puts there when it is used.
+    """
+    names = "|".join(map(re.escape, splits))
+    places = (
+        rf"|({names})/(dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow)|data/({names})-\d+-of-\d+\.parquet"
+    )
+    return rf"{PLANNING}|plan\.json|receipts/[^/]+/\d+\.json|{BAD_IMAGES}|{SPLITS}{places if names else ''}"

@@ -1,4 +1,4 @@
-"""Images to codes on this machine: one plan, its missing shards one after another, and the dataset once all are done."""
+"""Images to codes on this machine: a plan, its missing shards one after another, the dataset once all are done."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ class Tokenized:
     Attributes:
         images: by split how many images have codes.
         bad: the images that could not be read.
-        made: shards that this call made; the others were there.
+        made: shards that this call made.
+        resumed: shards that were there already.
         notes: what the user should be told of the images.
     """
 
     images: dict[str, int]
     bad: tuple[BadImage, ...]
     made: int
+    resumed: int
     notes: tuple[str, ...] = ()
 
 
@@ -155,7 +157,9 @@ def tokenize_images(
             for shard, receipt in _make(missing, plan, store, encoder, work.stop_on_error, num_processes, bar.update):
                 work.add(shard, receipt)
         assemble(plan, store)
-    return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), notes=notes)
+    return Tokenized(
+        images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing), notes=notes
+    )
 
 
 def _make(
@@ -165,7 +169,7 @@ def _make(
     encoder: Encoder,
     stop_on_error: bool,
     num_processes: int,
-    report: Callable[[int], object],
+    report: Callable[[int], None],
 ) -> Iterator[tuple[Shard, Receipt]]:
     """Make shards in this process, or by several others that load the tokenizer from a folder."""
     if num_processes == 1 or not shards:

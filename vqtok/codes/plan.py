@@ -132,6 +132,11 @@ class Plan:
         """Images of all splits."""
         return sum(split.rows for split in self.splits)
 
+    @property
+    def num_shards(self) -> int:
+        """Shards of all splits."""
+        return sum(max(1, -(-split.rows // self.request.shard_rows)) for split in self.splits)
+
     def split(self, name: str) -> SplitPlan:
         """The split of that name."""
         return next(split for split in self.splits if split.name == name)

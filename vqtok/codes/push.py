@@ -7,10 +7,10 @@ names no files, and the last the one that does, so that nobody loads half a code
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +22,6 @@ from vqtok.codes.card import CARD, Files, codes_card, published, unfinished_card
 from vqtok.codes.opening import read_sidecar
 from vqtok.codes.reader import load_codes, read_spec
 from vqtok.codes.spec import SIDECAR, CodesSpec
-from vqtok.codes.writer import FILES
 from vqtok.data.saved import is_saved, split_folders
 from vqtok.errors import DataError, HubError
 from vqtok.hub import hub_errors
@@ -36,6 +35,9 @@ __all__ = ["push_codes"]
 FILES_PER_COMMIT = 100
 ENTRIES_PER_FOLDER = 10_000
 FILES_PER_REPOSITORY = 100_000
+
+OF_CODES = re.compile(r"(.+/)?(codes\.json|dataset_dict\.json|dataset_info\.json|state\.json|data-[^/]*\.arrow)")
+"""What an earlier push left on the Hub."""
 
 Operation: TypeAlias = CommitOperationAdd | CommitOperationDelete
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -141,7 +143,7 @@ def _json(value: object) -> bytes:
 def _pattern(split: str, paths: list[str]) -> str | list[str]:
     """One pattern where all shards are called as `vqtok tokenize` and `save_to_disk` call them."""
     usual = f"{split}/data-*.arrow"
-    return usual if all(fnmatchcase(path, usual) and path.count("/") == 1 for path in paths) else paths
+    return usual if all(re.fullmatch(rf"{re.escape(split)}/data-[^/]*\.arrow", path) for path in paths) else paths
 
 
 def _check_limits(folder: Path, names: list[str]) -> None:
@@ -185,7 +187,7 @@ def _put(name: str, content: bytes) -> CommitOperationAdd:
 
 def _is_stale(name: str, kept: set[str]) -> bool:
     """Whether a file on the Hub is of an earlier push, and would be taken for one of these codes."""
-    return name not in kept and any(fnmatchcase(name, pattern) for pattern in FILES)
+    return name not in kept and OF_CODES.fullmatch(name) is not None
 
 
 def _text_of_people(api: HfApi, repo_id: str, revision: str | None) -> str | None:

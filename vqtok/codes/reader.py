@@ -10,26 +10,25 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import is_offline_mode
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
+from vqtok.codes.columns import grid_feature, view
+from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA
 from vqtok.codes.opening import Opened, is_on_hub, open_codes, read_sidecar
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec, Grids
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved
-from vqtok.errors import DataError, shortened
+from vqtok.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
 __all__ = [
-    "check_offsets",
     "codes_array",
-    "grid_feature",
-    "grids_in",
     "load_codes",
-    "read_broken",
+    "read_bad_images",
     "read_spec",
-    "view",
 ]
 
 
@@ -119,16 +118,19 @@ def _find_spec(opened: Opened, *, name: str) -> CodesSpec:
     )
 
 
-def read_broken(path: str | Path) -> list[str]:
-    """Name the images that could not be read when the codes folder `path` was made.
+def read_bad_images(folder: str | Path) -> pa.Table:
+    """The images that could not be read when a codes folder was made: split, row, path and reason.
 
     Raises:
-        DataError: its `codes.json` cannot be read.
+        DataError: the table is damaged.
     """
-    broken = (read_sidecar(Path(path)) or {}).get("broken", [])
-    if not isinstance(broken, list):
-        raise DataError(f"{Path(path) / SIDECAR} is damaged: broken must be a list of names, got {shortened(broken)}")
-    return [str(name) for name in broken]
+    file = Path(folder) / BAD_IMAGES
+    if not file.is_file():
+        return BAD_SCHEMA.empty_table()
+    try:
+        return pq.read_table(file).select(BAD_SCHEMA.names).cast(BAD_SCHEMA)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{file} is damaged: {one_line(error)}") from error
 
 
 def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
@@ -150,86 +152,6 @@ def codes_array(dataset: datasets.Dataset) -> npt.NDArray[Any]:
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     rows = indices.column(0).to_numpy()
     return _take(chunks, rows)
-
-
-def grid_feature(dataset: datasets.Dataset) -> Grids:
-    """The feature of the column of grids.
-
-    Raises:
-        DataError: there is no such column.
-    """
-    feature = dataset.features.get(COLUMN)
-    if not isinstance(feature, Grids):
-        columns = ", ".join(dataset.column_names)
-        raise DataError(f"no column {COLUMN!r} of code grids here, only {columns}: make codes with `vqtok tokenize`")
-    return feature
-
-
-def view(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
-    """View the values under the nested lists of a chunk as (n, *shape), whose lengths and places the file itself says.
-
-    Args:
-        chunk: grids as `datasets` types them, or the nested lists alone.
-        feature: what they should be.
-
-    Raises:
-        DataError: some rows have no codes, or not as many of them.
-    """
-    check_offsets(chunk, feature)
-    return _values(chunk, feature)
-
-
-def grids_in(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
-    """The same, but of the places of lists only the first and last are read: `check_offsets` looks at all.
-
-    Raises:
-        DataError: rows without codes, more or fewer codes than so many grids have, or codes of another type.
-    """
-    grids = _values(chunk, feature)
-    if grids.dtype != feature.dtype:
-        raise _other_grids(feature)
-    return grids
-
-
-def check_offsets(chunk: pa.Array, feature: Grids) -> None:
-    """Read the places of all lists of a chunk, an eighth of its bytes at 16x16 codes, and look that each is a grid's.
-
-    Raises:
-        DataError: lists of other lengths than the shape says, or without values.
-    """
-    values = _lists(chunk)
-    try:
-        values.validate(full=True)
-        for length in feature.shape:
-            if (np.diff(values.offsets) != length).any():
-                raise ValueError
-            values = values.flatten()
-    except (ValueError, AttributeError) as error:
-        raise _other_grids(feature) from error
-
-
-def _values(chunk: pa.Array, feature: Grids) -> npt.NDArray[Any]:
-    values = _lists(chunk)
-    try:
-        for _ in feature.shape:
-            values.validate()  # Arrow would read outside of the file
-            values = values.flatten()
-        values.validate()
-        grids: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return grids.reshape(len(chunk), *feature.shape)
-    except (ValueError, AttributeError) as error:  # of Arrow also where a code is missing
-        raise _other_grids(feature) from error
-
-
-def _lists(chunk: pa.Array) -> pa.Array:
-    if chunk.null_count:
-        raise DataError(f"{chunk.null_count} rows have no codes: drop them with `dataset.filter`")
-    return chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-
-
-def _other_grids(feature: Grids) -> DataError:
-    shape = " x ".join(map(str, feature.shape))
-    return DataError(f"some grids are not {shape} codes, as their column says: tokenize the images again")
 
 
 def _take(chunks: list[npt.NDArray[Any]], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -114,9 +114,9 @@ class Schedule:
             self._waiting.appendleft(work.shard)
         elif not state.found:
             raise DataError(
-                f"the shard {work.shard.name} (rows {work.shard.start:,} to {work.shard.stop - 1:,}) cannot be made: its "
-                f"worker died {state.attempts} times ({why}), though its images can be decoded; is there too little "
-                "memory?"
+                f"the shard {work.shard.name} (rows {work.shard.start:,} to {work.shard.stop - 1:,}) cannot be made: "
+                f"its worker died {state.attempts} times ({why}), though its images can be decoded; is there too "
+                "little memory?"
             )
         else:
             state.found = False

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vqtok.codes.columns import grid_array
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import BadImage, Receipt, write_receipt
 from vqtok.codes.spec import COLUMN
-from vqtok.codes.writer import grid_array
 from vqtok.data.dataset import decode_images, stacked
 from vqtok.data.rows import RowBatch, Rows
 from vqtok.errors import BadImagesError, DataError
@@ -148,7 +148,7 @@ def _is_in(row: int, batch: RowBatch) -> bool:
 
 
 def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan) -> memoryview:
-    """The file of a shard: an Arrow stream of one record batch, whose grids can be viewed without a copy; or parquet."""
+    """The file of a shard: an Arrow stream of one record batch, whose grids are viewed without a copy, or parquet."""
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
     empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)
     arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec.feature)]

@@ -105,9 +105,9 @@ def tokenize_in_processes(
             for worker in workers:
                 if worker.work is None and (work := schedule.next()) is not None:
                     worker.give(work)
-            busy = {worker.connection: worker for worker in workers if worker.work is not None}
-            for connection in wait(list(busy)):
-                worker = busy[connection]
+            busy = [worker for worker in workers if worker.work is not None]
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
                 answer = worker.answer()
                 if isinstance(answer, int):
                     report(answer)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vqtok.codes.layout import FILES, PLANNING
-from vqtok.codes.plan import PLAN
+from vqtok.codes.layout import PLANNING, own_files
+from vqtok.codes.plan import PLAN, read_plan
 from vqtok.codes.spec import SIDECAR
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.files import check_writable
 from vqtok.folders import check_free, clear_folder
 from vqtok.locks import locked
 from vqtok.store import Store
 
-__all__ = ["check_place", "claimed"]
+__all__ = ["check_place", "claimed", "codes_files"]
 
 
 def check_place(store: Store, *, overwrite: bool = False) -> None:
@@ -29,16 +29,16 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
     names = list(store.sizes())
     if names and not overwrite and PLAN in names:
         return
-    if all(_is_one_of(name, PLANNING) for name in names) and (not names or SIDECAR in names):
+    if all(re.fullmatch(PLANNING, name) for name in names) and (not names or SIDECAR in names):
         if store.is_local:
             check_writable(Path(store.root))
         return
     if store.is_local:
-        check_free(Path(store.root), marker=SIDECAR, ours=FILES, overwrite=overwrite)
+        check_free(Path(store.root), marker=SIDECAR, ours=codes_files, overwrite=overwrite)
     elif not overwrite or SIDECAR not in names:
         hint = ", or pass --overwrite" if SIDECAR in names else ""
         raise ConfigurationError(f"{store.place} is not empty: choose another place{hint}")
-    elif others := [name for name in names if not _is_one_of(name, FILES)]:
+    elif others := [name for name in names if not re.fullmatch(_own_files(store), name)]:
         raise ConfigurationError(
             f"{store.place} holds {others[0]}, which vqtok did not write, so it will not be overwritten: move that "
             "elsewhere, or choose another place"
@@ -85,5 +85,14 @@ def _clear(store: Store, overwrite: bool) -> None:
         store.remove(name)
 
 
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def codes_files(folder: Path) -> str:
+    """A regular expression of the files of a codes folder, relative to it; its plan says which splits it has."""
+    return _own_files(Store(folder))
+
+
+def _own_files(store: Store) -> str:
+    try:
+        plan = read_plan(store)
+    except DataError:  # damaged, which is no reason to take anything else for ours
+        plan = None
+    return own_files(split.name for split in plan.splits) if plan else own_files(())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -38,6 +38,7 @@ class FolderFiles:
         images: files with the suffix of an image.
         others: all other files.
         cycles: links to a folder that they lie in, which are not followed.
+        repeats: links behind other links to a folder that is read already, which are not followed.
         special: named pipes, devices, links that lead only to themselves and other entries that are no regular files,
             which are never opened.
         unnamed: files whose names are not UTF-8, as Arrow and JSON need them; here with escapes.
@@ -46,6 +47,7 @@ class FolderFiles:
     images: Paths = field(default_factory=list[str])
     others: Paths = field(default_factory=list[str])
     cycles: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
 
@@ -54,6 +56,7 @@ class FolderFiles:
         reasons = {
             "no images by their names": self.others,
             "links to a folder that they lie in": self.cycles,
+            "links to a folder that is read already": self.repeats,
             "no regular files": self.special,
             "names that are not UTF-8": self.unnamed,
         }
@@ -68,6 +71,8 @@ def left_out(reason: str, paths: Paths) -> str:
 def list_files(root: Path, found: FolderFiles | None = None) -> FolderFiles:
     """List what lies below a folder, following links to other folders and files wherever they lead.
 
+    Of the links in a folder that is itself reached by a link, only those to folders that are not read already.
+
     Args:
         found: where to put the paths, by default into lists in memory.
 
@@ -75,7 +80,7 @@ def list_files(root: Path, found: FolderFiles | None = None) -> FolderFiles:
         DataError: a folder that may not be read.
     """
     found = found or FolderFiles()
-    for kind, path in _walk(root, "", (os.path.realpath(root),)):
+    for kind, path in _walk(root):
         if kind == "file":
             kind = "images" if os.path.splitext(path)[1].lower() in SUFFIXES else "others"
         readable = os.fsencode(path).decode(errors="backslashreplace")
@@ -116,20 +121,41 @@ def label_features(layout: FolderLayout, name: str, split: str) -> dict[str, Cla
     return {"label": ClassLabel(names=classes)} if len(classes) > 1 and None not in folders else {}
 
 
-def _walk(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Everything below a folder, each with its kind; `above` are the real paths of the folder and those it lies in."""
-    for kind, name in folder_entries(root / folder):
-        path = os.path.join(folder, name)
-        if kind in ("file", "special"):
-            yield kind, path
-            continue
-        real = os.path.realpath(root / path) if kind == "linked folder" else os.path.join(above[-1], name)
-        if kind == "linked folder" and any(
-            os.path.join(other, "").startswith(os.path.join(real, "")) for other in above
-        ):
-            yield "cycles", path
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    """Everything below a folder in the order of `folder_entries`, each with its kind.
+
+    A link behind a link is followed only to a folder that was not read before: folders that link to each other would
+    else multiply their images without end.
+    """
+    start = os.path.realpath(root)
+    read = {start}
+    # Paths below the root, the real paths of the folders whose links led there and, last, its own, and what is in it.
+    folders: list[tuple[str, tuple[str, ...], Iterator[tuple[str, str]]]] = [("", (start,), folder_entries(root))]
+    while folders:
+        folder, above, entries = folders[-1]
+        for kind, name in entries:
+            path = os.path.join(folder, name)
+            if kind in ("file", "special"):
+                yield kind, path
+                continue
+            linked = kind == "linked folder"
+            real = os.path.realpath(os.path.join(root, path)) if linked else os.path.join(above[-1], name)
+            if linked and _lies_in(above, real):
+                yield "cycles", path
+            elif linked and len(above) > 1 and real in read:
+                yield "repeats", path
+            else:
+                read.add(real)
+                inside = (*above, real) if linked else (*above[:-1], real)
+                folders.append((path, inside, folder_entries(root / path)))
+                break
         else:
-            yield from _walk(root, path, (*above, real))
+            folders.pop()
+
+
+def _lies_in(folders: Sequence[str], other: str) -> bool:
+    """Whether one of some folders is another or lies in it."""
+    return any(os.path.join(folder, "").startswith(os.path.join(other, "")) for folder in folders)
 
 
 def _paths(root: Path, files: list[str]) -> pa.StructArray:

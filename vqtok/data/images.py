@@ -8,6 +8,7 @@ Limits on purpose: only the formats of `formats.py` are decoded, images above `P
 pixels) are refused rather than warned about, truncated files are refused rather than filled with grey, and animations
 and multi-page files give their first frame. JPEG files are decoded in full: `Image.draft` is faster for large ones but
 moves pixels by several levels, and then the codes of a path would not be the codes of the same image handed in decoded.
+`jpeg.py` decodes them faster where it can to the same pixels.
 All threads of a process together decode at most `budget.PIXELS_AT_A_TIME` pixels at a time.
 """
 
@@ -28,7 +29,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from vqtok.data.budget import DECODING
 from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, fit_image
 from vqtok.data.formats import FORMATS, readable_formats
+from vqtok.data.jpeg import decode_jpeg
 from vqtok.errors import DataError, one_line
+from vqtok.text import printable
 
 __all__ = ["RESAMPLING", "ImageInput", "image_array", "load_image"]
 
@@ -59,9 +62,9 @@ def load_image(source: ImageInput, *, name: str | None = None) -> Image.Image:
         DataError: there is no such file, it is no regular file or no image of a format that is read, it is cut short,
             or it has too many pixels.
     """
-    name = name or _image_name(source)
-    with _opened(source, name) as image, DECODING.take(image.width * image.height):
-        return _upright(image, name)
+    name = printable(name or _image_name(source))
+    with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
+        return _upright(image, file, name)
 
 
 def image_array(
@@ -71,22 +74,25 @@ def image_array(
 
     Arguments and errors are those of `load_image` and `fit_image`.
     """
-    name = name or _image_name(source)
-    with _opened(source, name) as image, DECODING.take(image.width * image.height):
-        image = _upright(image, name)
+    name = printable(name or _image_name(source))
+    with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
+        image = _upright(image, file, name)
         image = fit_image(image, num_channels=num_channels, size=size, resample=resample, name=name)
-        pixels = np.array(image)  # a copy, so that it can be written to and torch takes it
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        # Pillow packs each row as all of its red, green, blue, which is quicker to turn than single pixels are.
+        rows = image.tobytes("raw", "L" if num_channels == 1 else "RGB;L")
+    pixels = np.frombuffer(rows, dtype=np.uint8).reshape(size[0], num_channels, size[1])
+    return pixels.transpose(1, 0, 2).copy()  # a copy, so that it can be written to and torch takes it
 
 
 @contextmanager
-def _opened(source: ImageInput, name: str) -> Iterator[Image.Image]:
-    """An image whose size is known, but whose pixels may still have to be decoded."""
+def _opened(source: ImageInput, name: str) -> Iterator[tuple[Image.Image, IO[bytes] | None]]:
+    """An image whose size is known but whose pixels may still have to be decoded, and the file it was read from."""
     if isinstance(source, str | os.PathLike):
         with _open_file(Path(source), name) as file:
-            yield _read_header(file, name)
+            yield _read_header(file, name), file
     elif isinstance(source, bytes | bytearray | memoryview):
-        yield _read_header(io.BytesIO(source), name)
+        file = io.BytesIO(source)
+        yield _read_header(file, name), file
     elif isinstance(source, Image.Image):
         if isinstance(source, ImageFile.ImageFile) and source.format not in (*readable_formats(), "MPO"):
             raise DataError(
@@ -94,9 +100,9 @@ def _opened(source: ImageInput, name: str) -> Iterator[Image.Image]:
                 'convert it first, as by image.convert("RGB")'
             )
         _check_size(source, name)
-        yield source
+        yield source, None
     elif isinstance(source, np.ndarray):
-        yield _array_image(source, name)
+        yield _array_image(source, name), None
     else:
         raise DataError(
             f"cannot read an image from {type(source).__name__}; give a path, bytes, a PIL image or an array"
@@ -138,13 +144,16 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
+def _upright(image: Image.Image, file: IO[bytes] | None, name: str) -> Image.Image:
     try:
-        image.load()
+        decoded = decode_jpeg(file, image) if file else None
+        if decoded is None:
+            image.load()
+            decoded = image
         if image.width == 0 or image.height == 0:
             raise ValueError(f"it has {image.width} x {image.height} pixels")
         turn = UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
-        return image if turn is None else image.transpose(turn)
+        return decoded if turn is None else decoded.transpose(turn)
     except MemoryError:
         raise
     except Exception as error:  # as in _read_header

@@ -20,7 +20,7 @@ from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.text import counted
 
-__all__ = ["ordered_batches", "to_pixels", "training_batches", "training_order"]
+__all__ = ["ordered_batches", "sampled_rows", "to_pixels", "training_batches", "training_order"]
 
 TRIES = 100  # images in a row that may be unreadable before a slot of a batch is given up
 
@@ -93,23 +93,24 @@ def ordered_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """The first images once and in order, those that cannot be read left out.
+    """The images once and in order, all or some of them, those that cannot be read left out.
 
-    Batches are cut from all images, readable or not, and process `rank` of `world_size` gets every `world_size`-th of
+    Batches are cut from all of these, readable or not, and process `rank` of `world_size` gets every `world_size`-th of
     them and decodes no others. A batch may be short, and one of which nothing can be read does not come. A batch's
     `index` says which images it holds; `images.unreadable` names those left out so far.
 
     Args:
-        num_images: only the first so many; None takes all.
+        num_images: only so many, those of `sampled_rows`; None takes all.
 
     Raises:
         DataError: none of the images can be read. Of several processes none raises for its share: they know together.
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-    total = min(len(images), len(images) if num_images is None else num_images)
-    starts = range(rank * batch_size, total, batch_size * world_size)
-    requests = (list(range(start, min(start + batch_size, total))) for start in starts)
+    rows = sampled_rows(len(images), num_images)
+    requests = (
+        rows[start : start + batch_size] for start in range(rank * batch_size, len(rows), batch_size * world_size)
+    )
     found, example = False, None
     for batch in _batches(images, requests, partial(_ordered_batch, images), num_workers):
         example = batch["skipped"][0] if batch["skipped"] else example
@@ -118,6 +119,17 @@ def ordered_batches(
             yield batch
     if example is not None and not found and world_size == 1:
         raise images.none_readable(example)
+
+
+def sampled_rows(total: int, wanted: int | None) -> list[int]:
+    """Some of `total` rows, ascending and always the same; all where so many are `wanted` or None.
+
+    Datasets are often in the order of their classes, so that the first rows would stand for some classes only.
+    """
+    if wanted is None or wanted >= total:
+        return list(range(total))
+    rows: list[int] = np.sort(np.random.default_rng(0).choice(total, wanted, replace=False)).tolist()
+    return rows
 
 
 def _steps(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,24 +27,37 @@ from vqtok.text import counted
 __all__ = ["is_metadata", "read_metadata"]
 
 METADATA = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
+LONGEST_LINE = 1 << 24  # characters
 
 
 def is_metadata(path: Path) -> bool:
-    """Whether a file says which images there are: called metadata, with a column file_name and at least one row."""
+    """Whether a file says which images there are: called metadata, with a column file_name and at least one row.
+
+    Raises:
+        DataError: it speaks of file_name, but not as such a file does.
+    """
     kind = METADATA.get(path.name)
-    if kind is None:
+    if kind is None or not path.is_file():
         return False
-    try:
+    names = None
+    with suppress(OSError, ValueError, RecursionError, pa.ArrowException):
         if kind == "parquet":
             return "file_name" in pq.read_schema(path).names and pq.read_metadata(path).num_rows > 0
         with path.open(encoding="utf-8-sig") as file:
-            first = file.readline(1 << 16)
-            if kind == "csv" and not any(map(str.strip, file)):
+            lines = iter(lambda: file.readline(LONGEST_LINE), "")
+            first = next(filter(str.strip, lines), "")
+            if kind == "csv" and not any(map(str.strip, lines)):
                 return False
         names = json.loads(first) if kind == "json" else first.strip().replace('"', "").split(",")
-    except (OSError, ValueError, RecursionError, pa.ArrowException):
-        return False
-    return isinstance(names, dict | list) and "file_name" in names
+    if isinstance(names, dict | list) and "file_name" in names:
+        return True
+    with path.open("rb") as content:
+        if re.search(rb"\bfile_name\b", content.read(1 << 16).replace(b"\0", b"")):  # UTF-16 has a zero a letter
+            form = "an object of JSON a line" if kind == "json" else "commas between the columns"
+            raise DataError(
+                f"{path} speaks of file_name and is not understood: save it as UTF-8 text with {form}, or move it out"
+            )
+    return False
 
 
 def read_metadata(

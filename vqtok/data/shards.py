@@ -6,6 +6,7 @@ are rows of one archive, it drops every image of the kind that comes later.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,16 +16,23 @@ __all__ = ["Shards"]
 
 
 class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
-    """Rows with the image in the column image, whatever its suffix; 0.mask.png is in the column mask.image."""
+    """Rows with the image in the column image, whatever its suffix; 0.mask.png is in the column mask.image.
+
+    Of several images with one name, as 0.jpg and 0.png, each stays in the column of its suffix.
+    """
 
     IMAGE_EXTENSIONS = [*WebDataset.IMAGE_EXTENSIONS, "image"]
 
-    @classmethod
-    def _get_pipeline_from_tar(cls, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
+    def _get_pipeline_from_tar(self, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
         for example in super()._get_pipeline_from_tar(tar_path, tar_iterator):
-            row: dict[str, Any] = {}
-            for field, content in example.items():
-                prefix, dot, suffix = field.rpartition(".")
-                column = f"{prefix}{dot}image" if suffix.lower() in cls.IMAGE_EXTENSIONS else field
-                row[field if column in row else column] = content
-            yield row
+            columns = {field: self._column(field) for field in example}
+            times = Counter(columns.values())
+            yield {
+                columns[field] if times[columns[field]] == 1 else field: content for field, content in example.items()
+            }
+
+    def _column(self, field: str) -> str:
+        """The column of a field; of an image one without its suffix, unless the first rows have none."""
+        prefix, dot, suffix = field.rpartition(".")
+        column = f"{prefix}{dot}image" if suffix.lower() in self.IMAGE_EXTENSIONS else field
+        return column if self.info.features is None or column in self.info.features else field

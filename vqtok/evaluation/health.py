@@ -20,7 +20,7 @@ from vqtok.evaluation.codebook import CodeSample, top_share
 from vqtok.evaluation.distances import CodeDistances, code_distances, code_vectors
 from vqtok.evaluation.examples import BestPositions, CodeExamples, decode_code, spread_codes
 from vqtok.evaluation.positions import PositionCounts
-from vqtok.evaluation.reconstruction import check_measures, first_batches, images_for
+from vqtok.evaluation.reconstruction import batches_of, check_measures, images_for
 from vqtok.hub import portable
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
 from vqtok.tokenizer import VQTokenizer
@@ -91,12 +91,12 @@ class CodebookHealth:
 def measure_health(
     tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None = None, batch_size: int = 128
 ) -> CodebookHealth:
-    """Encode the first images of a split once and look at the codes; memory does not grow with their number.
+    """Encode images of a split once and look at the codes; memory does not grow with their number.
 
     Args:
         tokenizer: on the device to compute on.
         source: the split.
-        num_images: its first so many images; None takes all.
+        num_images: so many of its images, always the same; None takes all.
         batch_size: images at once.
 
     Raises:
@@ -112,7 +112,7 @@ def measure_health(
     samples: list[CodeSample] = []
     tokenizer.eval()
     measured = 0
-    for rows, codes, distortion in encoded(tokenizer, first_batches(images, total, batch_size)):
+    for rows, codes, distortion in encoded(tokenizer, batches_of(images, total, batch_size)):
         measured += len(rows)
         counts.add(counting.split(torch.from_numpy(codes)).view(*codes.shape[:3], -1).numpy())
         samples = samples or [CodeSample(counting, codes[..., codebook]) for codebook in shown]

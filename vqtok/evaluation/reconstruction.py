@@ -47,7 +47,7 @@ def evaluate_tokenizer(
     Args:
         tokenizer: on the device to compute on.
         source: the split.
-        num_images: its first so many images; None takes all.
+        num_images: so many of its images, always the same; None takes all.
         batch_size: images at once; no number depends on it beyond the rounding of float32.
 
     Returns:
@@ -67,7 +67,7 @@ def evaluate_tokenizer(
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()
     measured = 0
-    for batch in first_batches(images, total, batch_size):
+    for batch in batches_of(images, total, batch_size):
         sums.add(batch["pixels"])
         measured += len(batch["pixels"])
     measures = sums.measures()
@@ -183,8 +183,8 @@ def images_for(
     return images, min(len(images), num_images or len(images))
 
 
-def first_batches(images: ImageDataset, total: int, batch_size: int) -> Iterator[Batch]:
-    """The first `total` images in order but for those that cannot be read, with a progress bar."""
+def batches_of(images: ImageDataset, total: int, batch_size: int) -> Iterator[Batch]:
+    """So many images in order, without those that cannot be read, with a progress bar."""
     with tqdm(total=total, desc="evaluating", unit="images", disable=None, leave=False) as progress:
         for batch in ordered_batches(images, batch_size, num_images=total):
             yield batch

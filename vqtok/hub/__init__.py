@@ -11,6 +11,8 @@ from vqtok.hub.loading import loading
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
+    HEALTH,
+    is_health,
     is_run,
     newest_sample,
     portable,
@@ -25,6 +27,7 @@ from vqtok.hub.weights import check_finite, check_fit
 
 __all__ = [
     "DTYPES",
+    "HEALTH",
     "PRIORS",
     "Kind",
     "ModelFolder",
@@ -38,6 +41,7 @@ __all__ = [
     "find_model",
     "grid_text",
     "hub_errors",
+    "is_health",
     "is_run",
     "kind_of",
     "loading",

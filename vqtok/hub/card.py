@@ -180,7 +180,7 @@ def images_of(measured: Mapping[str, Any]) -> str:
         return f"On {split}"
     if not isinstance(whole, int) or whole == count:
         return f"On {counted(count, 'image')} of {split}"
-    return f"On the first {count:,} of {whole:,} images of {split}"
+    return f"On {count:,} of the {whole:,} images of {split}"
 
 
 def training_table(run_metadata: RunMetadata) -> str:

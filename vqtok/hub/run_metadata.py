@@ -15,8 +15,10 @@ from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import checked, integer, read_object
 
 __all__ = [
+    "HEALTH",
     "RunMetadata",
     "find_run_metadata",
+    "is_health",
     "is_run",
     "newest_sample",
     "portable",
@@ -26,6 +28,8 @@ __all__ = [
     "step_of",
     "training_usage",
 ]
+
+HEALTH = "health.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,14 @@ def is_run(folder: Path) -> bool:
     try:
         return {"out", "steps", "checkpoint_every"} <= read_yaml(folder / "config.yaml").keys()
     except ConfigurationError:
+        return False
+
+
+def is_health(folder: Path) -> bool:
+    """Whether a folder holds the health.json that `report.draw_health` writes, and not that of some other program."""
+    try:
+        return {"fingerprint", "split", "codebook_size"} <= read_object(folder / HEALTH).keys()
+    except CheckpointError:
         return False
 
 

@@ -30,6 +30,9 @@ class CodeGrids(Protocol):
     def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """`codes`, int64 (B, h, w[, Q]), and where there are labels `labels`, int64 (B,)."""
 
+    def select(self, rows: npt.NDArray[np.int64]) -> CodeGrids:
+        """Some of the images, in the order of `rows`."""
+
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
         """All images in order, some at a time: integers (n, h, w[, Q])."""
 

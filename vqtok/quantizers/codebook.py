@@ -102,10 +102,9 @@ class CodebookQuantizer(Quantizer):
         self.usage = None
         if isinstance(chosen, RestartOptions) and (chosen.restart_threshold > 0 or self.keeps_sums):
             self.usage = CodeUsage(self.codebook_size, chosen, keep_sums=self.keeps_sums)
-            self.training_state = (*self.training_state, "cluster_size", "rows_in_batch")
+            self.training_state = (*self.training_state, "cluster_size", "rows_in_batch", "restarted")
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
-        self._restarted: Tensor | None = None
         self.register_load_state_dict_post_hook(look_again)
 
     def reset_parameters(self) -> None:
@@ -142,8 +141,8 @@ class CodebookQuantizer(Quantizer):
     def learn_from(self, batch: BatchUsage) -> None:
         """What a whole training batch does to the codebook."""
         self.codebook.copy_(torch.where(batch.restarted[:, None], batch.sums, self.codebook))
-        waiting = self._restarted  # of batches after which no step was taken
-        self._restarted = batch.restarted if waiting is None else waiting | batch.restarted
+        assert self.usage is not None
+        self.usage.restarted |= batch.restarted
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         # The moments of the old code would move the new one away from the latent that it was put on.
@@ -151,9 +150,9 @@ class CodebookQuantizer(Quantizer):
             optimizer.register_step_pre_hook(self._forget_restarted)
 
     def _forget_restarted(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._restarted is not None and isinstance(self.codebook, nn.Parameter) and self.codebook.grad is not None:
-            forget(optimizer, self.codebook, self._restarted)
-            self._restarted = None
+        if self.usage is not None and isinstance(self.codebook, nn.Parameter) and self.codebook.grad is not None:
+            forget(optimizer, self.codebook, self.usage.restarted)
+            self.usage.restarted.zero_()
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         grid = (latents.shape[0], latents.shape[2], latents.shape[3])
@@ -257,6 +256,7 @@ class CodebookQuantizer(Quantizer):
             weight=self.options.entropy_weight,
             temperature=self.options.entropy_temperature,
             training=self.training,
+            noise=self.noise,
         )
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from vqtok.quantizers.base import entropy
-from vqtok.quantizers.distributed import mean_over_processes
+from vqtok.quantizers.distributed import SharedNoise, mean_over_processes
 
 __all__ = ["entropy_terms"]
 
-# Soft assignments that are looked at in a batch: 256 MiB of float32. Evenly spaced rows beyond.
+# Soft assignments that are looked at in a batch: 256 MiB of float32. Beyond, one row of every few that follow another.
 ASSIGNMENTS = 2**26
 
 
@@ -28,6 +29,7 @@ def entropy_terms(
     weight: float,
     temperature: float,
     training: bool,
+    noise: SharedNoise,
 ) -> dict[str, tuple[float, Tensor]]:
     """The two parts of the term with their weights; nothing where the weight is 0.
 
@@ -38,11 +40,16 @@ def entropy_terms(
         weight: of the term, in nats.
         temperature: of the soft assignments.
         training: take the means over all processes.
+        noise: says which rows are looked at where all of them would be too many. Every so-many-th would be the same
+            columns of the grid in every batch, and the others would never learn.
     """
     if weight == 0:
         return {}
     stride = max(1, -(-rows.shape[0] * codebook_size // ASSIGNMENTS))
-    log_p = (affinity(rows[::stride]) / temperature).log_softmax(dim=1)
+    if stride > 1:
+        starts = torch.arange(0, rows.shape[0], stride, device=rows.device)
+        rows = rows[(starts + noise(len(starts)) % stride).clamp(max=rows.shape[0] - 1)]
+    log_p = (affinity(rows) / temperature).log_softmax(dim=1)
     entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
     means = mean_over_processes(entropies, log_p.exp(), together=training)
     return {"code_entropy": (weight, means[0]), "use_entropy": (-weight, entropy(means[1:]))}

@@ -75,10 +75,13 @@ class CodeUsage(nn.Module):
     What a batch adds is collected, over its parts where it is computed in several, and summed over all processes by
     whoever owns this, in one collective. A code that restarts needs no sum of its rows, so the row that it restarts on
     travels in the place of that sum.
+
+    Where an optimizer moves the codes, `restarted` (K,) says which restarted since its last step; fp16 skips some.
     """
 
     cluster_size: Tensor
     rows_in_batch: Tensor
+    restarted: Tensor
 
     def __init__(self, codebook_size: int, options: RestartOptions, *, keep_sums: bool = False) -> None:
         super().__init__()
@@ -89,9 +92,11 @@ class CodeUsage(nn.Module):
         self.restarting = torch.empty(0, dtype=torch.bool)
         self.register_buffer("cluster_size", torch.empty(codebook_size))
         self.register_buffer("rows_in_batch", torch.empty(()))
+        self.register_buffer("restarted", torch.empty(codebook_size, dtype=torch.bool))
 
     def reset_parameters(self) -> None:
         self.begin_evenly(len(self.cluster_size))
+        nn.init.zeros_(self.restarted)
 
     def begin_evenly(self, rows_in_batch: int) -> None:
         """Every code counts as used evenly by the first batch."""

@@ -113,7 +113,7 @@ def codes_rows(place: str | Path) -> Rows:
     """Splits, grid, use of codes and tokenizer of codes."""
     from datasets import DatasetDict
 
-    from vqtok.codes import codes_array, load_codes, read_broken, read_spec
+    from vqtok.codes import codes_array, load_codes, read_bad_images, read_spec
 
     codes = load_codes(place)
     spec = read_spec(codes)
@@ -127,10 +127,10 @@ def codes_rows(place: str | Path) -> Rows:
     for split, dataset in splits.items():
         use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
         rows.append((str(split), f"{counted(len(dataset), 'image')}, {use}"))
-    broken = read_broken(place)
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        rows.append(("broken", f"{len(broken)} could not be read: {', '.join(broken[:3])}{more}"))
+    bad = read_bad_images(place)["path"].to_pylist()
+    if bad:
+        more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+        rows.append(("bad images", f"{len(bad):,} could not be read: {', '.join(bad[:3])}{more}"))
     rows.append(("tokenizer", tokenizer_text(spec.fingerprint, spec.repository, spec.revision)))
     rows.append(("written by", f"vqtok {spec.vqtok_version}"))
     return rows

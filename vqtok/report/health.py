@@ -20,19 +20,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.errors import ConfigurationError
 from vqtok.evaluation import CodebookHealth
-from vqtok.files import new_file, write_text
+from vqtok.files import check_writable, new_file, write_text
+from vqtok.hub import HEALTH, is_health
 from vqtok.report.examples import draw_examples
 from vqtok.report.style import COLOURS, INK, STYLE
-from vqtok.schema import read_object
 from vqtok.staging import entries_of
 from vqtok.text import counted
 
 __all__ = ["DRAWINGS", "HEALTH", "check_health_folder", "draw_health"]
 
-HEALTH = "health.json"
-OWN = {"fingerprint", "split", "codebook_size"}  # keys that tell it from another JSON file
 DOTS = 150  # per inch
 LARGE = 4096  # codes, from which on ranks are on a logarithmic axis
 USED, DEAD = COLOURS[0], COLOURS[1]
@@ -85,17 +83,15 @@ def check_health_folder(folder: Path) -> None:
     """Refuse a folder that `draw_health` would refuse, before any work.
 
     Raises:
-        ConfigurationError: it is a file, or holds something and no health.json of ours.
+        ConfigurationError: it is a file, holds something and no health.json of ours, or cannot be written.
+        DataError: the disk is full.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file, not a folder: choose another folder with --out")
+    check_writable(folder)
     if not folder.exists() or not entries_of(folder):
         return
-    try:
-        ours = read_object(folder / HEALTH).keys() >= OWN
-    except CheckpointError:
-        ours = False
-    if not ours:
+    if not is_health(folder):
         raise ConfigurationError(
             f"{folder} is not empty and holds no {HEALTH} of vqtok, so no plots are written there: choose another "
             "folder with --out"

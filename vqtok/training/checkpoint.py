@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -21,6 +22,7 @@ from vqtok.errors import CheckpointError, ConfigurationError, one_line
 from vqtok.folders import remove, replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 from vqtok.hub.push import Saveable
+from vqtok.schema import checked, read_object
 
 __all__ = [
     "checkpoint_to_resume",
@@ -36,7 +38,20 @@ STATE = "state.json"
 # A full disk: torch.save reports it as RuntimeError, safetensors as its own error.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 # A file that is cut off or is no checkpoint at all.
-READ_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+READ_ERRORS = (*WRITE_ERRORS, CheckpointError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What `state.json` says of a checkpoint.
+
+    Attributes:
+        step: steps done when it was written.
+        num_processes: how many wrote it.
+    """
+
+    step: int
+    num_processes: int
 
 
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int) -> Path:
@@ -53,8 +68,8 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()
             if main:
-                state = {"step": step, "num_processes": accelerator.num_processes}
-                (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
+                state = State(step=step, num_processes=accelerator.num_processes)
+                (partial / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
     except WRITE_ERRORS as error:
         newest = newest_checkpoint(run)
         kept = f"the newest good checkpoint is {newest}" if newest else "there is no earlier checkpoint"
@@ -120,9 +135,8 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> int:
         CheckpointError: the checkpoint was written by another number of processes or cannot be read.
     """
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        step, num_processes = int(state["step"]), int(state["num_processes"])
-        if num_processes == accelerator.num_processes:
+        state = checked(State, read_object(checkpoint / STATE), name=STATE)
+        if state.num_processes == accelerator.num_processes:
             # load_state goes on without random numbers that it cannot read, and the run would not be the same
             load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
             accelerator.load_state(str(checkpoint))
@@ -130,9 +144,9 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> int:
         raise CheckpointError(
             f"cannot read the checkpoint {checkpoint}: {one_line(error)}; delete it to go on from an earlier one"
         ) from error
-    if num_processes != accelerator.num_processes:
+    if state.num_processes != accelerator.num_processes:
         raise CheckpointError(
-            f"{checkpoint} was written by {num_processes} processes and cannot go on in "
+            f"{checkpoint} was written by {state.num_processes} processes and cannot go on in "
             f"{accelerator.num_processes}: start as many as then"
         )
-    return step
+    return state.step

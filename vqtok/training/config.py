@@ -57,7 +57,6 @@ class LoopConfig(Options):
     seed: int = Field(
         0, ge=0, le=2**31, description="random seed of the weights, the order of the images and all noise"
     )
-    num_workers: int = Field(0, ge=0, description="processes that read images, if they do not fit into memory")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations")
     eval_images: int = Field(2000, ge=0, description="held-out images to evaluate on during training; 0 takes all")
@@ -75,6 +74,16 @@ class LoopConfig(Options):
             return given
         steps: int = info.data.get("steps", 0)
         return min(cls.longest_warmup, steps // cls.warmup_part)
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        """As where the configuration of a longer run is used again, in which the warm-up is spelled out."""
+        if (self.warmup_steps or 0) > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} must be at most the {self.steps} steps of the run, or null for a "
+                "share of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -116,6 +125,7 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         description="share of the images that may be unreadable, above 0 at least one: they are named and skipped, and "
         "a run with more stops",
     )
+    num_workers: int = Field(0, ge=0, description="processes that read images, if they do not fit into memory")
     usage_window: int = Field(
         8192, ge=1, description="number of training images over which the use of codes is counted"
     )
@@ -135,6 +145,12 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         if getattr(quantizer, "temperature_steps", 1) is None:
             steps = max(1, info.data.get("steps", 0) // 2)
             quantizer = quantizer.model_copy(update={"temperature_steps": steps})
+        given, steps = getattr(quantizer, "temperature_steps", 1), info.data.get("steps", 0)
+        if given > max(1, steps):
+            raise ValueError(
+                f"quantizer.temperature_steps {given} must be at most the {steps} steps of the run, or null for half "
+                "of them"
+            )
         return quantizer
 
     @model_validator(mode="after")

@@ -100,11 +100,11 @@ class CodeUseWindow:
         return totals
 
     def state_dict(self) -> dict[str, Any]:
-        return {"counts": self.counts, "steps": self.steps}
+        return {"counts": self.counts, "steps": self.steps, "steps_a_bucket": self.steps_a_bucket}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved window, or from an empty one where it was of another length."""
-        if state["counts"].shape == self.counts.shape:
+        if (state["counts"].shape, state["steps_a_bucket"]) == (self.counts.shape, self.steps_a_bucket):
             self.steps = state["steps"]
             self.counts.copy_(state["counts"] if self.accelerator.is_main_process else torch.zeros_like(self.counts))
 

@@ -77,13 +77,14 @@ def train(
     batches = task.batches(start)
     main = accelerator.is_main_process
     with prepare_run(run, resume=resume, overwrite=overwrite) if main else nullcontext():
-        if main:
-            save_config(config, run / "config.yaml")
         accelerator.wait_for_everyone()
         start_tracker(accelerator, config)
         set_seed(config.seed, device_specific=True)  # from here on every process draws noise of its own
         if newest:
             load_checkpoint(accelerator, newest)
+        if main:  # only now, since the checkpoint may refuse other images
+            save_config(config, run / "config.yaml")
+            (run / "metrics.jsonl").touch()  # a configuration alone may be a copy, and is never replaced
         return train_from(start, config, accelerator, task, batches)
 
 

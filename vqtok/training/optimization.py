@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vqtok.errors import TrainingError
 from vqtok.training.config import LoopConfig
 from vqtok.training.muon import Muon
 
@@ -17,6 +18,8 @@ __all__ = ["OptimizedModel", "build_optimizers", "learning_rate_at"]
 
 # CIFAR-10, 2,500 steps of 2e-3: test MSE over variance 0.0576 with 0.99 for the second moment, 0.0593 with 0.999.
 BETAS = (0.9, 0.99)
+SMALLEST_SCALE = 2.0**-24
+"""Of the loss of fp16, which begins at 2^16 and halves with every step that cannot be taken. Past it only 0 is left."""
 
 
 def build_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
@@ -42,7 +45,7 @@ def is_weight(name: str, parameter: nn.Parameter) -> bool:
 
     The biases of a PixelCNN have a row for every class and a column for every position.
     """
-    return parameter.ndim >= 2 and not name.endswith(("codebook", "_bias.weight", "position"))
+    return parameter.ndim >= 2 and not name.endswith(("codebook", "codebook_map", "_bias.weight", "position"))
 
 
 def is_of_a_layer(name: str, parameter: nn.Parameter) -> bool:
@@ -120,5 +123,10 @@ class OptimizedModel:
         else:  # said by hand: of finite gradients whose norm float32 cannot hold the scaler knows nothing
             scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
             scaler.load_state_dict(scaler.state_dict() | {"_growth_tracker": 0})
+            if scaler.get_scale() < SMALLEST_SCALE:
+                raise TrainingError(
+                    "the gradients of fp16 were not finite for so many steps that no scale mends it: try precision "
+                    "bf16 or no, or a smaller learning_rate"
+                )
         for optimizer in self.optimizers:
             optimizer.zero_grad()

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
 from vqtok.data import image_grid
-from vqtok.data.loading import training_order
+from vqtok.data.loading import sampled_rows, training_order
 from vqtok.errors import DataError
 from vqtok.priors import (
     Detokenizer,
@@ -95,14 +96,16 @@ class PriorTask(Task):
         if tokenizer is not None:
             binding.check_tokenizer(tokenizer.fingerprint)
         train_counts = count_codes(train, binding, "the training codes")
-        test_counts = count_codes(test, binding, "the held-out codes")
+        rows = sampled_rows(len(test), config.eval_images or None)
+        self.test_grids = test if len(rows) == len(test) else test.select(np.array(rows))
+        test_counts = count_codes(self.test_grids, binding, "the held-out codes")
         if len(train) < config.batch_size:
             raise DataError(
                 f"{config.codes} has {counted(len(train), 'image')} for training, fewer than one batch of "
                 f"{config.batch_size}: give more codes or a smaller batch_size"
             )
         self.config, self.binding, self.accelerator = config, binding, accelerator
-        self.train_grids, self.test_grids, self.tokenizer = train, test, tokenizer
+        self.train_grids, self.tokenizer = train, tokenizer
         self.prior = OptimizedModel(PriorLoss(build_prior(binding, config.arch.model_dump())), config, accelerator)
         self.models = [self.prior]
         self.units_per_step = config.batch_size * binding.codes_per_image
@@ -142,12 +145,11 @@ class PriorTask(Task):
         `loss` is in nats per code, `bits_per_code` the same in bits.
         """
         prior, binding, accelerator = self.saved_model().eval(), self.binding, self.accelerator
-        limit = min(len(self.test_grids), self.config.eval_images or len(self.test_grids))
         sums = torch.zeros(2, dtype=torch.float64)  # nats, codes; on the host, for MPS has no float64
-        for index, first in enumerate(range(0, limit, self.config.batch_size)):
+        for index, first in enumerate(range(0, len(self.test_grids), self.config.batch_size)):
             if index % accelerator.num_processes != accelerator.process_index:
                 continue
-            rows = range(first, min(first + self.config.batch_size, limit))
+            rows = range(first, min(first + self.config.batch_size, len(self.test_grids)))
             codes, classes = prior_batch(self.test_grids, rows, binding)
             with accelerator.autocast():
                 nats = negative_log_likelihood(

@@ -30,7 +30,6 @@ CHANGEABLE = (
     "log_every",
     "max_unreadable",
     "num_workers",
-    "out",
     "steps",
     "tracker",
     "usage_warning",
@@ -62,11 +61,23 @@ def resolve_config(
     Raises:
         ConfigurationError: an unknown key, a value of the wrong type, an unreadable file.
     """
+    return merged(kind, nest((base or {}).items()), *read_sources(file, options, assignments))
+
+
+def read_sources(
+    file: Path | None, options: Mapping[str, Any] | None, assignments: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file says, and over it what options and assignments say; a pipe can be read but once."""
     given = [(name, value) for name, value in (options or {}).items() if value is not None]
     given += map(parse_assignment, assignments)
+    return nest((read_yaml(file, regular=False) if file else {}).items()), nest(given)
+
+
+def merged(kind: type[Config], *sources: Mapping[str, Any]) -> Config:
+    """The configuration that sources give, later ones over earlier ones."""
     values = name_types(kind, {})
-    for source in ((base or {}).items(), (read_yaml(file, regular=False) if file else {}).items(), given):
-        values = name_types(kind, merge(values, nest(source)))
+    for source in sources:
+        values = name_types(kind, merge(values, source))
     return kind(**values)
 
 
@@ -83,7 +94,7 @@ def name_types(kind: type[Options], values: Mapping[str, Any]) -> dict[str, Any]
 
 def resume_config(
     kind: type[Config],
-    run: Path,
+    run: Path | None = None,
     *,
     file: Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -91,14 +102,24 @@ def resume_config(
 ) -> Config:
     """The configuration of a run that goes on: as saved with it, with what may change on the way changed.
 
+    Args:
+        run: its folder, where no source names another as `out`.
+        file, options, assignments: as in `resolve_config`.
+
     Raises:
-        ConfigurationError: there is no run, or a setting that its weights or its data depend on was given anew.
+        ConfigurationError: no run is named or there is none, or a setting that its weights or its data depend on was
+            given anew.
     """
+    sources = read_sources(file, options, assignments)
+    named = [source["out"] for source in ({"out": run}, *sources) if source.get("out")]
+    if not named:
+        raise ConfigurationError("--resume needs the run folder: --out runs/<name>")
+    run = Path(str(named[-1]))
     saved = run / "config.yaml"
     if not saved.is_file():
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
-    before = load_config(kind, saved).model_dump()
-    config = resolve_config(kind, base=before | {"out": str(run)}, file=file, options=options, assignments=assignments)
+    before = load_config(kind, saved).model_dump() | {"out": str(run)}
+    config = merged(kind, before, *sources, {"out": str(run)})
     now = config.model_dump()
     for name, value in before.items():
         same = now[name] == value or (name == "dataset" and (is_gone(value) or meaning(now[name]) == meaning(value)))

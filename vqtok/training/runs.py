@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,20 @@ from typing import Any
 
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import check_path, check_writable, write_text
-from vqtok.folders import remove
-from vqtok.hub import Kind, is_run, kind_of, read_metric_rows, read_settings
-from vqtok.locks import locked
-from vqtok.staging import entries_of
+from vqtok.folders import check_ours, clear_folder, remove
+from vqtok.hub import HEALTH, Kind, is_health, is_run, kind_of, read_metric_rows, read_settings
+from vqtok.locks import OWNER_FILE, locked
+from vqtok.staging import entries_of, is_folder
 
 __all__ = ["MetricsFile", "check_run", "newest_model", "prepare_run"]
+
+HEALTH_FILES = r"health/((frequencies|distances|positions|examples)\.png|health\.json)"
+RUN_FILES = (
+    rf"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d+\.png|{HEALTH_FILES}"
+    r"|model/(model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|((generation_|preprocessor_)?config|metrics[\w.-]*)\.json)"
+    r"|checkpoints/(step-\d+/[\w.-]+\.(safetensors|bin|pkl|pt|json)|\.step-\d+\.(partial|old)/.*)|\.model\.(partial|old)/.*"
+)
+"""Regular expressions of the files that commands write into a run folder, also of those that were cut off."""
 
 COMMANDS: dict[Kind, str] = {"tokenizer": "vqtok train", "prior": "vqtok train-prior codes --out runs/prior"}
 
@@ -54,10 +63,12 @@ def check_run(run: Path, *, resume: bool, overwrite: bool) -> None:
     used = run.exists() and any(entries_of(run))
     if resume and not is_run(run):
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
-    if used and overwrite and not is_run(run):
-        raise ConfigurationError(
-            f"{run} is not empty and holds no run, so it will not be overwritten: choose another folder with --out"
-        )
+    if used and overwrite:
+        if not has_begun(run):
+            raise ConfigurationError(
+                f"{run} is not empty and holds no run, so it will not be overwritten: choose another folder with --out"
+            )
+        check_ours(run, RUN_FILES, [folder for folder in own_folders(run) if not folder.is_symlink()])
     if used and not resume and not overwrite:
         hint = "go on with --resume, replace it with --overwrite, or " if is_run(run) else ""
         raise ConfigurationError(f"{run} is not empty: {hint}choose another folder with --out")
@@ -78,9 +89,28 @@ def prepare_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
         yield
 
 
+def has_begun(run: Path) -> bool:
+    """Whether a run wrote a folder; its configuration alone, without metrics or an owner, may be a copy."""
+    try:
+        known = (run / "metrics.jsonl").is_file() and read_metric_rows(run) is not None
+    except CheckpointError:
+        known = False
+    return is_run(run) and (known or (run / OWNER_FILE).is_file())
+
+
+def own_folders(run: Path) -> list[Path]:
+    """The sub-folders that are a run's own; `health/` only where plots of ours are in it."""
+    names = ("model", "checkpoints", "samples", *(["health"] if is_health(run / "health") else []))
+    return [run / name for name in names if os.path.lexists(run / name)]
+
+
 def remove_run(run: Path) -> None:
     """Remove what a run wrote, its configuration last; other files in the folder stay."""
-    for name in ("model", "checkpoints", "samples", "health", "metrics.jsonl", "config.yaml"):
+    for folder in own_folders(run):
+        if folder.name == "health" and is_folder(folder):
+            clear_folder(folder, marker=HEALTH)  # last what shows that it is ours
+        remove(folder)
+    for name in ("metrics.jsonl", "config.yaml"):
         remove(run / name)
 
 

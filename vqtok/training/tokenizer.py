@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +22,7 @@ from vqtok.data import (
     to_pixels,
     training_batches,
 )
+from vqtok.data.loading import sampled_rows
 from vqtok.quantizers import CodeCounting
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -208,12 +208,11 @@ class TokenizerTask(Task):
         # Squared error, x, x^2 and elements, added up on the host, for MPS has no float64.
         sums = torch.zeros(4, dtype=torch.float64)
         counts = torch.zeros(self.counting.shape, dtype=torch.int64, device=accelerator.device)
-        limit = min(len(images), self.config.eval_images or len(images))
         for batch in ordered_batches(
             images,
             EVALUATED_AT_ONCE,
             self.config.num_workers,
-            num_images=limit,
+            num_images=self.config.eval_images or None,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         ):
@@ -249,8 +248,8 @@ class TokenizerTask(Task):
     def sample_grid(self) -> Image.Image:
         """Rows of held-out originals that can be read, each over the row of their reconstructions."""
         model, held_out = self.tokenizer.model.eval(), self.test_images
-        first = islice((index for index in range(len(held_out)) if index not in held_out.unreadable), SHOWN)
-        readable, _, _ = held_out.read(list(first))
+        known = [index for index in range(len(held_out)) if index not in held_out.unreadable]
+        readable, _, _ = held_out.read([known[place] for place in sampled_rows(len(known), SHOWN)])
         columns = min(SHOWN_A_ROW, len(readable))
         shown = readable[: len(readable) // columns * columns]  # whole rows
         pixels = to_pixels(shown.to(self.accelerator.device))
