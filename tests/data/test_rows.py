@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -292,3 +293,33 @@ def test_a_row_of_a_tar_is_named_by_its_key(tmp_path: Path) -> None:
         "split train (x/4.image)",
         "split train (x/5)",
     ]
+
+
+def test_files_at_an_address_are_read_there(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for kind in ("parquet", "tar", "arrow"):
+        for split, counts in (("train", (7, 1)), ("test", (3,))):
+            make(kind, tmp_path / kind / split, counts)
+        system.put(str(tmp_path / kind), f"/bucket/{kind}", recursive=True)
+        local = opened(tmp_path / kind, tmp_path / "plan")
+        for name in (f"memory://bucket/{kind}", f"memory://bucket/{kind}/**/[0-9].{kind}"):
+            found = opened(name, tmp_path / "plan")
+            assert {split: row_levels(rows, 1) for split, rows in found.splits.items()} == {
+                "train": [*range(1, 8)],
+                "test": [1, 2],
+            }
+            for split, rows in found.splits.items():
+                assert rows.features == local.splits[split].features
+                assert [file.marks for file in rows.files] == [file.marks for file in local.splits[split].files]
+        only = opened(f"memory://bucket/{kind}/train/1.{kind}", tmp_path / "plan").splits["train"]
+        assert row_levels(only) == [7] and only.root.folder is None
+        system.pipe(f"/bucket/{kind}/train/1.{kind}", b"x")
+        with pytest.raises(DataError, match=f"memory:/.*/train/1.{kind} is not what the plan saw: .*, 1 byte now"):
+            row_levels(only)
+        system.rm(f"/bucket/{kind}/train/1.{kind}")
+        with pytest.raises(DataError, match=f"memory:/.*/train/1.{kind} is not what the plan saw: .*, no file now"):
+            row_levels(only)
+    with pytest.raises(DataError, match="there is no file memory://bucket/none"):
+        open_rows("memory://bucket/none", folder=tmp_path / "plan")
+    with pytest.raises(DataError, match="cannot be loaded: .*nosuch"):
+        open_rows("nosuch://bucket/a.tar", folder=tmp_path / "plan")

@@ -1,15 +1,21 @@
-"""Names of files by a pattern: braces as in a shell, such as train-{000..007}.tar or {a,b}.tar, and *, ?, [] and **."""
+"""Names of files by a pattern: braces as in a shell, such as train-{000..007}.tar or {a,b}.tar, and *, ?, [] and **.
+
+The same at an address that fsspec knows, such as s3://bucket/train-*.tar.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 
+import fsspec
+
 from vqtok.errors import DataError
 
-__all__ = ["is_pattern", "matching_files"]
+__all__ = ["is_pattern", "matching_addresses", "matching_files"]
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -36,6 +42,29 @@ def matching_files(pattern: str) -> tuple[str, list[str]]:
         found.update(map(os.path.abspath, files))
     folder = os.path.commonpath([os.path.dirname(file) for file in found])
     return folder, sorted(os.path.relpath(file, folder) for file in found)
+
+
+def matching_addresses(address: str) -> tuple[str, list[str]]:
+    """The folder that all files of an address lie below, as an address itself, and their paths from there, ascending.
+
+    Args:
+        address: a file, a folder, or a pattern.
+
+    Raises:
+        DataError: there is no such file.
+        Exception: whatever the file system says.
+    """
+    system, _ = fsspec.core.url_to_fs(address)
+    found: set[str] = set()
+    for name in _expanded(address):
+        path = system._strip_protocol(name)
+        files = system.glob(path) if glob.has_magic(name) else system.find(path)
+        files = [file for file in files if system.isfile(file)]
+        if not files:
+            raise DataError(f"there is no file {name}")
+        found.update(files)
+    folder = posixpath.commonpath([posixpath.dirname(file) for file in found])
+    return str(system.unstrip_protocol(folder)), sorted(posixpath.relpath(file, folder) for file in found)
 
 
 def _expanded(pattern: str, names: int = 1) -> Iterator[str]:

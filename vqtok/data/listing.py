@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ __all__ = ["DiskPaths", "list_images", "listed_files", "write_dataset", "write_i
 
 CHUNK = 8192  # rows that are in memory at a time
 STAT_THREADS = 8  # a network file system takes its time
+STAT_PATHS = 512  # that a thread looks at at a time
 PATHS = pa.schema({"path": pa.string()})
 
 
@@ -178,8 +179,9 @@ def _write_listing(
 
     def tables(pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
         for columns, paths in chunks:
-            sizes = list(pool.map(lambda path: _size(root, path), paths, chunksize=256))
-            yield pa.table({**columns, SIZE_COLUMN: sizes}, schema=features.arrow_schema)
+            parts = (paths[start : start + STAT_PATHS] for start in range(0, len(paths), STAT_PATHS))
+            sizes = pool.map(lambda part: [_size(root, path) for path in part], parts)
+            yield pa.table({**columns, SIZE_COLUMN: list(chain(*sizes))}, schema=features.arrow_schema)
             bar.update(len(paths))
 
     with ThreadPoolExecutor(STAT_THREADS) as pool:
