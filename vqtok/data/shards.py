@@ -20,11 +20,16 @@ class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
     IMAGE_EXTENSIONS = [*WebDataset.IMAGE_EXTENSIONS, "image"]
 
     @classmethod
+    def column(cls, field: str) -> str:
+        """The column of a field, which is all of a file's name behind its first dot."""
+        prefix, dot, suffix = field.rpartition(".")
+        return f"{prefix}{dot}image" if suffix.lower() in cls.IMAGE_EXTENSIONS else field
+
+    @classmethod
     def _get_pipeline_from_tar(cls, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
         for example in super()._get_pipeline_from_tar(tar_path, tar_iterator):
             row: dict[str, Any] = {}
             for field, content in example.items():
-                prefix, dot, suffix = field.rpartition(".")
-                column = f"{prefix}{dot}image" if suffix.lower() in cls.IMAGE_EXTENSIONS else field
+                column = cls.column(field)
                 row[field if column in row else column] = content
             yield row
