@@ -237,7 +237,7 @@ def test_rows_are_pickled_and_moved_with_their_folder(tmp_path: Path) -> None:
     assert described["files"][0]["path"] == "train/00000.arrow"
     os.rename(tmp_path / "plan", tmp_path / "elsewhere")
     assert row_levels(Rows.from_json(described, tmp_path / "elsewhere")) == [0, 1]
-    assert row_levels(Rows.from_json(described, f"file://{tmp_path}/elsewhere")) == [0, 1]
+    assert row_levels(Rows.from_json(described, f"local://{tmp_path}/elsewhere")) == [0, 1]
     with pytest.raises(DataError, match="what the plan saw: .* with 2 rows then, no file now"):
         row_levels(rows)
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import fsspec
 
+from vqtok.data.row_files import is_url
 from vqtok.errors import DataError
 
-__all__ = ["is_pattern", "matching_addresses", "matching_files"]
+__all__ = ["is_address", "is_pattern", "matching_addresses", "matching_files"]
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -25,6 +26,11 @@ MOST = 1_000_000  # names that braces may stand for
 def is_pattern(name: str) -> bool:
     """Whether a name has anything in it that stands for other names."""
     return glob.has_magic(name) or BRACES.search(name) is not None
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is the address of files that can be listed, as those of a web server cannot."""
+    return is_url(name) and not name.startswith(("http://", "https://"))
 
 
 def matching_files(pattern: str) -> tuple[str, list[str]]:

@@ -30,10 +30,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import FolderFiles, Paths, image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.globs import is_pattern, matching_addresses, matching_files
+from vqtok.data.globs import is_address, is_pattern, matching_addresses, matching_files
 from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
-from vqtok.data.row_files import is_url
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import (
     KINDS,
@@ -160,7 +159,7 @@ def _read(dataset: str, revision: str | None, config: str | None, reading: Readi
     if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
-        if not path.exists() and (is_pattern(dataset) or is_url(dataset)):
+        if not path.exists() and (is_pattern(dataset) or is_address(dataset)):
             _refuse_config(dataset, config)
             return _read_pattern(dataset, reading)
         return _read_path(path, dataset, config, reading)
@@ -169,13 +168,13 @@ def _read(dataset: str, revision: str | None, config: str | None, reading: Readi
 
 def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
     with loading(name):
-        folder, files = matching_addresses(name) if is_url(name) else matching_files(os.path.expanduser(name))
+        folder, files = matching_addresses(name) if is_address(name) else matching_files(os.path.expanduser(name))
     strange = [file for file in files if table_kind(file) is None]
     if strange:
         raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
-    own = os.path.join(folder if is_url(name) else os.path.realpath(folder), "")
+    own = os.path.join(folder if is_address(name) else os.path.realpath(folder), "")
     splits, notes = read_files(own, name, files, reading.build)
-    root = DatasetRoot() if is_url(name) else DatasetRoot(folder)
+    root = DatasetRoot() if is_address(name) else DatasetRoot(folder)
     return NamedSplits(splits=splits, resolved=folder, root=root, notes=notes)
 
 
