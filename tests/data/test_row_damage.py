@@ -80,7 +80,7 @@ def test_a_file_that_changed_since_the_plan_is_named_with_both_sizes(tmp_path: P
         row_levels(rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["arrow", "tar"])  # the ends of the others say where everything is
 def test_other_rows_of_the_same_size_are_refused(tmp_path: Path, kind: str) -> None:
     rows = opened(make(kind, tmp_path / "set", (6,)), tmp_path / "plan").splits["train"]
     (file,) = map(Path, (each.path for each in rows.files))
@@ -88,8 +88,6 @@ def test_other_rows_of_the_same_size_are_refused(tmp_path: Path, kind: str) -> N
     file.unlink()
     make(kind, tmp_path / "other", (4,))
     (other,) = (tmp_path / "other").iterdir()
-    if kind == "parquet" or kind == "arrow file":
-        pytest.skip("their ends say where everything is")
     file.write_bytes(other.read_bytes() + b"\0" * (size - other.stat().st_size))
     with pytest.raises(DataError, match="with 6 rows then, 4 rows now"):
         row_levels(rows)

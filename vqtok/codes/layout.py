@@ -34,7 +34,6 @@ def own_files(splits: Iterable[str]) -> str:
     The cache files are those that `datasets` puts there when it is used.
     """
     names = "|".join(map(re.escape, splits))
-    places = (
-        rf"|({names})/(dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow)|data/({names})-\d+-of-\d+\.parquet"
-    )
-    return rf"{PLANNING}|plan\.json|receipts/[^/]+/\d+\.json|{BAD_IMAGES}|{SPLITS}{places if names else ''}"
+    common = rf"{PLANNING}|plan\.json|receipts/[^/]+/\d+\.json|{BAD_IMAGES}|{SPLITS}"
+    arrow = r"dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow"
+    return rf"{common}|({names})/({arrow})|data/({names})-\d+-of-\d+\.parquet" if names else common

@@ -1,15 +1,22 @@
-"""Names of files by a pattern: braces as in a shell, such as train-{000..007}.tar or {a,b}.tar, and *, ?, [] and **."""
+"""Names of files by a pattern: braces as in a shell, such as train-{000..007}.tar or {a,b}.tar, and *, ?, [] and **.
+
+The same at an address that fsspec knows, such as s3://bucket/train-*.tar.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 
+import fsspec
+
+from vqtok.data.row_files import is_url
 from vqtok.errors import DataError
 
-__all__ = ["is_pattern", "matching_files"]
+__all__ = ["is_address", "is_pattern", "matching_addresses", "matching_files"]
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -19,6 +26,11 @@ MOST = 1_000_000  # names that braces may stand for
 def is_pattern(name: str) -> bool:
     """Whether a name has anything in it that stands for other names."""
     return glob.has_magic(name) or BRACES.search(name) is not None
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is the address of files that can be listed, as those of a web server cannot."""
+    return is_url(name) and not name.startswith(("http://", "https://"))
 
 
 def matching_files(pattern: str) -> tuple[str, list[str]]:
@@ -36,6 +48,29 @@ def matching_files(pattern: str) -> tuple[str, list[str]]:
         found.update(map(os.path.abspath, files))
     folder = os.path.commonpath([os.path.dirname(file) for file in found])
     return folder, sorted(os.path.relpath(file, folder) for file in found)
+
+
+def matching_addresses(address: str) -> tuple[str, list[str]]:
+    """The folder that all files of an address lie below, as an address itself, and their paths from there, ascending.
+
+    Args:
+        address: a file, a folder, or a pattern.
+
+    Raises:
+        DataError: there is no such file.
+        Exception: whatever the file system says.
+    """
+    system, _ = fsspec.core.url_to_fs(address)
+    found: set[str] = set()
+    for name in _expanded(address):
+        path = system._strip_protocol(name)
+        files = system.glob(path) if glob.has_magic(name) else system.find(path)
+        files = [file for file in files if system.isfile(file)]
+        if not files:
+            raise DataError(f"there is no file {name}")
+        found.update(files)
+    folder = posixpath.commonpath([posixpath.dirname(file) for file in found])
+    return str(system.unstrip_protocol(folder)), sorted(posixpath.relpath(file, folder) for file in found)
 
 
 def _expanded(pattern: str, names: int = 1) -> Iterator[str]:

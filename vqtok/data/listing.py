@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +23,17 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value
 from tqdm import tqdm
 
-from vqtok.data.folders import FolderFiles, label_features, list_files
+from vqtok.data.folders import FolderFiles, label_features
 from vqtok.data.layout import FolderLayout, first_folder
 from vqtok.data.row_table import FileTable, measure_files
 from vqtok.data.rows import SIZE_COLUMN
 from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line
 
-__all__ = ["DiskPaths", "list_images", "listed_files", "write_dataset", "write_images", "write_metadata"]
+__all__ = ["DiskPaths", "listed_files", "write_dataset", "write_images", "write_metadata"]
 
 CHUNK = 8192  # rows that are in memory at a time
 STAT_THREADS = 8  # a network file system takes its time
+STAT_PATHS = 512  # that a thread looks at at a time
 PATHS = pa.schema({"path": pa.string()})
 
 
@@ -85,25 +86,9 @@ class DiskPaths:
 
 
 def listed_files(root: Path, *, progress: bool) -> FolderFiles:
-    """Where `list_files` may put a tree of any size; progress on a terminal is by images."""
+    """Where `folders.list_files` may put a tree of any size; progress on a terminal is by images."""
     bar = tqdm(desc=f"listing {root}", unit=" images", delay=2.0, leave=False, disable=None if progress else True)
     return FolderFiles(images=DiskPaths(bar), others=DiskPaths())
-
-
-def list_images(
-    root: Path, folder: Path, *, name: str, shard_rows: int, progress: bool = False
-) -> tuple[dict[str, FileTable], tuple[str, ...]]:
-    """List a tree of images, whatever else is in it, into a folder; see `write_images`.
-
-    Returns:
-        The rows by split, and what to tell the user.
-
-    Raises:
-        DataError: a folder that may not be read, or that is a split and lies beside others; a full disk.
-    """
-    files = list_files(root, listed_files(root, progress=progress))
-    splits, notes = write_images(root, name, files.images, folder, shard_rows=shard_rows, progress=progress)
-    return splits, (*notes, *files.notes())
 
 
 def write_images(
@@ -178,8 +163,9 @@ def _write_listing(
 
     def tables(pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
         for columns, paths in chunks:
-            sizes = list(pool.map(lambda path: _size(root, path), paths, chunksize=256))
-            yield pa.table({**columns, SIZE_COLUMN: sizes}, schema=features.arrow_schema)
+            parts = (paths[start : start + STAT_PATHS] for start in range(0, len(paths), STAT_PATHS))
+            sizes = pool.map(lambda part: [_size(root, path) for path in part], parts)
+            yield pa.table({**columns, SIZE_COLUMN: list(chain(*sizes))}, schema=features.arrow_schema)
             bar.update(len(paths))
 
     with ThreadPoolExecutor(STAT_THREADS) as pool:

@@ -7,6 +7,7 @@ a folder of images          see `folders.py`; where it has a metadata.csv, metad
                             column file_name, the rows are those, with their other columns
 what save_to_disk wrote
 files/train-{000..007}.tar  files of rows by a pattern: braces as in a shell, and *, ? and **
+s3://bucket/train-*.tar     files of rows at an address, by a pattern or in a folder
 a folder or file of rows    parquet, arrow, csv, tsv, json, jsonl, or tar in the form of webdataset, read by the
                             `datasets` library; paths in them are relative to their folder and do not leave it
 """
@@ -29,7 +30,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import FolderFiles, Paths, image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.globs import is_pattern, matching_files
+from vqtok.data.globs import is_address, is_pattern, matching_addresses, matching_files
 from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
@@ -158,7 +159,7 @@ def _read(dataset: str, revision: str | None, config: str | None, reading: Readi
     if path.exists() or not is_hub_id(repository):
         if revision is not None:
             raise DataError(f"a revision belongs to a dataset on the Hub, but {dataset} is none; leave it out")
-        if not path.exists() and is_pattern(dataset):
+        if not path.exists() and (is_pattern(dataset) or is_address(dataset)):
             _refuse_config(dataset, config)
             return _read_pattern(dataset, reading)
         return _read_path(path, dataset, config, reading)
@@ -166,12 +167,15 @@ def _read(dataset: str, revision: str | None, config: str | None, reading: Readi
 
 
 def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
-    folder, files = matching_files(os.path.expanduser(name))
+    with loading(name):
+        folder, files = matching_addresses(name) if is_address(name) else matching_files(os.path.expanduser(name))
     strange = [file for file in files if table_kind(file) is None]
     if strange:
         raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
-    splits, notes = read_files(os.path.join(os.path.realpath(folder), ""), name, files, reading.build)
-    return _named(splits, folder, notes)
+    own = os.path.join(folder if is_address(name) else os.path.realpath(folder), "")
+    splits, notes = read_files(own, name, files, reading.build)
+    root = DatasetRoot() if is_address(name) else DatasetRoot(folder)
+    return NamedSplits(splits=splits, resolved=folder, root=root, notes=notes)
 
 
 def _sample() -> dict[str, Dataset]:

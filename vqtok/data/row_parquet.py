@@ -25,7 +25,7 @@ class ParquetFormat:
             return rows, parquet.schema_arrow
 
     def read(self, found: FoundFile, planned: RowFile, start: int, stop: int, features: Features) -> Iterator[pa.Table]:
-        with found.open() as file, pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
+        with found.open() as file, pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False) as parquet:
             check_rows(planned, parquet.metadata.num_rows)
             groups, first = _groups(parquet.metadata, start, stop)
             columns = [column for column in features if column in parquet.schema_arrow.names]

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import pyarrow as pa
 from datasets import Features
-from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from datasets.table import CastError, table_cast
 from tqdm import tqdm
 
@@ -20,7 +19,6 @@ from vqtok.data.row_arrow import ArrowFormat
 from vqtok.data.row_files import FoundFile, RowFile, check_rows, find_file, reading
 from vqtok.data.row_parquet import ParquetFormat
 from vqtok.data.row_tar import TarFormat
-from vqtok.data.shards import Shards
 from vqtok.errors import DataError, one_line
 
 __all__ = ["KINDS", "FileTable", "RowFormat", "measure_files"]
@@ -50,8 +48,8 @@ FORMATS: dict[str, RowFormat] = {
     "parquet": ParquetFormat(),
     "arrow": ArrowFormat(),
     "listing": ArrowFormat(),  # of images in files of their own, see listing.py
-    "tar": TarFormat(Shards),
-    "webdataset": TarFormat(WebDataset),  # a column for every suffix, where somebody declared them so
+    "tar": TarFormat(),
+    "webdataset": TarFormat(by_suffix=True),  # a column for every suffix, where somebody declared them so
 }
 KINDS = tuple(FORMATS)
 

@@ -7,16 +7,18 @@ asked for. Names, fields and their contents are those of `datasets` and of `shar
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-from datasets import Dataset, Features, Image
+from datasets import Dataset, Features, Image, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset, base_plus_ext
 
 from vqtok.data.row_files import FoundFile, RowFile, mark
+from vqtok.data.shards import Shards
 
 __all__ = ["TarFormat"]
 
@@ -34,11 +36,11 @@ class TarFormat:
     """See `row_table.RowFormat`.
 
     Args:
-        builder: what groups and decodes the members: that of `datasets`, or ours.
+        by_suffix: leave images in columns called as their files end, as `datasets` does, rather than as `shards.py`.
     """
 
-    def __init__(self, builder: type[WebDataset]) -> None:
-        self.builder = builder
+    def __init__(self, *, by_suffix: bool = False) -> None:
+        self.by_suffix = by_suffix
 
     def measure(self, found: FoundFile) -> tuple[RowFile, None]:
         rows, marks = 0, list[tuple[int, int]]()
@@ -53,15 +55,30 @@ class TarFormat:
         with found.open() as file:
             file.seek(byte)
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                members = _contents(archive, _members(archive, file, row), start, stop)
+                members = self._contents(archive, _members(archive, file, row), start, stop, features)
                 examples: list[dict[str, Any]] = []
-                for example in self.builder._get_pipeline_from_tar(found.path, members):
-                    examples.append(example)
+                for example in WebDataset._get_pipeline_from_tar(found.path, members):
+                    examples.append(example if self.by_suffix else Shards.renamed(example, features))
                     if len(examples) == ROWS:
                         yield _table(examples, features)
                         examples = []
                 if examples:
                     yield _table(examples, features)
+
+    def _contents(
+        self, archive: tarfile.TarFile, members: Iterator[Member], start: int, stop: int, features: Features
+    ) -> Iterator[tuple[str, IO[bytes] | None]]:
+        """The names and contents of the members of some rows; what is in no column that is wanted is left empty."""
+        for number, member in enumerate(members):
+            if member.row >= stop:
+                return
+            if member.row < start:
+                continue
+            key, field = base_plus_ext(member.info.name)
+            if field in features or (not self.by_suffix and Shards.column(field, features) in features):
+                yield member.info.name, archive.extractfile(member.info)
+            else:
+                yield f"{key}.{number} left out", io.BytesIO()
 
 
 def _members(archive: tarfile.TarFile, file: IO[bytes], row: int) -> Iterator[Member]:
@@ -88,16 +105,6 @@ def _members(archive: tarfile.TarFile, file: IO[bytes], row: int) -> Iterator[Me
         raise ValueError(f"it {how}: after {archive.offset:,} bytes there is no mark of the end")
 
 
-def _contents(
-    archive: tarfile.TarFile, members: Iterator[Member], start: int, stop: int
-) -> Iterator[tuple[str, IO[bytes] | None]]:
-    for member in members:
-        if member.row >= stop:
-            return
-        if member.row >= start:
-            yield member.info.name, archive.extractfile(member.info)
-
-
 def _table(examples: list[dict[str, Any]], features: Features) -> pa.Table:
     columns = {}
     for column, feature in features.items():
@@ -108,6 +115,11 @@ def _table(examples: list[dict[str, Any]], features: Features) -> pa.Table:
                 for content in (example.get(column),)
             ]
             columns[column] = pa.array(cells, feature.pa_type)
+        elif isinstance(feature, Value):
+            found = (example.get(column) for example in examples)
+            columns[column] = pa.array(
+                [None if value is None else feature.encode_example(value) for value in found], feature.pa_type
+            )
         else:
             values = {column: [example.get(column) for example in examples]}
             columns[column] = Dataset.from_dict(values, features=Features({column: feature})).data.column(column)

@@ -7,7 +7,7 @@ are rows of one archive, it drops every image of the kind that comes later.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
@@ -25,14 +25,25 @@ class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
 
     def _get_pipeline_from_tar(self, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
         for example in super()._get_pipeline_from_tar(tar_path, tar_iterator):
-            columns = {field: self._column(field) for field in example}
-            times = Counter(columns.values())
-            yield {
-                columns[field] if times[columns[field]] == 1 else field: content for field, content in example.items()
-            }
+            yield self.renamed(example, self.info.features)
 
-    def _column(self, field: str) -> str:
-        """The column of a field; of an image one without its suffix, unless the first rows have none."""
+    @classmethod
+    def renamed(cls, example: Mapping[str, Any], known: Collection[str] | None) -> dict[str, Any]:
+        """A row by its columns rather than by the fields that its files are called.
+
+        Args:
+            known: the columns of the first rows, once these are found.
+        """
+        columns = {field: cls.column(field, known) for field in example}
+        times = Counter(columns.values())
+        return {columns[field] if times[columns[field]] == 1 else field: value for field, value in example.items()}
+
+    @classmethod
+    def column(cls, field: str, known: Collection[str] | None) -> str:
+        """The column of a field, of an image without its suffix, unless no such column is known.
+
+        A field is all of a file's name behind its first dot.
+        """
         prefix, dot, suffix = field.rpartition(".")
-        column = f"{prefix}{dot}image" if suffix.lower() in self.IMAGE_EXTENSIONS else field
-        return column if self.info.features is None or column in self.info.features else field
+        column = f"{prefix}{dot}image" if suffix.lower() in cls.IMAGE_EXTENSIONS else field
+        return column if known is None or column in known else field
