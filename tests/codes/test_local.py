@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
 import logging
-import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,7 +13,15 @@ import torch
 from PIL import Image
 
 from tests.codes.images import BROKEN, make_mixed_folder
-from vqtok.codes import CodesSpec, codes_array, load_codes, read_broken, read_spec, tokenize_dataset
+from vqtok.codes import (
+    CodesSpec,
+    codes_array,
+    load_codes,
+    read_bad_images,
+    read_spec,
+    tokenize_dataset,
+    tokenize_images,
+)
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
@@ -36,16 +43,28 @@ def colour_tokenizer() -> VQTokenizer:
     return tokenizer
 
 
+def bad_names(folder: Path) -> list[str]:
+    names: list[str] = read_bad_images(folder)["path"].to_pylist()
+    return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a codes folder but its receipts, which say how often a shard was begun."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def test_images_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, colour_tokenizer: VQTokenizer) -> None:
     folder = make_mixed_folder(tmp_path / "images")
-    tokenize_dataset(folder, colour_tokenizer, tmp_path / "codes", batch_size=5, progress=False)
+    tokenize_dataset(
+        folder, colour_tokenizer, tmp_path / "codes", batch_size=5, shard_rows=7, max_bad_share=1, progress=False
+    )
 
-    codes = datasets.load_from_disk(str(tmp_path / "codes"))
+    codes = datasets.load_from_disk(str(tmp_path / "codes"))["train"]
     good = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.name not in BROKEN)
     assert len(good) == 30
     assert codes["file_name"][:] == good
-    assert sorted(read_broken(tmp_path / "codes")) == sorted(f"b/{name}" for name in BROKEN)
-    assert json.loads((tmp_path / "codes" / "codes.json").read_text())["broken"] == read_broken(tmp_path / "codes")
+    assert sorted(bad_names(tmp_path / "codes")) == sorted(f"b/{name}" for name in BROKEN)
 
     grids = codes.with_format("numpy")["codes"][:]
     for grid, name in zip(grids, good, strict=True):
@@ -70,7 +89,7 @@ def test_columns_labels_and_spec_stand_beside_the_codes(
     assert codes["label"][:] == [0 if name.startswith("cat") else 1 for name in codes["file_name"]]
     assert str(codes.split) == "train"
     assert read_spec(codes) == CodesSpec.from_tokenizer(tiny_tokenizer)
-    assert read_broken(tmp_path / "codes") == []
+    assert bad_names(tmp_path / "codes") == []
     assert len(load_codes(tmp_path / "codes", tokenizer=tiny_tokenizer)) == 12
 
 
@@ -114,26 +133,36 @@ def parquet_folder(folder: Path, rows: dict[str, int]) -> Path:
 
 def test_every_split_of_a_parquet_folder_with_all_its_columns(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
     source = parquet_folder(tmp_path / "data", {"train": 5, "test": 3})
-    codes = tokenize_dataset(source, tiny_tokenizer, tmp_path / "codes", batch_size=3, progress=False)
+    everything: dict[str, Any] = {"columns": ["all"], "max_bad_share": 1, "progress": False}
+    codes = tokenize_dataset(source, tiny_tokenizer, tmp_path / "codes", batch_size=3, **everything)
     assert isinstance(codes, datasets.DatasetDict)
     assert {split: rows["index"][:] for split, rows in codes.items()} == {"train": [0, 2, 3, 4], "test": [0, 2]}
     assert codes["train"]["tags"][:] == [[], ["a", "a"], [], ["a"]]
     assert codes["train"].with_format("numpy")["depth"][:].shape == (4, 2, 2)
     assert codes["train"].column_names == ["codes", "depth", "tags", "index"]
-    broken = read_broken(tmp_path / "codes")
-    assert len(broken) == 2
-    assert "row 1" in broken[0] and "split train" in broken[0]
-    assert "row 1" in broken[1] and "split test" in broken[1]
+    bad = read_bad_images(tmp_path / "codes").to_pylist()
+    assert [(image["split"], image["row"]) for image in bad] == [("train", 1), ("test", 1)]
+    assert "row 1" in bad[0]["path"] and "split test" in bad[1]["path"]
+    assert all("is not an image of a format that is read" in image["reason"] for image in bad)
     assert read_spec(tmp_path / "codes") == read_spec(codes["test"])
 
-    one = tokenize_dataset(source, tiny_tokenizer, tmp_path / "test", split="test", progress=False)
+    one = tokenize_dataset(source, tiny_tokenizer, tmp_path / "test", split="test", **everything)
     assert isinstance(one, datasets.Dataset)
     assert one["index"][:] == [0, 2]
     assert np.array_equal(codes_array(one), codes_array(codes["test"]))
-    with pytest.raises(
-        DataError, match="no split tset with rows; found: train .5 rows., test .3 rows.. Did you mean 'test'"
-    ):
+    with pytest.raises(DataError, match="no split tset; found: train, test. Did you mean 'test'"):
         tokenize_dataset(source, tiny_tokenizer, tmp_path / "none", split="tset", progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_only_names_and_labels_are_kept_unless_columns_are_named(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    source = parquet_folder(tmp_path / "data", {"train": 5})
+    without = tokenize_dataset(source, tiny_tokenizer, tmp_path / "a", max_bad_share=1, progress=False)
+    named = tokenize_dataset(source, tiny_tokenizer, tmp_path / "b", columns=["index"], max_bad_share=1, progress=False)
+    assert (without.column_names, named.column_names) == (["codes"], ["codes", "index"])
+    for columns, message in ((["indx"], "no column indx .* Did you mean 'index'"), (["image"], "no column image")):
+        with pytest.raises(DataError, match=message):
+            tokenize_dataset(source, tiny_tokenizer, tmp_path / "c", columns=columns, progress=False)
 
 
 def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
@@ -141,9 +170,10 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path, tiny_to
     folder.mkdir()
     for name in ("a.png", "b.jpg"):
         (folder / name).write_text("text")
-    with pytest.raises(DataError, match=r"no image of .*images can be read, such as"):
-        tokenize_dataset(folder, tiny_tokenizer, tmp_path / "codes", progress=False)
-    assert os.listdir(tmp_path) == ["images"]
+    with pytest.raises(DataError, match=r"no image of the split train can be read, such as"):
+        tokenize_dataset(folder, tiny_tokenizer, tmp_path / "codes", max_bad_share=1, progress=False)
+    with pytest.raises(DataError, match="are not finished: run the same `vqtok tokenize` again"):
+        load_codes(tmp_path / "codes")
 
 
 def test_an_existing_folder_is_refused_before_any_work(
@@ -151,37 +181,46 @@ def test_an_existing_folder_is_refused_before_any_work(
 ) -> None:
     out = tmp_path / "codes"
     tokenize_dataset(images_folder, tiny_tokenizer, out, progress=False)
-    before = sorted(path.stat().st_mtime_ns for path in out.iterdir())
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*.*"))
     with monkeypatch.context() as patch:
         patch.setattr(tiny_tokenizer, "encode", None)
-        with pytest.raises(ConfigurationError, match="already exists"):
+        with pytest.raises(ConfigurationError, match="was begun with dataset .*images', not '/nowhere'"):
             tokenize_dataset("/nowhere", tiny_tokenizer, out, progress=False)
+        with pytest.raises(DataError, match="/nowhere"):
+            tokenize_dataset("/nowhere", tiny_tokenizer, out, overwrite=True, progress=False)
         with pytest.raises(ConfigurationError, match="will not be overwritten"):
             tokenize_dataset(images_folder, tiny_tokenizer, images_folder, overwrite=True, progress=False)
-    assert sorted(path.stat().st_mtime_ns for path in out.iterdir()) == before
+    assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*.*")) == before
     (images_folder / "cat" / "00.png").unlink()
     assert len(tokenize_dataset(images_folder, tiny_tokenizer, out, overwrite=True, progress=False)) == 11
 
 
-def test_a_failure_half_way_leaves_the_old_codes(
+def test_a_call_that_was_stopped_goes_on_and_makes_only_what_is_missing(
     tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "codes"
-    old = codes_array(tokenize_dataset(images_folder, tiny_tokenizer, out, progress=False)).copy()
+    options: dict[str, Any] = {"batch_size": 2, "shard_rows": 4, "progress": False}
+    whole = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "whole", **options)
     encode, calls = tiny_tokenizer.encode, []
 
     def fail(pixels: torch.Tensor) -> torch.Tensor:
         calls.append(len(pixels))
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return encode(pixels)
 
     monkeypatch.setattr(tiny_tokenizer, "encode", fail)
     with pytest.raises(KeyboardInterrupt):
-        tokenize_dataset(images_folder, tiny_tokenizer, out, batch_size=4, overwrite=True, progress=False)
-    assert calls == [4, 4, 4]
-    assert np.array_equal(codes_array(load_codes(out)), old)
-    assert sorted(os.listdir(tmp_path)) == ["codes", "images"]
+        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", **options)
+    with pytest.raises(DataError, match="not finished"):
+        load_codes(tmp_path / "codes")
+    for load in (datasets.load_dataset, datasets.load_from_disk):
+        with pytest.raises(FileNotFoundError):
+            load(str(tmp_path / "codes"))
+    (images_folder / "cat" / "00.png").write_bytes(b"gone")  # of the shard that is done
+    done = tokenize_images(images_folder, tiny_tokenizer, tmp_path / "codes", **options)
+    assert (done.made, done.resumed, calls) == (2, 1, [2] * 8)
+    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    assert np.array_equal(codes_array(load_codes(tmp_path / "codes")), codes_array(whole))
 
 
 def test_broken_images_are_logged(
@@ -189,7 +228,7 @@ def test_broken_images_are_logged(
 ) -> None:
     (images_folder / "dog" / "01.png").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False)
+        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", max_bad_share=0.1, progress=False)
     assert [record.message for record in caplog.records] == [
         "1 of 12 images could not be read and are left out: dog/01.png"
     ]
@@ -201,10 +240,10 @@ def test_broken_images_are_named_by_a_column_of_paths(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (images_folder / "bad.png").write_text("no image")
     (images_folder / "rows.csv").write_text("file_name\ncat/00.png\nbad.png\n")
-    tokenize_dataset(
-        images_folder / "rows.csv", tiny_tokenizer, tmp_path / "codes", image_column="file_name", progress=False
-    )
-    assert read_broken(tmp_path / "codes") == ["bad.png"]
+    rows = images_folder / "rows.csv"
+    options: dict[str, Any] = {"image_column": "file_name", "max_bad_share": 1, "progress": False}
+    tokenize_dataset(rows, tiny_tokenizer, tmp_path / "codes", **options)
+    assert bad_names(tmp_path / "codes") == ["bad.png"]
 
 
 def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:

@@ -9,9 +9,8 @@ import datasets
 import numpy as np
 import pytest
 
-import vqtok.codes.writer as writer_module
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
-from vqtok.codes import CodesSpec, codes_array, load_codes, read_broken, read_spec, write_sidecar
+from vqtok.codes import CodesSpec, codes_array, load_codes, read_bad_images, read_spec
 from vqtok.errors import DataError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 
@@ -35,12 +34,9 @@ def test_array_shares_memory_with_the_file(write_codes: WriteCodes, changes: dic
     assert np.array_equal(array, dataset.with_format("numpy")["codes"][:])
 
 
-@pytest.mark.parametrize("batch_bytes", [writer_module.BATCH_BYTES, 50], ids=["one chunk", "several chunks"])
-def test_array_follows_select_shuffle_and_filter(
-    write_codes: WriteCodes, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
-) -> None:
-    monkeypatch.setattr(writer_module, "BATCH_BYTES", batch_bytes)
-    dataset = load_codes(write_codes(make_grids(23, make_spec()), make_spec(), batches=23))
+@pytest.mark.parametrize("batches", [1, 7])
+def test_array_follows_select_shuffle_and_filter(write_codes: WriteCodes, batches: int) -> None:
+    dataset = load_codes(write_codes(make_grids(23, make_spec()), make_spec(), batches=batches))
     for changed in (
         dataset,
         dataset.select([7, 3, 3, 20, 0]),
@@ -117,10 +113,11 @@ def test_codes_of_another_tokenizer_are_refused(write_codes: WriteCodes, tiny_to
     assert len(load_codes(write_codes(make_grids(3, own), own, name="own"), tokenizer=tiny_tokenizer)) == 3
 
 
-def test_broken_images_are_listed_in_the_sidecar(tmp_path: Path) -> None:
-    write_sidecar(tmp_path, make_spec(), ["ä/1.png", "b.png"])
-    assert read_broken(tmp_path) == ["ä/1.png", "b.png"]
-    assert json.loads((tmp_path / "codes.json").read_text(encoding="utf-8"))["fingerprint"] == "a" * 64
+def test_a_damaged_table_of_bad_images_is_one_line(tmp_path: Path) -> None:
+    assert read_bad_images(tmp_path).num_rows == 0
+    (tmp_path / "bad_images.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="^[^\n]*bad_images.parquet is damaged[^\n]*$"):
+        read_bad_images(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, 5, -1, 2**70, True, "x", [], {}, [1], {"a": 1}, [[[]]]], ids=repr)
@@ -133,7 +130,7 @@ def test_values_of_other_types_are_one_line(write_codes: WriteCodes, tmp_path: P
         (folder / file).write_text(json.dumps(content))
         try:
             load_codes(folder)
-            read_broken(folder)
+            read_bad_images(folder)
         except DataError as error:
             assert "\n" not in str(error)
         except MismatchError:
@@ -147,7 +144,7 @@ def test_json_that_is_damaged_is_one_line(write_codes: WriteCodes, file: str, co
     (folder / file).write_text(content)
     with pytest.raises(DataError, match="^[^\n]*$"):
         load_codes(folder)
-        read_broken(folder)
+        read_bad_images(folder)
 
 
 def test_damaged_and_missing_folders_are_one_line(write_codes: WriteCodes, tmp_path: Path) -> None:

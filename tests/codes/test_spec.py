@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
-from vqtok.codes import CodesSpec, detokenize_dataset, load_codes, read_broken, read_spec, tokenize_dataset
+from vqtok.codes import CodesSpec, detokenize_dataset, load_codes, read_bad_images, read_spec, tokenize_dataset
 from vqtok.errors import ConfigurationError, DataError, MismatchError, VqtokError
 from vqtok.tokenizer import VQTokenizer
 
@@ -101,7 +101,7 @@ def test_whatever_describes_codes_is_read_or_refused_in_one_line(
             for call in (
                 load_codes,
                 read_spec,
-                read_broken,
+                read_bad_images,
                 lambda folder: load_codes(folder, tokenizer=tiny_tokenizer),
             ):
                 try:

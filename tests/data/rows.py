@@ -51,10 +51,9 @@ def assert_same_split(rows: Rows, source: ImageSource) -> None:
     assert (len(rows), rows.image_column, rows.split) == (len(source), source.image_column, source.split)
     assert rows.features == source.dataset.features
     images = [image for batch in rows.read(0, len(rows), 2) for image in batch.images]
-    for index, (image, cell) in enumerate(zip(images, source.encoded(range(len(source))), strict=True)):
-        data = source.image_data(cell, name := source.row_name(index, cell))
-        assert image.data() == data
-        assert name in (image.name, str(data)) or rows.kind == "listing"
+    for image, same in zip(images, source.stored(range(len(source))), strict=True):
+        assert image.data() == same.data()
+        assert same.name in (image.name, str(same.data())) or rows.kind == "listing"
     others = [column for column in source.dataset.column_names if column != source.image_column]
     if others:
         assert row_columns(rows, others) == source.dataset.select_columns(others).with_format("arrow")[:].to_pydict()

@@ -139,7 +139,7 @@ def test_a_flat_folder_has_file_names_and_no_labels(tmp_path: Path) -> None:
     assert source.labels() is None and source.label_column is None and source.label_names is None
     assert source.resolved == str(tmp_path) and source.dataset.column_names == ["image", "file_name"]
     assert source.notes == ("left out as no images by their names: notes.txt",)
-    assert source.row_name(0, source.encoded([0])[0]) == str(tmp_path / "a.jpg")
+    assert source.stored([0])[0].name == str(tmp_path / "a.jpg")
 
 
 def test_class_folders_become_labels_however_deep_their_images_lie(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ api.create_repo("org/images", repo_type="dataset")
 api.upload_folder(repo_id="org/images", repo_type="dataset", folder_path="data", path_in_repo="data")
 train, test = open_splits("org/images")
 print(len(train), len(test), train.image_column, train.resolved)
-print([int(image_array(cell["bytes"], num_channels=1, size=(1, 1))[0, 0, 0]) for cell in train.encoded(range(4))])
+print([int(image_array(image.content, num_channels=1, size=(1, 1))[0, 0, 0]) for image in train.stored(range(4))])
 print(train.revision == api.dataset_info("org/images").sha)
 for name, revision in (("org/nothing", None), ("org/images", "nowhere")):
     try:

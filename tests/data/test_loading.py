@@ -52,8 +52,8 @@ def test_ranks_share_out_the_batches_of_one_process() -> None:
 def test_skipping_decodes_nothing(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
     images = images_of(source, memory_limit=0)
     asked: list[int] = []
-    read = ImageSource.encoded
-    monkeypatch.setattr(ImageSource, "encoded", lambda self, indices: (asked.extend(indices), read(self, indices))[1])
+    read = ImageSource.stored
+    monkeypatch.setattr(ImageSource, "stored", lambda self, indices: (asked.extend(indices), read(self, indices))[1])
     next(training_batches(images, batch_size=3, seed=0, start_step=1001))
     assert asked == next(training_order(12, batch_size=3, seed=0, start_step=1001))
 
@@ -240,8 +240,8 @@ def test_a_process_decodes_only_its_share_of_the_evaluation_images(
 ) -> None:
     images = small(many)
     decoded: list[int] = []
-    read = ImageSource.encoded
-    monkeypatch.setattr(ImageSource, "encoded", lambda self, indices: (decoded.extend(indices), read(self, indices))[1])
+    read = ImageSource.stored
+    monkeypatch.setattr(ImageSource, "stored", lambda self, indices: (decoded.extend(indices), read(self, indices))[1])
     shares = [
         list(ordered_batches(images, 4, num_workers=num_workers, num_images=30, rank=rank, world_size=3))
         for rank in range(3)

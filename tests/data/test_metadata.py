@@ -11,7 +11,7 @@ import pytest
 from datasets import DatasetDict
 
 from tests.data.images import levels, save, with_metadata
-from vqtok.codes import read_broken, tokenize_dataset
+from vqtok.codes import read_bad_images, tokenize_dataset
 from vqtok.data import open_all, open_splits
 from vqtok.errors import DataError
 from vqtok.tokenizer import VQTokenizer
@@ -200,10 +200,10 @@ def test_rows_of_metadata_are_named_after_their_files(tmp_path: Path, tiny_token
         rows = [json.dumps({"file_name": file}) for file in files]
         (tmp_path / "set" / split / "metadata.jsonl").write_text("\n".join(rows))
     (tmp_path / "set" / "train" / "1.png").write_text("no image")
-    codes = tokenize_dataset(name, tiny_tokenizer, tmp_path / "codes", progress=False)
+    codes = tokenize_dataset(name, tiny_tokenizer, tmp_path / "codes", max_bad_share=1, progress=False)
     assert isinstance(codes, DatasetDict)
     assert codes["train"]["file_name"][:] == ["train/2.png"] and codes["test"]["file_name"][:] == ["test/x/3.png"]
-    assert read_broken(tmp_path / "codes") == ["train/1.png"]
+    assert read_bad_images(tmp_path / "codes")["path"].to_pylist() == ["train/1.png"]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas

@@ -244,4 +244,4 @@ def test_tables_are_read_with_image_and_label_columns_found(table_forms: dict[st
     source = splits["train"]
     assert (source.image_column, source.label_column, source.label_names) == ("image", "label", ("0", "1"))
     assert levels(source) == [0, 1, 2, 3] and labels_of(source) == [0, 1, 0, 1]
-    assert source.row_name(2, source.encoded([2])[0]) == f"row 2 of {table_forms[form]}, split train"
+    assert source.stored([2])[0].name == f"row 2 of {table_forms[form]}, split train"

@@ -34,7 +34,7 @@ def source(images_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def pixels_of(source: ImageSource) -> npt.NDArray[np.uint8]:
-    paths = [cell["path"] for cell in source.encoded(range(len(source)))]
+    paths = [image.path for image in source.stored(range(len(source)))]
     return np.stack([np.array(Image.open(path)) for path in paths])
 
 

@@ -70,7 +70,7 @@ def test_codes_tell_their_use_from_the_array(left: Left) -> None:
     assert rows["test"] == f"3 images, perplexity {perplexity:.4g}, {(shares > 0).sum()} of 16 codes in use"
     assert rows["train"].startswith("6 images") and rows["train"].endswith("10 of 16 codes in use")
     assert rows["columns"] == "codes (4 x 4 uint16), label (2 classes)"
-    assert rows["broken"] == "1 could not be read: broken.png"
+    assert rows["bad images"] == "1 could not be read: broken.png"
     assert left.tokenizer.fingerprint[:12] in rows["tokenizer"]
 
 

@@ -136,7 +136,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images = shutil.copytree(folder / "images", folder / f"unreadable-{name}")
         held_out = open_splits(str(images), test_share=0.25)[1]
         for index in broken:
-            Path(held_out.row_name(index, held_out.encoded([index])[0])).write_text("no image at all")
+            Path(held_out.stored([index])[0].name).write_text("no image at all")
     return folder
 
 

@@ -19,7 +19,7 @@ from vqtok.training.tokenizer import train_tokenizer
 
 
 def break_image(source: ImageSource, index: int) -> None:
-    path = Path(source.row_name(index, source.encoded([index])[0]))
+    path = Path(source.stored([index])[0].name)
     path.write_bytes(path.read_bytes()[:60])
 
 
@@ -46,7 +46,7 @@ def test_images_that_cannot_be_read_are_counted_and_named_and_resuming_is_exact(
         monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=limit))
     changes = {"max_unreadable": 0.1, "usage_warning": 0.0}
     train_tokenizer(make(tmp_path / "whole", **changes), *damaged)
-    names = [Path(damaged[0].row_name(index, damaged[0].encoded([index])[0])).name for index in (4, 9)]
+    names = [Path(damaged[0].stored([index])[0].name).name for index in (4, 9)]
     notes = " ".join(row["note"] for row in rows(tmp_path / "whole", "note"))
     assert [notes.count(name) for name in names] == [1, 1]
     assert "cannot be read, replaced by others: " in notes

@@ -26,7 +26,11 @@ from vqtok.store import Store
 
 __all__ = ["assemble", "write_unfinished_card"]
 
-UNFINISHED = """# Codes that are being written
+UNFINISHED = """---
+tags:
+- vqtok
+---
+# Codes that are being written
 
 `vqtok tokenize` has not finished here, so there is nothing to load yet. The same command goes on where it stopped.
 """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
@@ -14,12 +16,22 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.files import read_text
 from vqtok.hub import grid_text
 from vqtok.hub.card import MARK, hub_id, short_name
 from vqtok.hub.markdown import fenced, one_line, plain, table
 from vqtok.text import counted, tokenizer_text
 
-__all__ = ["CARD", "Files", "codes_card", "published", "unfinished_card", "with_features", "with_files"]
+__all__ = [
+    "CARD",
+    "Files",
+    "codes_card",
+    "is_unfinished",
+    "published",
+    "unfinished_card",
+    "with_features",
+    "with_files",
+]
 
 CARD = "README.md"
 UNFINISHED = "none-yet/*.arrow"
@@ -87,6 +99,13 @@ def unfinished_card(text: str, places: Files) -> str:
         places: by the name of each split what is not there yet.
     """
     return with_files(text, None, dict.fromkeys(places, UNFINISHED))
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the card of a folder is that of `unfinished_card`."""
+    with suppress(OSError, ValueError):
+        return UNFINISHED in read_text(folder / CARD)
+    return False
 
 
 def with_files(text: str, features: datasets.Features | None, places: Files) -> str:

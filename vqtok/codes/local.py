@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from vqtok.codes.assemble import assemble, write_unfinished_card
+from vqtok.batches import check_batch_size
+from vqtok.codes.assemble import assemble
 from vqtok.codes.binding import CodeSet
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.plan import SHARD_ROWS, Plan, Request, Shard, read_plan
@@ -20,7 +21,6 @@ from vqtok.codes.planning import make_plan, open_planned_rows
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import BadImage, Receipt, read_receipts
 from vqtok.codes.shard import Job, tokenize_shard
-from vqtok.codes.spec import CodesSpec
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
 from vqtok.codes.workplace import claimed
 from vqtok.errors import BadImagesError
@@ -119,7 +119,7 @@ def tokenize_images(
             works in this process.
         on_error: "skip" leaves out images that cannot be read, "stop" ends with the first.
         max_bad_share: with more images than this share that cannot be read the set is not finished.
-        overwrite: begin anew: what is in `out` goes first, if vqtok wrote it.
+        overwrite: begin anew: what is in `out` goes once the images are listed, if vqtok wrote it.
         progress: show a bar on a terminal.
 
     Raises:
@@ -128,6 +128,7 @@ def tokenize_images(
         BadImagesError: more images that cannot be read than may be.
         HubError: the Hub does not have the dataset, or does not give it.
     """
+    check_batch_size(batch_size)
     encoder = Encoder(tokenizer, precision)
     request = Request(
         dataset=findable(str(dataset)),
@@ -144,7 +145,11 @@ def tokenize_images(
     )
     store = Store(out)
     with claimed(store, overwrite=overwrite):
-        plan, notes = _plan_for(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
+        plan = None if overwrite else read_plan(store)
+        notes: tuple[str, ...] = ()
+        if plan is None:
+            plan, notes = make_plan(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
+        plan.check(request, store.place)
         work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
         with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
             missing = []
@@ -199,20 +204,6 @@ def devices_for(device: torch.device, number: int) -> list[str]:
         return [str(device)] * number
     count, first = torch.cuda.device_count(), device.index or 0
     return [f"cuda:{(first + index) % count}" for index in range(number)]
-
-
-def _plan_for(
-    request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool, progress: bool
-) -> tuple[Plan, tuple[str, ...]]:
-    """The plan that is there already, or a new one, and what to tell the user."""
-    plan = read_plan(store)
-    if plan is not None:
-        plan.check(request, store.place)
-        return plan, ()
-    store.put("codes.json", (spec.to_json() + "\n").encode())
-    plan, notes = make_plan(request, spec, dataset, store, streaming=streaming, progress=progress)
-    write_unfinished_card(plan, store)
-    return plan, notes
 
 
 @dataclass(kw_only=True)

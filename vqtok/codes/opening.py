@@ -28,6 +28,7 @@ from datasets import (
 from huggingface_hub import constants, snapshot_download
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, splits_of
+from vqtok.codes.card import is_unfinished
 from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
 from vqtok.data.folders import list_files
 from vqtok.data.saved import is_saved, load_saved
@@ -111,6 +112,8 @@ def read_sidecar(folder: Path) -> dict[str, object] | None:
 
 
 def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
+    if is_unfinished(path):
+        raise DataError(f"the codes in {name} are not finished: run the same `vqtok tokenize` again, which goes on")
     if is_saved(path):
         saved = _load(path)
         return Opened(codes=_streamed(saved) if streaming else saved, folder=path)

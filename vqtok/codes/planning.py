@@ -9,8 +9,10 @@ from typing import Any
 
 import datasets
 
+from vqtok.codes.assemble import write_unfinished_card
 from vqtok.codes.plan import Plan, Request, SplitPlan
-from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.workplace import clear
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
@@ -26,7 +28,10 @@ PLAN_FOLDER = "plan"
 def make_plan(
     request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool = False, progress: bool = True
 ) -> tuple[Plan, tuple[str, ...]]:
-    """List the images of a dataset and write the plan of their codes, and what to tell the user.
+    """List the images of a dataset and write the plan of their codes in place of what is there.
+
+    Returns:
+        The plan, and what to tell the user.
 
     Args:
         dataset: its name as the user gave it.
@@ -53,9 +58,12 @@ def make_plan(
         splits = tuple(
             _split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items()
         )
+        plan = Plan(request=request, spec=spec, splits=splits)
+        clear(store)
+        store.put(SIDECAR, (spec.to_json() + "\n").encode())
+        write_unfinished_card(plan, store)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
-    plan = Plan(request=request, spec=spec, splits=splits)
     plan.write(store)
     return plan, opened.notes
 

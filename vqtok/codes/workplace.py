@@ -16,7 +16,7 @@ from vqtok.folders import check_free, clear_folder
 from vqtok.locks import locked
 from vqtok.store import Store
 
-__all__ = ["check_place", "claimed", "codes_files"]
+__all__ = ["check_place", "claimed", "clear", "codes_files"]
 
 
 def check_place(store: Store, *, overwrite: bool = False) -> None:
@@ -50,14 +50,13 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
     """Have a place for this process alone, as far as it has locks; what a killed process had not finished goes.
 
     Args:
-        overwrite: begin anew: what is there of ours goes first.
+        overwrite: what is there of ours may be replaced, see `clear`.
 
     Raises:
         ConfigurationError: another process works there, it holds something else, or it cannot be written.
     """
     check_place(store, overwrite=overwrite)
     if not store.is_local:
-        _clear(store, overwrite)
         yield
         return
     folder = Path(store.root)
@@ -65,7 +64,6 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
     try:
         with locked(folder):
             store.remove_unfinished("")
-            _clear(store, overwrite)
             yield
     finally:
         for each in made:
@@ -73,15 +71,12 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
                 each.rmdir()
 
 
-def _clear(store: Store, overwrite: bool) -> None:
-    """Remove what may be replaced: all of ours, or of a plan that was not finished."""
-    names = list(store.sizes())
-    if not overwrite and PLAN in names:
-        return
-    if store.is_local and overwrite:
+def clear(store: Store) -> None:
+    """Remove the codes, or the unfinished plan, in a place that was `claimed`; the marker goes last."""
+    if store.is_local:
         clear_folder(Path(store.root), marker=SIDECAR)
         return
-    for name in sorted(names, key=lambda name: name == SIDECAR):
+    for name in sorted(store.sizes(), key=lambda name: name == SIDECAR):
         store.remove(name)
 
 
