@@ -199,7 +199,7 @@ def test_a_call_that_was_stopped_goes_on_and_makes_only_what_is_missing(
     tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"batch_size": 2, "shard_rows": 4, "progress": False}
-    whole = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "whole", **options)
+    whole = tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "whole" / "codes", **options)
     encode, calls = tiny_tokenizer.encode, []
 
     def fail(pixels: torch.Tensor) -> torch.Tensor:
@@ -219,7 +219,7 @@ def test_a_call_that_was_stopped_goes_on_and_makes_only_what_is_missing(
     (images_folder / "cat" / "00.png").write_bytes(b"gone")  # of the shard that is done
     done = tokenize_images(images_folder, tiny_tokenizer, tmp_path / "codes", **options)
     assert (done.made, done.resumed, calls) == (2, 1, [2] * 8)
-    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "codes") == contents(tmp_path / "whole" / "codes")
     assert np.array_equal(codes_array(load_codes(tmp_path / "codes")), codes_array(whole))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -115,7 +116,10 @@ def with_files(text: str, features: datasets.Features | None, places: Files) -> 
         card.data.pop(section, None)
     if features is not None:
         DatasetInfosDict({"default": datasets.DatasetInfo(features=features)}).to_dataset_card_data(card.data)
-    listed = [{"split": split, "path": path if isinstance(path, str) else list(path)} for split, path in places.items()]
+    listed = [
+        {"split": re.sub(r"\W", "_", split), "path": path if isinstance(path, str) else list(path)}
+        for split, path in places.items()
+    ]  # a name such as fold-1 is one that `datasets` refuses here
     MetadataConfigs({"default": {"data_files": listed}}).to_dataset_card_data(card.data)
     return str(card)
 
