@@ -87,14 +87,18 @@ class Store:
             self.fs.pipe_file(self._full(name), bytes(data))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The files below a folder of the store, by name, with their bytes; none where there is no such folder."""
+        """The files below a folder of the store, by name, with their bytes; none where there is no such folder.
+
+        Files that are being written, or were when their process was killed, are left out.
+        """
         with self._in_one_line("list", folder):
             try:
                 found = self.fs.find(self._full(folder), detail=True)
             except FileNotFoundError:
                 return {}
         below = len(self.root) + 1
-        return {path[below:]: info["size"] for path, info in sorted(found.items())}
+        whole = {path[below:]: info["size"] for path, info in sorted(found.items())}
+        return {name: size for name, size in whole.items() if not UNFINISHED.fullmatch(name.rpartition("/")[2])}
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is no error.

@@ -13,7 +13,7 @@ from vqtok.codes.spec import SIDECAR
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.files import check_writable
 from vqtok.folders import check_free, clear_folder
-from vqtok.locks import locked
+from vqtok.locks import OWNER_FILE, locked
 from vqtok.store import Store
 
 __all__ = ["check_place", "claimed", "clear", "codes_files"]
@@ -26,7 +26,7 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
         ConfigurationError: it holds something else, or cannot be written.
         DataError: the disk is full, or the place cannot be listed.
     """
-    names = list(store.sizes())
+    names = [name for name in store.sizes() if name != OWNER_FILE]
     if names and not overwrite and PLAN in names:
         return
     if all(re.fullmatch(PLANNING, name) for name in names) and (not names or SIDECAR in names):
