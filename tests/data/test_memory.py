@@ -18,7 +18,7 @@ from vqtok.data.budget import PixelBudget
 ROOT = Path(__file__).resolve().parents[2]
 # Each measurement in a process of its own, forked so that the libraries are imported once; MiB over the start.
 MEASURE = """
-import json, os, resource, sys
+import json, os, resource, sys, pyarrow
 from concurrent.futures import ThreadPoolExecutor
 from vqtok.data.images import image_array
 

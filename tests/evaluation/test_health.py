@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vqtok.data import ImageDataset, ImageSource, open_images, to_pixels
+from vqtok.data.loading import sampled_rows
 from vqtok.errors import ConfigurationError
 from vqtok.evaluation import code_use, count_codes, measure_health
 from vqtok.evaluation.codebook import top_share
@@ -38,7 +39,9 @@ PRODUCT = {"type": "product", "num_codebooks": 2, "each": {"type": "ema", "codeb
 )
 def test_numbers_are_those_of_the_codes(quantizer: dict[str, Any], source: ImageSource) -> None:
     tokenizer = make(quantizer)
-    pixels = ImageDataset(source, image_size=(16, 16), num_channels=1).__getitems__(range(7))["pixels"]
+    pixels = ImageDataset(source, image_size=(16, 16), num_channels=1).__getitems__(sampled_rows(len(source), 7))[
+        "pixels"
+    ]
     codes = tokenizer.encode(to_pixels(pixels)).numpy()
     size, codebooks = tokenizer.codebook_size, tokenizer.num_codebooks
     health = measure_health(tokenizer, source, num_images=7, batch_size=3)

@@ -77,10 +77,11 @@ def test_an_optimizer_forgets_a_code_that_restarts(method: str) -> None:
         output = quantizer(latents)
         output.loss.backward()
         placed = quantizer.codebook.detach().clone()
-        restarted = None if quantizer._restarted is None else quantizer._restarted.clone()
+        assert quantizer.usage is not None
+        restarted = quantizer.usage.restarted.clone()
         optimizer.step()
         optimizer.zero_grad()
-        if restarted is not None and restarted.any():
+        if restarted.any():
             restarts += int(restarted.sum())
             assert torch.equal(quantizer.codebook[restarted], placed[restarted])
             assert not torch.equal(quantizer.codebook[~restarted], placed[~restarted])

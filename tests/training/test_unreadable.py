@@ -127,10 +127,10 @@ def test_the_image_grid_shows_those_that_can_be_read(
 ) -> None:
     """Also where none of the first ones can."""
     monkeypatch.setattr(tokenizer, "SHOWN", 2)
-    for index in (0, 1, 4):
+    for index in range(8):
         break_image(whole[1], index)
     train_tokenizer(make(tmp_path / "run", steps=1, max_unreadable=0.9), *whole)
-    pixels = ImageDataset(whole[1], image_size=(16, 16), num_channels=1).__getitems__([2, 3])["pixels"]
+    pixels = ImageDataset(whole[1], image_size=(16, 16), num_channels=1).__getitems__([8, 9])["pixels"]
     with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as grid:
         for column, image in enumerate(pixels):
             shown = grid.crop((2 + column * 66, 2, 66 + column * 66, 66)).resize((16, 16), Image.Resampling.NEAREST)

@@ -102,7 +102,7 @@ class CodebookQuantizer(Quantizer):
         self.usage = None
         if isinstance(chosen, RestartOptions) and (chosen.restart_threshold > 0 or self.keeps_sums):
             self.usage = CodeUsage(self.codebook_size, chosen, keep_sums=self.keeps_sums)
-            self.training_state = (*self.training_state, "cluster_size", "rows_in_batch", "restarted")
+            self.training_state = (*self.training_state, *self.usage.state_dict())
         self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
         self._known_initialized = False
         self.register_load_state_dict_post_hook(look_again)

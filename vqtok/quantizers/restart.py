@@ -92,11 +92,13 @@ class CodeUsage(nn.Module):
         self.restarting = torch.empty(0, dtype=torch.bool)
         self.register_buffer("cluster_size", torch.empty(codebook_size))
         self.register_buffer("rows_in_batch", torch.empty(()))
-        self.register_buffer("restarted", torch.empty(codebook_size, dtype=torch.bool))
+        if not keep_sums:
+            self.register_buffer("restarted", torch.empty(codebook_size, dtype=torch.bool))
 
     def reset_parameters(self) -> None:
         self.begin_evenly(len(self.cluster_size))
-        nn.init.zeros_(self.restarted)
+        if not self.keep_sums:
+            nn.init.zeros_(self.restarted)
 
     def begin_evenly(self, rows_in_batch: int) -> None:
         """Every code counts as used evenly by the first batch."""
