@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
@@ -69,7 +70,7 @@ def tokenize(
     The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the labels and names of the
     images. Where the same command was stopped before, it goes on and makes what is missing.
     """
-    from vqtok.codes import check_place, tokenize_images
+    from vqtok.codes import Plan, check_place, tokenize_images
     from vqtok.store import Store
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
@@ -78,20 +79,27 @@ def tokenize(
     check_place(Store(out), overwrite=overwrite)
     model = load_tokenizer(tokenizer, device=device, revision=revision)
     height, width = model.grid
-    resolved(
-        "tokenize",
-        {
-            "dataset": dataset,
-            "split": split or "all",
-            "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
-            "revision": model.revision,
-            "grid": f"{height} x {width} of {model.codebook_size:,} codes",
-            "batch_size": batch_size,
-            "device": model.device,
-            "num_processes": num_processes,
-            "out": out,
-        },
-    )
+
+    def show(plan: Plan, notes: Sequence[str]) -> None:
+        resolved(
+            "tokenize",
+            {
+                "dataset": plan.request.dataset,
+                "images": ", ".join(f"{each.rows:,} {each.name}" for each in plan.splits),
+                "columns": list(plan.splits[0].columns) or None,
+                "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
+                "revision": model.revision,
+                "grid": f"{height} x {width} of {model.codebook_size:,} codes",
+                "batch_size": batch_size,
+                "precision": precision,
+                "shards": f"{plan.num_shards:,} of up to {counted(shard_rows, 'image')}, {format}",
+                "device": f"{model.device}{f' of {num_processes:,} processes' if num_processes > 1 else ''}",
+                "out": out,
+            },
+        )
+        for line in notes:
+            note(line)
+
     made = tokenize_images(
         dataset,
         model,
@@ -109,12 +117,9 @@ def tokenize(
         on_error=on_error,
         max_bad_share=max_bad_share,
         overwrite=overwrite,
+        planned=show,
     )
-    for line in made.notes:
-        note(line)
     images = sum(made.images.values())
-    if made.resumed:
-        note(f"{counted(made.resumed, 'shard')} were there already, {made.made:,} were made")
     if made.bad:
         more = f" and {len(made.bad) - LISTED:,} more" if len(made.bad) > LISTED else ""
         named = ", ".join(image.name for image in made.bad[:LISTED])
@@ -122,7 +127,10 @@ def tokenize(
             f"{len(made.bad):,} of {counted(images + len(made.bad), 'image')} could not be read and are left out: "
             f"{named}{more}; bad_images.parquet in {out} lists them"
         )
+    if made.resumed:
+        shards = f"{made.resumed:,} of {counted(made.resumed + made.made, 'shard')}"
+        note(f"{shards} {'was' if made.resumed == 1 else 'were'} there already")
     done(
-        f"codes of {counted(images, 'image')} written to {out}",
+        f"codes of {counted(images, 'image')} {'written to' if made.made else 'are all there in'} {out}",
         next=("vqtok", "train-prior", out, "--out", "runs/prior"),
     )

@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
         ConfigurationError: another process has it, it cannot be made or written, or its owner file leads elsewhere.
         DataError: the disk is full.
     """
-    owner = folder / OWNER_FILE
+    owner = folder.absolute() / OWNER_FILE
     with in_one_line(folder, NO_ROOM | NO_ACCESS):
         folder.mkdir(parents=True, exist_ok=True)
         file = open_own(owner)

@@ -21,6 +21,7 @@ from vqtok.errors import ConfigurationError, DataError, shortened
 from vqtok.options import Options
 from vqtok.schema import checked
 from vqtok.store import Store
+from vqtok.text import tokenizer_text
 
 __all__ = ["PLAN", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
 
@@ -165,9 +166,12 @@ class Plan:
         before, now = self.request.model_dump(mode="json"), request.model_dump(mode="json")
         for name, value in before.items():
             if now[name] != value:
+                what = f"{name} {shortened(value)}, not {shortened(now[name])}"
+                if name == "fingerprint":
+                    what = f"the tokenizer {tokenizer_text(value, self.spec.repository)}, not {now[name][:12]}"
                 raise ConfigurationError(
-                    f"{place} was begun with {name} {shortened(value)}, not {shortened(now[name])}: choose another "
-                    "folder, ask for the same again to finish it, or pass --overwrite to begin anew"
+                    f"{place} was begun with {what}: choose another folder, ask for the same again, or pass "
+                    "--overwrite to begin anew"
                 )
 
     def write(self, store: Store) -> None:
