@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from vqtok_cli.parameters import (
-    BatchSize,
     Dataset,
     DatasetConfig,
     Device,
@@ -44,14 +43,19 @@ def tokenize(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read files of the Hub where they are, rather than download them.")
     ] = False,
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Images encoded at a time; of another number a few codes at near-ties may differ.")
+    ] = 64,
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Arithmetic of the encoder.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="Arithmetic of the encoder; less than float32 changes some codes."),
     ] = "float32",
     format: Annotated[
         Literal["arrow", "parquet"], typer.Option(help="What the shards are; load_from_disk reads arrow alone.")
     ] = "arrow",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Images of a shard, which is done or not.")] = 65536,
+    shard_rows: Annotated[
+        int, typer.Option(min=1, help="Images of a shard, the file that is made whole or not at all.")
+    ] = 65536,
     num_processes: Annotated[
         int,
         typer.Option(min=1, help="Processes that work side by side, on a GPU each where there are several."),
@@ -68,7 +72,8 @@ def tokenize(
     """Encode images as a codes folder.
 
     The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the labels and names of the
-    images. Where the same command was stopped before, it goes on and makes what is missing.
+    images. Where the same command was stopped before, it goes on and makes what is missing; of codes that were made of
+    other images or in another way it names the difference and leaves them as they are.
     """
     from vqtok.codes import Plan, check_place, tokenize_images
     from vqtok.store import Store
