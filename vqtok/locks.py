@@ -28,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
         ConfigurationError: another process has it, it cannot be made or written, or its owner file leads elsewhere.
         DataError: the disk is full.
     """
-    owner = folder.absolute() / OWNER_FILE
+    owner = folder / OWNER_FILE
+    to_remove = owner.absolute()  # whatever the working folder is then
     with in_one_line(folder, NO_ROOM | NO_ACCESS):
         folder.mkdir(parents=True, exist_ok=True)
         file = open_own(owner)
@@ -45,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                owner.unlink()
+                to_remove.unlink()
 
 
 def open_own(path: Path) -> IO[str]:
