@@ -6,6 +6,7 @@ It types the very commands that a user would, so what it shows is what they do.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -143,19 +144,18 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that `prepare` would refuse."""
     from vqtok.folders import check_free
-    from vqtok.staging import remove_leftovers
 
-    if overwrite:  # a set of codes that was cut off does not name its splits
-        remove_leftovers(out / "codes", None)
     check_free(out, marker=RECORD, ours=own_files, overwrite=overwrite)
 
 
 def own_files(out: Path) -> str:
     """A regular expression of the files that a demo writes, relative to its folder."""
     from vqtok import codes
+    from vqtok.locks import OWNER_FILE
     from vqtok.training.runs import HEALTH_FILES, RUN_FILES
 
-    folders = rf"{HEALTH_FILES}|codes/({codes.codes_files(out / 'codes')})|(tokenizer|prior)/({RUN_FILES})"
+    in_codes = rf"{re.escape(OWNER_FILE)}|{codes.codes_files(out / 'codes')}"  # the first where one was killed
+    folders = rf"{HEALTH_FILES}|codes/({in_codes})|(tokenizer|prior)/({RUN_FILES})"
     return rf"{RECORD}|index\.html|samples\.png|{folders}"
 
 

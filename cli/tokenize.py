@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
 
 from vqtok_cli.parameters import (
-    BatchSize,
     Dataset,
     DatasetConfig,
     Device,
@@ -43,14 +43,19 @@ def tokenize(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read files of the Hub where they are, rather than download them.")
     ] = False,
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Images encoded at a time; of another number a few codes at near-ties may differ.")
+    ] = 64,
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Arithmetic of the encoder.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="Arithmetic of the encoder; less than float32 changes some codes."),
     ] = "float32",
     format: Annotated[
         Literal["arrow", "parquet"], typer.Option(help="What the shards are; load_from_disk reads arrow alone.")
     ] = "arrow",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Images of a shard, which is done or not.")] = 65536,
+    shard_rows: Annotated[
+        int, typer.Option(min=1, help="Images of a shard, the file that is made whole or not at all.")
+    ] = 65536,
     num_processes: Annotated[
         int,
         typer.Option(min=1, help="Processes that work side by side, on a GPU each where there are several."),
@@ -67,9 +72,10 @@ def tokenize(
     """Encode images as a codes folder.
 
     The codes folder is an Arrow dataset that datasets reads, with a column of codes next to the labels and names of the
-    images. Where the same command was stopped before, it goes on and makes what is missing.
+    images. Where the same command was stopped before, it goes on and makes what is missing; of codes that were made of
+    other images or in another way it names the difference and leaves them as they are.
     """
-    from vqtok.codes import check_place, tokenize_images
+    from vqtok.codes import Plan, check_place, tokenize_images
     from vqtok.store import Store
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
@@ -78,20 +84,27 @@ def tokenize(
     check_place(Store(out), overwrite=overwrite)
     model = load_tokenizer(tokenizer, device=device, revision=revision)
     height, width = model.grid
-    resolved(
-        "tokenize",
-        {
-            "dataset": dataset,
-            "split": split or "all",
-            "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
-            "revision": model.revision,
-            "grid": f"{height} x {width} of {model.codebook_size:,} codes",
-            "batch_size": batch_size,
-            "device": model.device,
-            "num_processes": num_processes,
-            "out": out,
-        },
-    )
+
+    def show(plan: Plan, notes: Sequence[str]) -> None:
+        resolved(
+            "tokenize",
+            {
+                "dataset": plan.request.dataset,
+                "images": ", ".join(f"{each.rows:,} {each.name}" for each in plan.splits),
+                "columns": list(plan.splits[0].columns) or None,
+                "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
+                "revision": model.revision,
+                "grid": f"{height} x {width} of {model.codebook_size:,} codes",
+                "batch_size": batch_size,
+                "precision": precision,
+                "shards": f"{plan.num_shards:,} of up to {counted(shard_rows, 'image')}, {format}",
+                "device": f"{model.device}{f' of {num_processes:,} processes' if num_processes > 1 else ''}",
+                "out": out,
+            },
+        )
+        for line in notes:
+            note(line)
+
     made = tokenize_images(
         dataset,
         model,
@@ -109,12 +122,9 @@ def tokenize(
         on_error=on_error,
         max_bad_share=max_bad_share,
         overwrite=overwrite,
+        planned=show,
     )
-    for line in made.notes:
-        note(line)
     images = sum(made.images.values())
-    if made.resumed:
-        note(f"{counted(made.resumed, 'shard')} were there already, {made.made:,} were made")
     if made.bad:
         more = f" and {len(made.bad) - LISTED:,} more" if len(made.bad) > LISTED else ""
         named = ", ".join(image.name for image in made.bad[:LISTED])
@@ -122,7 +132,10 @@ def tokenize(
             f"{len(made.bad):,} of {counted(images + len(made.bad), 'image')} could not be read and are left out: "
             f"{named}{more}; bad_images.parquet in {out} lists them"
         )
+    if made.resumed:
+        shards = f"{made.resumed:,} of {counted(made.resumed + made.made, 'shard')}"
+        note(f"{shards} {'was' if made.resumed == 1 else 'were'} there already")
     done(
-        f"codes of {counted(images, 'image')} written to {out}",
+        f"codes of {counted(images, 'image')} {'written to' if made.made else 'are all there in'} {out}",
         next=("vqtok", "train-prior", out, "--out", "runs/prior"),
     )

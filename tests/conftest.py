@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import shutil
 import subprocess
@@ -57,4 +58,5 @@ def mount(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     yield point
+    gc.collect()  # what an error holds may have mapped files of it
     subprocess.run(["umount", point], check=True)

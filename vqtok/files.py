@@ -43,30 +43,35 @@ MOST_TEXT = 2**24  # bytes of a configuration or of metrics, which have some tho
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def new_file(path: Path, *, overwrite: bool = True, named: Path | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`, of the same suffix, that is renamed to `path` at the end.
 
     Folders above are made. Of a link the file that it leads to is written. Where anything goes wrong the temporary file
     is removed and `path` is as before.
+
+    Args:
+        overwrite: replace a file that is there.
+        named: what errors call it, by default `path`.
 
     Raises:
         ConfigurationError: at once where `path` is no regular file or the folder cannot be written; at the end where a
             file is there that may not be replaced, and the finished one is then under a name the error gives.
         DataError: the disk is full.
     """
+    named = named or path
     _check_regular(path)
     final = Path(os.path.realpath(path))
     name = random_name()
     partial = final.with_name(f".vqtok-{name}.tmp{path.suffix}")
     try:
-        with in_one_line(path, NO_ROOM | NO_ACCESS):
+        with in_one_line(named, NO_ROOM | NO_ACCESS):
             final.parent.mkdir(parents=True, exist_ok=True)
             partial.touch(exist_ok=False)  # permissions follow the umask, which tempfile's do not
             yield partial
             sync(partial)
             if not overwrite and os.path.lexists(final):
                 kept = partial.rename(final.with_name(f"vqtok-{name}{path.suffix}"))
-                raise ConfigurationError(f"{path} exists, and is left alone: the finished file is {kept}")
+                raise ConfigurationError(f"{named} exists, and is left alone: the finished file is {kept}")
             os.replace(partial, final)
             sync(final.parent)
     finally:
@@ -144,9 +149,9 @@ def read_text(path: Path, *, most: int = MOST_TEXT, regular: bool = True) -> str
     return data.decode()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, named: Path | None = None) -> None:
     """Write a file whole or not at all; errors are those of `new_file`."""
-    with new_file(path) as partial:
+    with new_file(path, named=named) as partial:
         partial.write_bytes(data)
 
 

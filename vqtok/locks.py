@@ -29,6 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         DataError: the disk is full.
     """
     owner = folder / OWNER_FILE
+    to_remove = owner.absolute()  # whatever the working folder is then
     with in_one_line(folder, NO_ROOM | NO_ACCESS):
         folder.mkdir(parents=True, exist_ok=True)
         file = open_own(owner)
@@ -45,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                owner.unlink()
+                to_remove.unlink()
 
 
 def open_own(path: Path) -> IO[str]:

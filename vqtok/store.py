@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from vqtok.errors import ConfigurationError, DataError, one_line
 from vqtok.files import write_bytes
 
-__all__ = ["Store", "is_url"]
+__all__ = ["Store", "is_partial", "is_url"]
 
 UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 """What a file is called while `write_bytes` writes it."""
@@ -28,6 +28,11 @@ UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a place is named by a URL of fsspec, such as s3://bucket/codes, rather than by a path."""
     return re.match(r"[A-Za-z][\w+.-]+://", str(place)) is not None
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file, by its name in a store, is one that a process was writing when it was killed."""
+    return UNFINISHED.fullmatch(name.rpartition("/")[2]) is not None
 
 
 class Store:
@@ -55,8 +60,14 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine, by a path or by file://."""
+        """Whether it is a folder of this machine, named by a path or by a URL."""
         return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this machine, as the user named it where that was by a path."""
+        assert self.is_local
+        return Path(self.root if is_url(self.place) else self.place)
 
     def path(self, name: str) -> str:
         """What a user calls a file of the store."""
@@ -81,24 +92,20 @@ class Store:
             DataError: the disk is full, or the store does not take it.
         """
         if self.is_local:
-            write_bytes(Path(self._full(name)), bytes(data))
+            write_bytes(Path(self._full(name)), data, named=self.folder / name)
             return
         with self._in_one_line("write", name):
             self.fs.pipe_file(self._full(name), bytes(data))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The files below a folder of the store, by name, with their bytes; none where there is no such folder.
-
-        Files that are being written, or were when their process was killed, are left out.
-        """
+        """The files below a folder of the store, by name, with their bytes; none where there is no such folder."""
         with self._in_one_line("list", folder):
             try:
                 found = self.fs.find(self._full(folder), detail=True)
             except FileNotFoundError:
                 return {}
         below = len(self.root) + 1
-        whole = {path[below:]: info["size"] for path, info in sorted(found.items())}
-        return {name: size for name, size in whole.items() if not UNFINISHED.fullmatch(name.rpartition("/")[2])}
+        return {path[below:]: info["size"] for path, info in sorted(found.items())}
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is no error.
@@ -116,8 +123,16 @@ class Store:
         """Remove what killed processes were writing below a folder; only where no other process writes."""
         if self.is_local:
             for path in Path(self._full(folder)).rglob(".*"):
-                if UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                if is_partial(path.name) and path.is_file() and not path.is_symlink():
                     path.unlink()
+
+    def remove_folders_of(self, names: Iterable[str]) -> None:
+        """Remove the folders in which these files were, where they hold nothing now; an object store has none."""
+        folders = {folder for name in names for folder in PurePosixPath(name).parents[:-1]}
+        if self.is_local:
+            for folder in sorted(folders, reverse=True):
+                with suppress(OSError):  # not empty
+                    os.rmdir(self._full(str(folder)))
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root

@@ -29,7 +29,7 @@ DAMAGED = {
 
 def replace_grids(folder: str, grids: list[Any]) -> None:
     """Put other grids into the file of a codes folder, whose schema stays."""
-    (file,) = Path(folder).glob("*.arrow")
+    (file,) = Path(folder).glob("train/*.arrow")
     with pa.ipc.open_stream(file) as reader:
         table = reader.read_all()
     storage = pa.array(grids, pa.list_(pa.list_(pa.uint16())))
@@ -54,7 +54,7 @@ def test_rows_that_lie_outside_the_codes(
 ) -> None:
     tiny_tokenizer.save_pretrained("tok")
     assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes")[0] == 0
-    (file,) = Path("codes").glob("*.arrow")
+    (file,) = Path("codes").glob("train/*.arrow")
     content = file.read_bytes()
     starts = np.arange(0, 4 * 49, 4, dtype=np.int32)
     assert content.count(starts.tobytes()) == 1
@@ -67,7 +67,7 @@ def test_file_names_that_are_not_utf_8_are_numbers(
 ) -> None:
     tiny_tokenizer.save_pretrained("tok")
     assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes")[0] == 0
-    (file,) = Path("codes").glob("*.arrow")
+    (file,) = Path("codes").glob("train/*.arrow")
     content = file.read_bytes()
     assert content.count(b"cat/02.png") == 1
     file.write_bytes(content.replace(b"cat/02.png", b"cat/\xff2.png"))

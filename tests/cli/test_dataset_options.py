@@ -99,7 +99,9 @@ def test_a_private_file_that_a_table_names_is_not_tokenized(
     (tmp_path / "rows").mkdir()
     Image.new("L", (16, 16), 5).save(tmp_path / "rows" / "a.png")
     (tmp_path / "rows" / "rows.csv").write_text(f"image\na.png\n{tmp_path}/private.png\n")
-    code, printed, said = vqtok("tokenize", tmp_path / "rows" / "rows.csv", "--tokenizer", "run/model")
+    code, printed, said = vqtok(
+        *("tokenize", tmp_path / "rows" / "rows.csv", "--tokenizer", "run/model", "--max-bad-share", "0.5")
+    )
     assert code == 0 and "codes of 1 image" in printed
     assert "1 of 2 images could not be read" in printed + said
 

@@ -58,20 +58,17 @@ def test_the_whole_way_ends_in_a_page(
             run_demo(Path("shown"), overwrite=True, settings=tiny_settings(images_folder))
         assert mine.read_text() == "mine" and page.exists()
         mine.unlink()
-    cut_off_while_entries_moved(Path("shown/codes"))
+    cut_off_before_its_end(Path("shown/codes"))
     prepare(Path("shown"), overwrite=True)
     assert not any(Path("shown").iterdir())
 
 
-def cut_off_while_entries_moved(codes: Path) -> None:
-    """The folder of a split has moved up, and not yet the file that names it."""
-    staging = codes / ".vqtok-1a2b3c4d"
-    for folder in ("train", ".vqtok-1a2b3c4d/new", ".vqtok-1a2b3c4d/old"):
-        (codes / folder).mkdir(parents=True)
-    (codes / "state.json").rename(codes / "train/state.json")
-    (staging / "new/dataset_dict.json").write_text('{"splits": ["train"]}')
-    (staging / "owner.txt").write_text("process 7 on a-machine\n")
-    (staging / "moving.json").write_text(json.dumps({"train": (codes / "train").stat().st_ino, "dataset_dict.json": 1}))
+def cut_off_before_its_end(codes: Path) -> None:
+    """Codes whose process was killed while it wrote a shard."""
+    for name in ("dataset_dict.json", "train/state.json", "receipts/train/00000.json"):
+        (codes / name).unlink()
+    (codes / "train/data-00000-of-00001.arrow").rename(codes / "train/.vqtok-1a2b3c4d.tmp.arrow")
+    (codes / ".owner.txt").write_text("process 7 on a-machine\n")
 
 
 def test_every_stage_reads_what_the_one_before_wrote() -> None:

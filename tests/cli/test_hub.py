@@ -78,7 +78,7 @@ def test_a_revision_of_the_tokenizer_and_of_the_prior(
     assert done.returncode == 0, done.stderr
     first, second = read_spec(tmp_path / "codes"), read_spec(tmp_path / "newer")
     assert first.fingerprint == tiny_tokenizer.fingerprint != second.fingerprint
-    assert f"org/vq ({second.fingerprint[:12]})" in done.stdout and f"revision      {second.revision}" in done.stdout
+    assert f"org/vq ({second.fingerprint[:12]})" in done.stdout and f"revision    {second.revision}" in done.stdout
     assert "1 image on samples.png" in done.stdout
 
 

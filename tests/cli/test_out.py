@@ -8,17 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.cli.conftest import Command
-from vqtok.codes import load_codes
+from vqtok.codes import load_codes, planning
+from vqtok.data.opening import OpenedRows, open_rows
+from vqtok.errors import DataError
 from vqtok.tokenizer import VQTokenizer
 
+VQTOK = Path(sys.executable).with_name("vqtok")
 # The command as it is installed, but for a tokenizer that never comes back from its work.
 ENDLESS = """
 import sys, time
@@ -27,7 +32,11 @@ from vqtok_cli.main import main
 def work(*_, **__):
     print("working", flush=True)
     time.sleep(600)
-VQTokenizer.encode = VQTokenizer.detokenize = work
+encode = VQTokenizer.encode
+def begin(*arguments):
+    return encode(*arguments) if calls.append(1) or len(calls) <= {after} else work()
+calls = []
+VQTokenizer.encode, VQTokenizer.detokenize = begin, work
 main()
 """
 
@@ -41,9 +50,9 @@ def made(vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer) -> Pa
 
 
 @contextmanager
-def endless(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process of its own that is in the midst of its work."""
-    command = [sys.executable, "-c", ENDLESS, *arguments]
+def endless(*arguments: str, after: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own that is in the midst of its work, after so many batches of it."""
+    command = [sys.executable, "-c", ENDLESS.format(after=after), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert "working\n" in iter(process.stdout.readline, "")
@@ -93,8 +102,32 @@ def test_a_volume_that_is_full_or_read_only_is_one_line(
 ) -> None:
     subprocess.run(["mount", "-o", f"remount,{change}", mount], check=True)
     code, _, complained = vqtok(*arguments, "--tokenizer", "tok", "--out", mount)
-    assert (code, complained) == (2, f"vqtok: error: {message.format(mount)}\n")
-    assert os.listdir(mount) == []
+    filled = arguments[0] == "tokenize" and change != "ro"  # of the two pages the lock and codes.json have one each
+    named = mount / "README.md" if filled else mount
+    assert (code, complained) == (2, f"vqtok: error: {message.format(named)}\n")
+    assert not [name for name in everything(mount) if Path(name).name.startswith(".")]
+    assert os.listdir(mount) == (["codes.json"] if filled else [])
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_the_next_run_goes_on(vqtok: Command, made: Path, mount: Path) -> None:
+    tokenize = ("tokenize", "images", "--tokenizer", "tok", "--shard-rows", "2", "--out")
+    assert vqtok(*tokenize, made / "volume-of-another-name" / "volume")[0] == 0
+    subprocess.run(["mount", "-o", "remount,size=64k", mount], check=True)
+    code, _, complained = vqtok(*tokenize, "volume")
+    assert code == 2 and complained.count("\n") == 1
+    assert complained.startswith("vqtok: error: the disk is full: volume/")
+    whole = [name for name in everything(mount) if name.startswith("receipts/train/")]
+    assert 0 < len(whole) < 6 and not [name for name in everything(mount) if Path(name).name.startswith(".")]
+    subprocess.run(["mount", "-o", "remount,size=10m", mount], check=True)
+    code, said, _ = vqtok(*tokenize, "volume")
+    assert code == 0 and f"note: {len(whole)} of 6 shards were there already\n" in said
+    assert contents(mount) == contents(made / "volume-of-another-name" / "volume")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a codes folder but its receipts, which say how often a shard was begun."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("arguments", [["tokenize", "images", "--out", "new"], ["detokenize", "codes", "--out", "new"]])
@@ -112,32 +145,96 @@ def test_a_file_that_appears_meanwhile_stays(
 
         monkeypatch.setattr(VQTokenizer, name, write)
     code, _, complained = vqtok(*arguments, "--tokenizer", "tok")
-    assert (code, notes.read_text()) == (2, "mine")
+    assert notes.read_text() == "mine"
+    if arguments[0] == "tokenize":  # which moves nothing into place at the end
+        assert code == 0 and len(load_codes("new")) == 12
+        return
     line = complained.splitlines()[-1]
+    assert code == 2
     assert line.startswith("vqtok: error: notes.txt appeared in new while it was being written, and is left alone: ")
-    kept = Path(line.rpartition("the finished work is in ")[2])
-    assert len(list(kept.rglob("*.png"))) == 12 if arguments[0] == "detokenize" else len(load_codes(kept)) == 12
+    assert len(list(Path(line.rpartition("the finished work is in ")[2]).rglob("*.png"))) == 12
 
 
-@pytest.mark.parametrize("arguments", [["tokenize", "images", "--out", "new"], ["detokenize", "codes", "--out", "new"]])
-def test_sigterm_leaves_nothing_behind(made: Path, arguments: list[str]) -> None:
+def test_a_file_that_appears_while_codes_are_replaced_stays(
+    vqtok: Command, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = [made / "codes" / name for name in ("notes.txt", "train/notes.txt", "photos/a.png")]
+
+    def open_late(*arguments: Any, **options: Any) -> OpenedRows:
+        for path in mine:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("mine")
+        return open_rows(*arguments, **options)
+
+    monkeypatch.setattr(planning, "open_rows", open_late)
+    (made / "images" / "cat" / "00.png").unlink()
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--overwrite")[0] == 0
+    assert [path.read_text() for path in mine] == ["mine"] * 3 and len(load_codes("codes")) == 11
+
+
+def test_sigterm_leaves_nothing_behind(made: Path) -> None:
     before = everything(made)
-    with endless(*arguments, "--tokenizer", "tok") as process:
+    with endless("detokenize", "codes", "--out", "new", "--tokenizer", "tok") as process:
         assert everything(made) != before
-        for _ in range(2):  # as `timeout` does, which signals the process and then its group
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        stop(process)
     assert everything(made) == before
 
 
-def test_what_sigkill_left_is_removed_by_the_next_run_which_says_so(made: Path) -> None:
-    with endless("tokenize", "images", "--out", "new", "--tokenizer", "tok") as process:
-        process.kill()
-        assert process.wait(60) == -signal.SIGKILL
-    left = [name for name in everything(made) if Path(name).name.startswith(".")]
-    assert left
-    command = [Path(sys.executable).with_name("vqtok"), "tokenize", "images", "--out", "new", "--tokenizer", "tok"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stderr == f"removed {left[0]}, which a run that was killed had left behind\n"
-    assert len(load_codes("new")) == 12
+def stop(process: subprocess.Popen[str]) -> None:
+    for _ in range(2):  # as `timeout` does, which signals the process and then its group
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_codes_that_were_stopped_are_finished_by_the_same_command(made: Path, how: int) -> None:
+    arguments = ("tokenize", "images", "--shard-rows", "5", "--batch-size", "5", "--tokenizer", "tok", "--out")
+    with endless(*arguments, "new", after=1) as process:
+        if how == signal.SIGTERM:
+            stop(process)
+            assert not [name for name in everything(made / "new") if Path(name).name.startswith(".")]
+        else:
+            process.kill()
+            assert process.wait(60) == -signal.SIGKILL
+    with pytest.raises(DataError, match="^the codes in new are not finished: run the same `vqtok tokenize` again"):
+        load_codes("new")
+    if how == signal.SIGKILL:
+        (made / "new" / "train" / ".vqtok-1a2b3c4d.tmp.arrow").touch()
+    assert everything(made / "new" / "receipts") == ["train", "train/00000.json"]
+    (made / "new" / "train" / "data-00001-of-00003.arrow").write_bytes(b"")  # a shard without a receipt
+    run = installed(*arguments, "new")
+    assert run.stderr == "" and "note: 1 of 3 shards was there already\n" in run.stdout
+    installed(*arguments, "elsewhere/new")
+    assert contents(made / "new") == contents(made / "elsewhere" / "new")
     assert [name for name in everything(made) if Path(name).name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_two_processes_that_were_stopped_leave_nothing_in_the_way(made: Path, how: int) -> None:
+    arguments = ("tokenize", "images", "--shard-rows", "1", "--batch-size", "1", "--tokenizer", "tok", "--out")
+    command = [VQTOK, *arguments, "new", "--num-processes", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True) as process:
+        while not list(made.glob("new/receipts/train/*.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(how)
+        process.wait(60)
+    if how == signal.SIGTERM and process.returncode != 0:  # it may have been quicker
+        assert process.returncode == 143
+        assert not [name for name in everything(made / "new") if Path(name).name.startswith(".")]
+    installed(*arguments, "new", "--num-processes", "2")
+    installed(*arguments, "elsewhere/new")
+    assert contents(made / "new") == contents(made / "elsewhere" / "new")
+    assert [name for name in everything(made) if Path(name).name.startswith(".")] == []
+
+
+def installed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([VQTOK, *arguments], capture_output=True, text=True, check=True)
+
+
+def test_a_first_run_that_was_killed_at_once_is_in_nobodys_way(vqtok: Command, made: Path) -> None:
+    (made / "new").mkdir()
+    (made / "new" / ".owner.txt").write_text("process 7 on a-machine\n")
+    (made / "new" / ".vqtok-1a2b3c4d.tmp.json").write_text("{")
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "new")[::2] == (0, "")
+    assert contents(made / "new").keys() == contents(made / "codes").keys()

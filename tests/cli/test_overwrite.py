@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from tests.cli.conftest import Command
 from tests.cli.tiny import TINY
 from vqtok import folders
-from vqtok.errors import ConfigurationError
+from vqtok.codes import load_codes
+from vqtok.errors import ConfigurationError, DataError
+from vqtok.store import Store
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import loop
 
@@ -229,11 +231,14 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert vqtok(*tokenize)[0] == 0
     load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
-    unfinished = ("train/.vqtok-3b5a0826/owner.txt", ".vqtok-1a2b3c4d.tmp.json")
-    for name in (".DS_Store", "train/._a", *unfinished):  # nobody misses them
-        Path("codes", name).parent.mkdir(parents=True, exist_ok=True)
-        Path("codes", name).touch()
+    of_nobody = [Path("codes", name) for name in (".DS_Store", "train/._a")]
+    unfinished = Path("codes/train/.vqtok-1a2b3c4d.tmp.arrow")
+    for path in (*of_nobody, unfinished):
+        path.touch()
     assert vqtok(*tokenize, "--overwrite")[0] == 0
+    assert not unfinished.exists()
+    for path in of_nobody:  # in nobody's way
+        path.unlink()
     dated = (".20260115/thesis.txt", ".20260116.txt", ".1a2b3c4d.json")
     hidden = (
         ".notes.old",
@@ -279,22 +284,49 @@ def test_datasets_that_the_user_saved_in_a_codes_folder_stay(
         shutil.rmtree(Path("codes", mine))
 
 
-def test_codes_of_a_process_that_was_killed_while_entries_moved_are_replaced(
-    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
+@pytest.mark.parametrize("removed", [0, 8, -3, -2, -1])
+def test_codes_are_replaced_wherever_the_removal_of_the_old_ones_was_cut_off(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch, removed: int
 ) -> None:
-    """What names the splits is then not where it belongs."""
     tiny_tokenizer.save_pretrained("tok")
     for split in ("train", "test"):
         shutil.copytree("images", f"splits/{split}")
-    tokenize = ("tokenize", "splits", "--tokenizer", "tok", "--out", "codes", "--overwrite")
-    assert vqtok(*tokenize)[0] == 0
-    staging = Path("codes/.vqtok-1a2b3c4d")
-    for name in ("new", "old"):
-        (staging / name).mkdir(parents=True)
-    (staging / "owner.txt").write_text("process 7 on a-machine\n")
-    (staging / "moving.json").write_text("{}")
-    for name in ("codes.json", "dataset_dict.json"):
-        Path("codes", name).rename(staging / "old" / name)
-    code, _, said = vqtok(*tokenize)
+    tokenize = ("tokenize", "splits", "--tokenizer", "tok", "--out", "codes")
+    assert vqtok(*tokenize, "--shard-rows", "5")[0] == 0
+    number = sum(path.is_file() for path in Path("codes").rglob("*"))
+    remove, left = Store.remove, [removed % number]
+
+    def cut_off(self: Store, name: str) -> None:
+        if not left[0]:
+            raise DataError("cut off")
+        left[0] -= 1
+        remove(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "remove", cut_off)
+        assert "cut off" in vqtok(*tokenize, "--overwrite")[2]
+    with pytest.raises(DataError, match="not finished" if removed != -1 else "is not a codes folder"):
+        load_codes("codes")
+    code, _, said = vqtok(*tokenize, "--overwrite")
     assert code == 0, said
-    assert sorted(os.listdir("codes")) == ["codes.json", "dataset_dict.json", "test", "train"]
+    assert sorted(os.listdir("codes")) == [
+        *("README.md", "bad_images.parquet", "codes.json", "dataset_dict.json", "plan", "plan.json", "receipts"),
+        *("test", "train"),
+    ]
+    assert sorted(os.listdir("codes/receipts/train")) == ["00000.json"]
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", None], ids=["damaged", "no plan", "edited"])
+def test_a_plan_that_somebody_changed_is_refused_and_may_be_replaced(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, damage: str | None
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
+    assert vqtok(*tokenize)[0] == 0
+    plan = Path("codes/plan.json")
+    plan.write_text(damage or plan.read_text().replace('"rows": 12', '"rows": 11'))
+    code, _, said = vqtok(*tokenize)
+    assert code == 2 and said.startswith("vqtok: error: codes/plan.json ") and said.count("\n") == 1
+    assert len(load_codes("codes")) == 12
+    assert vqtok(*tokenize, "--overwrite")[0] == 0
+    assert len(load_codes("codes")) == 12

@@ -14,8 +14,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from vqtok.codes import codes_array, load_codes, read_spec
-from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
+from vqtok.codes import codes_array, load_codes, read_bad_images, read_spec
+from vqtok.errors import BadImagesError, CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.detokenize import detokenize
 from vqtok_cli.tokenize import tokenize
@@ -49,7 +49,7 @@ def save_another(tokenizer: VQTokenizer, folder: str) -> str:
 
 def test_the_way_there_and_back(work: Path, tiny_tokenizer: VQTokenizer) -> None:
     said = vqtok("tokenize", "./images", "--out", "codes", "--tokenizer", "runs/first/model")
-    assert "tokenizer     runs/first/model" in said
+    assert "tokenizer   runs/first/model" in said
     assert tiny_tokenizer.fingerprint[:12] in said
     assert said.endswith("codes of 12 images written to codes\nnext: vqtok train-prior codes --out runs/prior\n")
     codes = load_codes("codes", tokenizer=tiny_tokenizer)
@@ -92,18 +92,84 @@ def test_with_no_run_it_says_how_to_make_one(work: Path) -> None:
 def test_broken_images_are_listed(work: Path) -> None:
     for number in range(3):
         (work / "images" / "cat" / f"broken{number}.png").write_text("no image")
-    said = vqtok("tokenize", "images")
+    result = CliRunner().invoke(APP, ["tokenize", "images"])
+    assert isinstance(result.exception, BadImagesError)
+    assert "3 of 15 images cannot be read, more than the share of 0.05 that may be left out" in str(result.exception)
+    with pytest.raises(DataError, match="not finished"):
+        load_codes("codes")
+    said = vqtok("tokenize", "images", "--max-bad-share", "0.2")
     assert "note: 3 of 15 images could not be read and are left out: cat/broken0.png, cat/broken1.png" in said
-    assert "codes/codes.json lists them" in said
+    assert "bad_images.parquet in codes lists them" in said and "note: 1 of 1 shard was there already" in said
     assert "codes of 12 images" in said
+    assert read_bad_images("codes")["path"].to_pylist() == [f"cat/broken{number}.png" for number in range(3)]
 
 
-def test_existing_codes_are_refused_before_anything_is_read(work: Path) -> None:
-    vqtok("tokenize", "images")
-    with pytest.raises(ConfigurationError, match="codes already exists.*--overwrite"):
-        vqtok("tokenize", "nowhere", "--tokenizer", "nowhere")
+def files(folder: str) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(folder).rglob("*.*")}
+
+
+def test_the_same_again_makes_nothing_and_says_that_all_is_there(work: Path) -> None:
+    vqtok("tokenize", "images", "--shard-rows", "5")
+    (work / "images").rename(work / "pictures")
+    (work / "images").mkdir()  # nothing in it is listed
+    with open("codes/README.md", "a") as card:
+        card.write("notes of mine\n")
+    before = files("codes")
+    said = vqtok("tokenize", "images", "--shard-rows", "5")
+    assert "\n  images      12 train\n" in said
+    assert "note: 3 of 3 shards were there already\ncodes of 12 images are all there in codes\n" in said
+    assert files("codes") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "difference"),
+    [
+        (["."], "with dataset '.*/images', not '.*'"),
+        (["images", "--split", "train"], "with split None, not 'train'"),
+        (["images", "--columns", "label"], r"with columns None, not \['label'\]"),
+        (["images", "--precision", "bfloat16"], "with precision 'float32', not 'bfloat16'"),
+        (["images", "--shard-rows", "5"], "with shard_rows 65536, not 5"),
+        (["images", "--format", "parquet"], "with format 'arrow', not 'parquet'"),
+        (["images", "--tokenizer", "runs/other"], r"with the tokenizer \w{12} \(runs/first/model\), not \w{12}"),
+    ],
+)
+def test_codes_of_another_request_are_refused_and_the_difference_is_named(
+    work: Path, tiny_tokenizer: VQTokenizer, arguments: list[str], difference: str
+) -> None:
+    vqtok("tokenize", "images", "--tokenizer", "runs/first")
+    save_another(tiny_tokenizer, "runs/other/model")
+    before = files("codes")
+    with pytest.raises(ConfigurationError, match=f"^codes was begun {difference}: .* or pass --overwrite to begin"):
+        vqtok("tokenize", "--tokenizer", "runs/first", *arguments)
+    with pytest.raises(DataError, match="nowhere"):
+        vqtok("tokenize", "nowhere", "--overwrite", "--tokenizer", "runs/first")
+    assert files("codes") == before
     (work / "images" / "cat" / "00.png").unlink()
-    assert "codes of 11 images" in vqtok("tokenize", "images", "--overwrite")
+    assert "codes of 11 images" in vqtok("tokenize", "images", "--overwrite", "--tokenizer", "runs/first")
+
+
+def test_what_is_no_codes_folder_is_refused_before_the_tokenizer_is_loaded(work: Path) -> None:
+    for extra, why in (([], "already exists and is not empty: choose another folder$"), (["--overwrite"], "holds no")):
+        with pytest.raises(ConfigurationError, match=f"^images {why}"):
+            vqtok("tokenize", "images", "--tokenizer", "nowhere", "--out", "images", *extra)
+
+
+def test_what_is_left_out_and_how_many_images_there_are_is_said_before_the_work(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "images" / "cat" / "notes.txt").write_text("mine")
+    encode, seen = VQTokenizer.encode, []
+
+    def look(self: VQTokenizer, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(capsys.readouterr().out)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(VQTokenizer, "encode", look)
+    tokenize("images", split=None)
+    (before,) = seen
+    assert (
+        "images      12 train\n" in before and "\nnote: left out as no images by their names: cat/notes.txt\n" in before
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,11 +236,14 @@ def hostile_parquet(file: Path, secret: Path) -> None:
 def test_no_file_that_a_column_names_gets_into_the_codes_folder(work: Path) -> None:
     (work / "secret").write_text("the key of this machine")
     hostile_parquet(work / "data.parquet", work / "secret")
-    said = vqtok("tokenize", "data.parquet", "--image-column", "image")
-    written = b"".join(path.read_bytes() for path in (work / "codes").iterdir())
-    assert b"the key of this machine" not in written and b"secret" not in written
+    held = "note: columns that hold files are left out of the codes folder: mask, views, sound, file, about\n"
+    for out, columns in (("codes", ("--columns", "all")), ("plain", ())):
+        said = vqtok("tokenize", "data.parquet", "--image-column", "image", "--out", out, *columns)
+        written = b"".join(path.read_bytes() for path in (work / out).rglob("*") if path.is_file())
+        assert b"the key of this machine" not in written and b"secret" not in written and held in said
     assert load_codes("codes").column_names == ["codes", "index"]
-    assert "note: columns that hold files are left out of the codes folder: mask, views, sound, file, about\n" in said
+    assert load_codes("plain").column_names == ["codes"]
+    assert "note: columns that are left out of the codes folder: index; --columns all keeps them\n" in said
 
 
 def test_columns_of_plain_values_are_carried_and_nothing_is_said(work: Path) -> None:

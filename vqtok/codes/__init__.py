@@ -15,6 +15,7 @@ from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
 from vqtok.codes.opening import is_on_hub
+from vqtok.codes.plan import Plan
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
@@ -27,6 +28,7 @@ __all__ = [
     "CodeSet",
     "CodesDataset",
     "CodesSpec",
+    "Plan",
     "Tokenized",
     "bind_codes",
     "check_place",

@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqtok.codes.card import CARD, Files, codes_card, unfinished_card
+from vqtok.codes.card import CARD, Files, codes_card, is_unfinished, unfinished_card
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt, read_receipts
@@ -24,7 +24,7 @@ from vqtok.codes.spec import SPLIT_NAME
 from vqtok.errors import DataError
 from vqtok.store import Store
 
-__all__ = ["assemble", "write_unfinished_card"]
+__all__ = ["assemble", "is_assembled", "unfinished_card_of"]
 
 UNFINISHED = """---
 tags:
@@ -34,6 +34,7 @@ tags:
 
 `vqtok tokenize` has not finished here, so there is nothing to load yet. The same command goes on where it stopped.
 """
+INFO = "dataset_info.json"
 Done = Sequence[tuple[Shard, Receipt]]
 
 
@@ -60,9 +61,17 @@ def assemble(plan: Plan, store: Store) -> None:
         store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
 
 
-def write_unfinished_card(plan: Plan, store: Store) -> None:
-    """Let `load_dataset` refuse the folder until all of it is there."""
-    store.put(CARD, unfinished_card(UNFINISHED, _places(plan)).encode())
+def is_assembled(plan: Plan, store: Store) -> bool:
+    """Whether all that `assemble` writes is there; the shards are not looked at."""
+    names = {BAD_IMAGES, CARD}
+    if plan.request.format == "arrow":
+        names |= {SPLITS, *(f"{split.name}/{file}" for split in plan.splits for file in ("state.json", INFO))}
+    return names <= store.sizes().keys() and not is_unfinished(store.read(CARD).decode(errors="replace"))
+
+
+def unfinished_card_of(plan: Plan) -> bytes:
+    """The card that lets `load_dataset` refuse the folder until all of it is there."""
+    return unfinished_card(UNFINISHED, _places(plan)).encode()
 
 
 def _places(plan: Plan) -> Files:
@@ -95,7 +104,7 @@ def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
     info = datasets.DatasetInfo(description=plan.spec.to_json(), features=features)
     with tempfile.TemporaryDirectory() as folder:
         info.write_to_directory(folder, pretty_print=True)
-        store.put(f"{split}/dataset_info.json", (Path(folder) / "dataset_info.json").read_bytes())
+        store.put(f"{split}/{INFO}", (Path(folder) / INFO).read_bytes())
     digest = hashlib.sha256(plan.spec.to_json().encode())
     for _, receipt in done:
         digest.update(receipt.sha256.encode())

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
@@ -17,7 +15,6 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from vqtok.codes.spec import COLUMN, CodesSpec
-from vqtok.files import read_text
 from vqtok.hub import grid_text
 from vqtok.hub.card import MARK, hub_id, short_name
 from vqtok.hub.markdown import fenced, one_line, plain, table
@@ -102,11 +99,9 @@ def unfinished_card(text: str, places: Files) -> str:
     return with_files(text, None, dict.fromkeys(places, UNFINISHED))
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Whether the card of a folder is that of `unfinished_card`."""
-    with suppress(OSError, ValueError):
-        return UNFINISHED in read_text(folder / CARD)
-    return False
+def is_unfinished(text: str) -> bool:
+    """Whether a card is one of `unfinished_card`."""
+    return UNFINISHED in text
 
 
 def with_files(text: str, features: datasets.Features | None, places: Files) -> str:

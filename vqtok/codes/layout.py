@@ -19,13 +19,15 @@ import pyarrow as pa
 
 from vqtok.codes.spec import SIDECAR
 
-__all__ = ["BAD_IMAGES", "BAD_SCHEMA", "PLANNING", "SPLITS", "own_files"]
+__all__ = ["BAD_IMAGES", "BAD_SCHEMA", "PLANNING", "RECEIPT", "SPLITS", "own_files"]
 
 SPLITS = "dataset_dict.json"
 BAD_IMAGES = "bad_images.parquet"
 BAD_SCHEMA = pa.schema({"split": pa.string(), "row": pa.int64(), "path": pa.string(), "reason": pa.string()})
 PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/\d+\.arrow"
 """A regular expression of the files that are there before plan.json is: where there are no others, nothing was lost."""
+RECEIPT = r"receipts/([^/]+)/\d+\.json"
+"""A regular expression of receipts, whose group is the split."""
 
 
 def own_files(splits: Iterable[str]) -> str:
@@ -34,6 +36,6 @@ def own_files(splits: Iterable[str]) -> str:
     The cache files are those that `datasets` puts there when it is used.
     """
     names = "|".join(map(re.escape, splits))
-    common = rf"{PLANNING}|plan\.json|receipts/[^/]+/\d+\.json|{BAD_IMAGES}|{SPLITS}"
+    common = rf"{PLANNING}|plan\.json|{RECEIPT}|{BAD_IMAGES}|{SPLITS}"
     arrow = r"dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow"
     return rf"{common}|({names})/({arrow})|data/({names})-\d+-of-\d+\.parquet" if names else common

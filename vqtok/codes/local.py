@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
-from vqtok.codes.assemble import assemble
+from vqtok.codes.assemble import assemble, is_assembled
 from vqtok.codes.binding import CodeSet
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.plan import SHARD_ROWS, Plan, Request, Shard, read_plan
@@ -26,6 +26,7 @@ from vqtok.codes.workplace import claimed
 from vqtok.errors import BadImagesError
 from vqtok.names import findable
 from vqtok.store import Store
+from vqtok.text import counted
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -47,14 +48,12 @@ class Tokenized:
         bad: the images that could not be read.
         made: shards that this call made.
         resumed: shards that were there already.
-        notes: what the user should be told of the images.
     """
 
     images: dict[str, int]
     bad: tuple[BadImage, ...]
     made: int
     resumed: int
-    notes: tuple[str, ...] = ()
 
 
 def tokenize_dataset(dataset: str | Path, tokenizer: VQTokenizer, out: str | Path, **options: Any) -> CodeSet:
@@ -65,14 +64,17 @@ def tokenize_dataset(dataset: str | Path, tokenizer: VQTokenizer, out: str | Pat
     Returns:
         What is now in `out`: a `Dataset`, or a `DatasetDict` where there are several splits.
     """
-    done = tokenize_images(dataset, tokenizer, out, **options)
-    for note in done.notes:
-        logger.info("%s", note)
+    done = tokenize_images(dataset, tokenizer, out, planned=_log_notes, **options)
     if done.bad:
         total = sum(done.images.values()) + len(done.bad)
         names = ", ".join(image.name for image in done.bad[:20])
         logger.warning("%d of %d images could not be read and are left out: %s", len(done.bad), total, names)
     return load_codes(out)
+
+
+def _log_notes(plan: Plan, notes: Sequence[str]) -> None:
+    for note in notes:
+        logger.info("%s", note)
 
 
 def tokenize_images(
@@ -95,6 +97,7 @@ def tokenize_images(
     max_bad_share: float = MAX_BAD_SHARE,
     overwrite: bool = False,
     progress: bool = True,
+    planned: Callable[[Plan, Sequence[str]], None] = lambda plan, notes: None,
 ) -> Tokenized:
     """Turn images into a codes folder, every good image exactly once, or go on where the same call was stopped.
 
@@ -121,6 +124,8 @@ def tokenize_images(
         max_bad_share: with more images than this share that cannot be read the set is not finished.
         overwrite: begin anew: what is in `out` goes once the images are listed, if vqtok wrote it.
         progress: show a bar on a terminal.
+        planned: called before the first image is encoded, with the plan and what the user should be told of the images,
+            which is known where they are listed and not where a plan is gone on with.
 
     Raises:
         ConfigurationError: `out` holds something else or codes of another plan, or an argument makes no sense.
@@ -150,6 +155,7 @@ def tokenize_images(
         if plan is None:
             plan, notes = make_plan(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
         plan.check(request, store.place)
+        planned(plan, notes)
         work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
         with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
             missing = []
@@ -161,10 +167,9 @@ def tokenize_images(
                     bar.update(shard.stop - shard.start)
             for shard, receipt in _make(missing, plan, store, encoder, work.stop_on_error, num_processes, bar.update):
                 work.add(shard, receipt)
-        assemble(plan, store)
-    return Tokenized(
-        images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing), notes=notes
-    )
+        if missing or not is_assembled(plan, store):
+            assemble(plan, store)
+    return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing))
 
 
 def _make(
@@ -224,10 +229,11 @@ class _Work:
         """
         self.images[shard.split] = self.images.get(shard.split, 0) + receipt.rows
         self.bad += receipt.bad
-        most = 0 if self.stop_on_error else self.max_bad_share * self.plan.rows
-        if len(self.bad) > most:
+        share = 0 if self.stop_on_error else self.max_bad_share
+        if len(self.bad) > share * self.plan.rows:
             first = "; ".join(image.reason for image in self.bad[:3])
             raise BadImagesError(
-                f"{len(self.bad):,} of the {self.plan.rows:,} images cannot be read, more than the "
-                f"{self.max_bad_share:.3g} of them that may be left out (max_bad_share): {first}"
+                f"{len(self.bad):,} of {counted(self.plan.rows, 'image')} cannot be read, more than the share of "
+                f"{share:.3g} that may be left out: {first}; allow more (--max-bad-share) to go on without them, or "
+                "mend them and begin anew (--overwrite)"
             )

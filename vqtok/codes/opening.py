@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from datasets import (
 from huggingface_hub import constants, snapshot_download
 
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, splits_of
-from vqtok.codes.card import is_unfinished
+from vqtok.codes.card import CARD, is_unfinished
 from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
 from vqtok.data.folders import list_files
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import build, loading, open_tables, stream, table_builder, table_kind
 from vqtok.errors import CheckpointError, DataError
+from vqtok.files import read_text
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
 from vqtok.schema import read_object
@@ -112,7 +114,7 @@ def read_sidecar(folder: Path) -> dict[str, object] | None:
 
 
 def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
-    if is_unfinished(path):
+    if _is_unfinished(path):
         raise DataError(f"the codes in {name} are not finished: run the same `vqtok tokenize` again, which goes on")
     if is_saved(path):
         saved = _load(path)
@@ -121,6 +123,12 @@ def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
         raise DataError(f"{name} is not a codes folder: make one with `vqtok tokenize <images> --out codes`")
     builder, own, _ = open_tables(path, name, tables, None)
     return _from_builder(builder, own, name, streaming, folder=path)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return is_unfinished(read_text(folder / CARD))
+    return False
 
 
 def tables_in(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ from vqtok.errors import ConfigurationError, DataError, shortened
 from vqtok.options import Options
 from vqtok.schema import checked
 from vqtok.store import Store
+from vqtok.text import tokenizer_text
 
 __all__ = ["PLAN", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
 
@@ -32,20 +33,15 @@ SHARD_ROWS = 65_536
 
 
 class Request(Options):
-    """What the user asks for; of two requests for one folder, all of it must be the same.
+    """What the user asks for; of two requests for one folder, all of it must be the same."""
 
-    Attributes:
-        dataset: the Hub id or absolute path of the images.
-        fingerprint: of the tokenizer.
-    """
-
-    dataset: str
-    split: str | None = None
-    dataset_config: str | None = None
-    image_column: str | None = None
-    revision: str | None = None
+    dataset: str = Field(description="Hub id or absolute path of the images")
+    split: str | None = Field(None, description="the one split that is encoded; by default all")
+    dataset_config: str | None = Field(None, description="which configuration of a dataset that has several")
+    image_column: str | None = Field(None, description="where the images are")
+    revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
     columns: tuple[str, ...] | None = Field(None, description="columns of the source that are kept beside the codes")
-    fingerprint: str
+    fingerprint: str = Field(description="that of the tokenizer")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="arithmetic of the encoder; codes of another precision differ here and there"
     )
@@ -165,9 +161,12 @@ class Plan:
         before, now = self.request.model_dump(mode="json"), request.model_dump(mode="json")
         for name, value in before.items():
             if now[name] != value:
+                what = f"{name} {shortened(value)}, not {shortened(now[name])}"
+                if name == "fingerprint":
+                    what = f"the tokenizer {tokenizer_text(value, self.spec.repository)}, not {now[name][:12]}"
                 raise ConfigurationError(
-                    f"{place} was begun with {name} {shortened(value)}, not {shortened(now[name])}: choose another "
-                    "folder, ask for the same again to finish it, or pass --overwrite to begin anew"
+                    f"{place} was begun with {what}: choose another folder, ask for the same again, or pass "
+                    "--overwrite to begin anew"
                 )
 
     def write(self, store: Store) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import datasets
 
-from vqtok.codes.assemble import write_unfinished_card
+from vqtok.codes.assemble import unfinished_card_of
+from vqtok.codes.card import CARD
 from vqtok.codes.plan import Plan, Request, SplitPlan
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear
@@ -59,13 +60,15 @@ def make_plan(
             _split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items()
         )
         plan = Plan(request=request, spec=spec, splits=splits)
-        clear(store)
+        card = unfinished_card_of(plan)
+        clear(store, card)
         store.put(SIDECAR, (spec.to_json() + "\n").encode())
-        write_unfinished_card(plan, store)
+        store.put(CARD, card)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
     plan.write(store)
-    return plan, opened.notes
+    named = request.columns is not None and list(request.columns) != [ALL]
+    return plan, (*opened.notes, *([] if named else _left_out(opened, splits)))
 
 
 def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
@@ -106,6 +109,24 @@ def _chosen_columns(opened: OpenedRows, rows: Rows, wanted: Sequence[str] | None
     if COLUMN in chosen:
         raise DataError(f"the images already have a column named {COLUMN!r}: rename it before tokenizing")
     return chosen
+
+
+def _left_out(opened: OpenedRows, splits: Sequence[SplitPlan]) -> list[str]:
+    """What to tell of columns that are not kept, where none were named."""
+    left: dict[bool, dict[str, None]] = {True: {}, False: {}}  # by whether they hold files, in order
+    for split in splits:
+        rows = opened.splits[split.name]
+        for name in rows.features:
+            if name not in (rows.image_column, *split.columns):
+                left[holds_files(rows.features[name])][name] = None
+    notes = []
+    if left[False]:
+        notes.append(
+            f"columns that are left out of the codes folder: {', '.join(left[False])}; --columns all keeps them"
+        )
+    if left[True]:
+        notes.append(f"columns that hold files are left out of the codes folder: {', '.join(left[True])}")
+    return notes
 
 
 def holds_files(feature: Any) -> bool:

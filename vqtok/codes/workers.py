@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 import torch
@@ -173,7 +174,7 @@ class _Worker:
 
 def _serve(connection: Connection, options: WorkerOptions) -> None:
     """Work until there is no more, or the process that asked for it is gone."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all; the parent ends this process
     _end_with_parent()
     try:
@@ -186,6 +187,11 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
     except VqtokError as error:
         with suppress(OSError):
             connection.send(error)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # it comes twice where the group is signalled, which would cut this short
+    sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:

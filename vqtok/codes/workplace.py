@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vqtok.codes.layout import PLANNING, own_files
+from vqtok.codes.card import CARD
+from vqtok.codes.layout import PLANNING, RECEIPT, own_files
 from vqtok.codes.plan import PLAN, read_plan
 from vqtok.codes.spec import SIDECAR
 from vqtok.errors import ConfigurationError, DataError
-from vqtok.files import check_writable
-from vqtok.folders import check_free, clear_folder
+from vqtok.files import check_path, check_writable
+from vqtok.folders import check_free
 from vqtok.locks import OWNER_FILE, locked
-from vqtok.store import Store
+from vqtok.store import Store, is_partial
 
 __all__ = ["check_place", "claimed", "clear", "codes_files"]
 
@@ -26,15 +27,17 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
         ConfigurationError: it holds something else, or cannot be written.
         DataError: the disk is full, or the place cannot be listed.
     """
-    names = [name for name in store.sizes() if name != OWNER_FILE]
+    if store.is_local:
+        check_path(store.folder)
+    names = [name for name in store.sizes() if name != OWNER_FILE and not is_partial(name)]
     if names and not overwrite and PLAN in names:
         return
     if all(re.fullmatch(PLANNING, name) for name in names) and (not names or SIDECAR in names):
         if store.is_local:
-            check_writable(Path(store.root))
+            check_writable(store.folder)
         return
     if store.is_local:
-        check_free(Path(store.root), marker=SIDECAR, ours=codes_files, overwrite=overwrite)
+        check_free(store.folder, marker=SIDECAR, ours=codes_files, overwrite=overwrite)
     elif not overwrite or SIDECAR not in names:
         hint = ", or pass --overwrite" if SIDECAR in names else ""
         raise ConfigurationError(f"{store.place} is not empty: choose another place{hint}")
@@ -59,10 +62,9 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
     if not store.is_local:
         yield
         return
-    folder = Path(store.root)
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each.absolute() for each in (store.folder, *store.folder.absolute().parents) if not each.exists()]
     try:
-        with locked(folder):
+        with locked(store.folder):
             store.remove_unfinished("")
             yield
     finally:
@@ -71,13 +73,24 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
                 each.rmdir()
 
 
-def clear(store: Store) -> None:
-    """Remove the codes, or the unfinished plan, in a place that was `claimed`; the marker goes last."""
-    if store.is_local:
-        clear_folder(Path(store.root), marker=SIDECAR)
+def clear(store: Store, card: bytes) -> None:
+    """Remove the codes, or the unfinished plan, in a place that was `claimed`; what others put there since stays.
+
+    From the first moment on they do not load. The plan goes after all that it names, the marker last, so that wherever
+    this is cut off, the next `claimed` knows the place.
+
+    Args:
+        card: one that names no files.
+    """
+    ours = _own_files(store)
+    names = [name for name in store.sizes() if re.fullmatch(ours, name)]
+    if not names:
         return
-    for name in sorted(store.sizes(), key=lambda name: name == SIDECAR):
+    store.put(CARD, card)
+    last = [PLAN, CARD, SIDECAR]
+    for name in [*(name for name in names if name not in last), *last]:
         store.remove(name)
+    store.remove_folders_of(names)
 
 
 def codes_files(folder: Path) -> str:
@@ -88,6 +101,7 @@ def codes_files(folder: Path) -> str:
 def _own_files(store: Store) -> str:
     try:
         plan = read_plan(store)
-    except DataError:  # damaged, which is no reason to take anything else for ours
-        plan = None
+    except DataError:  # damaged or edited; where it has receipts there are splits
+        receipts = (re.fullmatch(RECEIPT, name) for name in store.sizes("receipts"))
+        return own_files({receipt[1] for receipt in receipts if receipt})
     return own_files(split.name for split in plan.splits) if plan else own_files(())
