@@ -46,3 +46,9 @@ def write_split(
 def write_spec(folder: Path, spec: CodesSpec) -> None:
     """The sidecar of a codes folder."""
     (folder / SIDECAR).write_text(spec.to_json() + "\n")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a codes folder but its receipts, which say how often a shard was begun."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

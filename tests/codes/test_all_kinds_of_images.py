@@ -17,9 +17,7 @@ def test_every_good_image_is_coded_and_every_bad_one_listed(
 ) -> None:
     made = make_images(tmp_path / "images", count)
     out = tmp_path / "codes"
-    done = tokenize_images(
-        tmp_path / "images", tiny_tokenizer, out, shard_rows=64, max_bad_share=0.5, progress=False
-    )
+    done = tokenize_images(tmp_path / "images", tiny_tokenizer, out, shard_rows=64, max_bad_share=0.5, progress=False)
     codes = load_codes(out, tokenizer=tiny_tokenizer)
     assert sorted(codes["file_name"]) == sorted(made.good)
     bad = read_bad_images(out).to_pylist()

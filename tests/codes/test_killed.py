@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.written_codes import contents
 from vqtok.tokenizer import VQTokenizer
 
 KILLING = """
@@ -20,9 +21,9 @@ from vqtok.codes import tokenize_images
 from vqtok.tokenizer import VQTokenizer
 
 logging.disable()
-folder, kind, processes, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+folder, (kind, processes, kills) = Path(sys.argv[1]), map(int, sys.argv[2:5])
 tokenizer = VQTokenizer.from_pretrained(folder / "tokenizer")
-choose = random.Random(seed)
+choose = random.Random(0)
 
 def call(out):
     options = dict(batch_size=4, shard_rows=7, num_processes=processes, max_bad_share=1.0, progress=False)
@@ -68,12 +69,6 @@ if __name__ == "__main__":
 """
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a codes folder but its receipts, which say how often a shard was begun."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 @pytest.fixture
 def folder(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
     """Sixty images, some of them broken, and a tokenizer."""
@@ -101,7 +96,7 @@ def folder(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Path:
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(folder: Path, kind: int, processes: int, kills: int) -> None:
     script = folder / "killing.py"
     script.write_text(KILLING)
-    command = [sys.executable, str(script), str(folder), str(kind), str(processes), str(kills), "0"]
+    command = [sys.executable, str(script), str(folder), str(kind), str(processes), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

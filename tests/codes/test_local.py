@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.codes.images import BROKEN, make_mixed_folder
+from tests.written_codes import contents
 from vqtok.codes import (
     CodesSpec,
     codes_array,
@@ -46,12 +47,6 @@ def colour_tokenizer() -> VQTokenizer:
 def bad_names(folder: Path) -> list[str]:
     names: list[str] = read_bad_images(folder)["path"].to_pylist()
     return names
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a codes folder but its receipts, which say how often a shard was begun."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_images_of_every_kind_get_the_codes_that_encode_gives(tmp_path: Path, colour_tokenizer: VQTokenizer) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vqtok.errors import DataError
 
-__all__ = ["folder_entries"]
+__all__ = ["folder_entries", "sub_folders"]
 
 KINDS = ("file", "special", "folder", "linked folder")
 FOLDER = KINDS.index("folder")
@@ -35,6 +35,16 @@ def folder_entries(folder: Path) -> Iterator[tuple[str, str]]:
     """
     for _, name, kind in _in_order(_scan(folder)):  # UTF-8 sorts as its characters do
         yield KINDS[kind], os.fsdecode(name)
+
+
+def sub_folders(folder: Path) -> list[tuple[str, bool]]:
+    """The names of the folders in a folder that are not hidden, and whether each is a link, in no order.
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    entries = ((os.fsdecode(name), KINDS[kind]) for _, name, kind in _scan(folder))
+    return [(name, kind == "linked folder") for name, kind in entries if kind in ("folder", "linked folder")]
 
 
 def _in_order(entries: Iterator[Entry]) -> Iterator[Entry]:

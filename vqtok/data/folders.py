@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from vqtok.data.entries import folder_entries
+from vqtok.data.entries import folder_entries, sub_folders
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.layout import FolderLayout, first_folder
 
@@ -122,35 +122,55 @@ def label_features(layout: FolderLayout, name: str, split: str) -> dict[str, Cla
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Everything below a folder in the order of `folder_entries`, each with its kind.
-
-    A link behind a link is followed only to a folder that was not read before: folders that link to each other would
-    else multiply their images without end.
-    """
-    start = os.path.realpath(root)
-    read = {start}
-    # Paths below the root, the real paths of the folders whose links led there and, last, its own, and what is in it.
-    folders: list[tuple[str, tuple[str, ...], Iterator[tuple[str, str]]]] = [("", (start,), folder_entries(root))]
+    """Everything below a folder in the order of `folder_entries`, each with its kind."""
+    left = _links_left_out(root)
+    folders: list[tuple[str, Iterator[tuple[str, str]]]] = [("", folder_entries(root))]
     while folders:
-        folder, above, entries = folders[-1]
+        folder, entries = folders[-1]
         for kind, name in entries:
             path = os.path.join(folder, name)
-            if kind in ("file", "special"):
-                yield kind, path
-                continue
-            linked = kind == "linked folder"
-            real = os.path.realpath(os.path.join(root, path)) if linked else os.path.join(above[-1], name)
-            if linked and _lies_in(above, real):
-                yield "cycles", path
-            elif linked and len(above) > 1 and real in read:
-                yield "repeats", path
+            if kind in ("file", "special") or path in left:
+                yield left.get(path, kind), path
             else:
-                read.add(real)
-                inside = (*above, real) if linked else (*above[:-1], real)
-                folders.append((path, inside, folder_entries(root / path)))
+                folders.append((path, folder_entries(root / path)))
                 break
         else:
             folders.pop()
+
+
+def _links_left_out(root: Path) -> dict[str, str]:
+    """Links to folders that are not followed, by path: "cycles" and "repeats".
+
+    Folders are looked at in rounds: those reached by no link, by one link, by two. A link behind a link is followed
+    only to a folder that no earlier round reads: folders that link to each other would else multiply their images
+    without end.
+    """
+    left: dict[str, str] = {}
+    read: set[str] = set()
+    # Paths below the root, with the real paths of the folders whose links led there and, last, its own.
+    folders: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    first = True
+    while folders:
+        links: list[tuple[str, tuple[str, ...]]] = []
+        while folders:
+            folder, above = folders.pop()
+            read.add(above[-1])
+            for name, linked in sub_folders(root / folder):
+                path = os.path.join(folder, name)
+                if not linked:
+                    folders.append((path, (*above[:-1], os.path.join(above[-1], name))))
+                elif _lies_in(above, real := os.path.realpath(root / path)):
+                    left[path] = "cycles"
+                else:
+                    links.append((path, (*above, real)))
+        for path, above in sorted(links):
+            if not first and above[-1] in read:
+                left[path] = "repeats"
+            else:
+                folders.append((path, above))
+                read.add(above[-1])
+        first = False
+    return left
 
 
 def _lies_in(folders: Sequence[str], other: str) -> bool:
