@@ -1,0 +1,80 @@
+"""A store is a folder of this machine or an address of fsspec, and codes are the same bytes in both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.written_codes import contents
+from vqtok.codes import tokenize_images
+from vqtok.errors import ConfigurationError, DataError
+from vqtok.store import Store
+from vqtok.tokenizer import VQTokenizer
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    """The file system of fsspec that has none beneath it."""
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, memory: fsspec.AbstractFileSystem) -> Store:
+    return Store(tmp_path / "a b" if request.param == "disk" else "memory://bucket/a b")
+
+
+def test_what_is_put_is_read_and_listed_and_removed(store: Store) -> None:
+    assert store.sizes() == {} and store.sizes("deep") == {}
+    store.put("one", b"1")
+    store.put("deep/er/two", b"22")
+    store.put("one", b"other")
+    assert store.read("one") == b"other"
+    assert store.sizes() == {"deep/er/two": 2, "one": 5} and store.sizes("deep") == {"deep/er/two": 2}
+    store.remove("one")
+    store.remove("one")
+    assert list(store.sizes()) == ["deep/er/two"]
+    with pytest.raises(FileNotFoundError):
+        store.read("one")
+
+
+def test_an_unfinished_file_is_no_content_and_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("deep/one", b"1")
+    for name in (".vqtok-0123abcd.tmp.arrow", "deep/.vqtok-0123abcd.tmp", ".vqtok-notes"):
+        (tmp_path / name).write_bytes(b"x")
+    store.remove_unfinished("")
+    assert sorted(os.listdir(tmp_path)) == [".vqtok-notes", "deep"] and os.listdir(tmp_path / "deep") == ["one"]
+
+
+def test_an_address_of_no_known_kind_is_one_line() -> None:
+    with pytest.raises(ConfigurationError, match="^nowhere://x cannot be opened: [^\n]*$"):
+        Store("nowhere://x")
+
+
+def test_a_place_that_answers_with_an_error_is_one_line(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("503\nslow down")
+
+    monkeypatch.setattr(type(memory), "pipe_file", refuse)
+    with pytest.raises(DataError, match="^cannot write memory://bucket/one: 503 slow down$"):
+        Store("memory://bucket").put("one", b"1")
+
+
+def test_codes_at_an_address_are_those_on_the_disk(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, memory: fsspec.AbstractFileSystem
+) -> None:
+    options = {"shard_rows": 5, "batch_size": 2, "progress": False}
+    tokenize_images(images_folder, tiny_tokenizer, tmp_path / "codes", **options)
+    made, again = (tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options) for _ in range(2))
+    assert (made.made, made.resumed, again.made, again.resumed) == (3, 0, 0, 3)
+    there = {path.split("bucket/codes/")[1]: memory.cat_file(path) for path in memory.find("/bucket/codes")}
+    assert {name: data for name, data in there.items() if "receipts" not in name} == contents(tmp_path / "codes")
