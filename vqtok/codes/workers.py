@@ -187,6 +187,8 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
     except VqtokError as error:
         with suppress(OSError):
             connection.send(error)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to clean up, and it would cut the end short
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
