@@ -20,7 +20,7 @@ from vqtok.codes import CodesDataset
 from vqtok.data.loading import sampled_rows
 from vqtok.errors import ConfigurationError, DataError, MismatchError, TrainingError
 from vqtok.priors import PriorBinding, load_prior, negative_log_likelihood
-from vqtok.priors.grids import unigram_bits_per_code
+from vqtok.priors.grids import count_codes, unigram_bits_per_code
 from vqtok.training import loop
 from vqtok.training import prior as task
 from vqtok.training.prior import train_prior
@@ -95,9 +95,11 @@ def test_held_out_numbers_are_of_one_choice_of_images(tmp_path: Path) -> None:
     chosen = TEST.select(order).select(np.array(sampled_rows(40, 20)))
     assert chosen.labels is not None and 5 < chosen.labels.sum() < 15
     prior = load_prior(tmp_path / "run" / "model")
-    nats = negative_log_likelihood(prior, torch.tensor(chosen.codes.astype(np.int64)), torch.tensor(chosen.labels))
+    batch = chosen.__getitems__(range(20))
+    nats = negative_log_likelihood(prior, batch["codes"], batch["labels"])
     assert result.metrics["loss"] == pytest.approx(nats.mean().item() / 6, rel=1e-5)
-    assert result.metrics["unigram_bits_per_code"] == unigram_bits_per_code(TRAIN, chosen, 8)
+    counts = [count_codes(grids, BINDING, "codes") for grids in (TRAIN, chosen)]
+    assert result.metrics["unigram_bits_per_code"] == unigram_bits_per_code(*counts)
 
 
 @pytest.mark.parametrize("arch", SMALL)
