@@ -244,3 +244,22 @@ def test_broken_images_are_named_by_a_column_of_paths(
 def test_batch_size_below_one_is_refused(tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer) -> None:
     with pytest.raises(ConfigurationError, match="batch_size must be from 1 to 1,048,576, got 0"):
         tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", batch_size=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_error": "skp"},
+        {"num_processes": 0},
+        {"max_bad_share": 5},
+        {"precision": "bf16"},
+        {"format": "csv"},
+        {"shard_rows": 0},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{next(iter(wrong))} must be [^\n]*$"):
+        tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "codes", **wrong)
+    assert not (tmp_path / "codes").exists()

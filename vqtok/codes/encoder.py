@@ -24,7 +24,7 @@ class Encoder:
     """Encodes batches on the device where the tokenizer is.
 
     Args:
-        tokenizer: its weights are not changed; convolutions run with channels last.
+        tokenizer: its weights are not changed.
         precision: float32, or bfloat16 or float16 by autocast; the quantizer always computes in float32.
     """
 

@@ -21,9 +21,10 @@ from vqtok.codes.planning import make_plan, open_planned_rows
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import BadImage, Receipt, read_receipts
 from vqtok.codes.shard import Job, tokenize_shard
+from vqtok.codes.spec import CodesSpec
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
 from vqtok.codes.workplace import claimed
-from vqtok.errors import BadImagesError
+from vqtok.errors import BadImagesError, ConfigurationError
 from vqtok.names import findable
 from vqtok.store import Store
 from vqtok.text import counted
@@ -134,7 +135,13 @@ def tokenize_images(
         HubError: the Hub does not have the dataset, or does not give it.
     """
     check_batch_size(batch_size)
-    encoder = Encoder(tokenizer, precision)
+    if on_error not in ("skip", "stop"):
+        raise ConfigurationError(f"on_error must be skip or stop, got {on_error!r}")
+    if num_processes < 1:
+        raise ConfigurationError(f"num_processes must be at least 1, got {num_processes}")
+    if not 0 <= max_bad_share <= 1:
+        raise ConfigurationError(f"max_bad_share must be from 0 to 1, got {max_bad_share}")
+    spec = CodesSpec.from_tokenizer(tokenizer)
     request = Request(
         dataset=findable(str(dataset)),
         split=split,
@@ -142,18 +149,19 @@ def tokenize_images(
         image_column=image_column,
         revision=revision,
         columns=tuple(columns) if columns is not None else None,
-        fingerprint=encoder.spec.fingerprint,
+        fingerprint=spec.fingerprint,
         precision=precision,
         batch_size=batch_size,
         format=format,
         shard_rows=shard_rows,
     )
+    encoder = Encoder(tokenizer, precision)
     store = Store(out)
     with claimed(store, overwrite=overwrite):
         plan = None if overwrite else read_plan(store)
         notes: tuple[str, ...] = ()
         if plan is None:
-            plan, notes = make_plan(request, encoder.spec, str(dataset), store, streaming=streaming, progress=progress)
+            plan, notes = make_plan(request, spec, str(dataset), store, streaming=streaming, progress=progress)
         plan.check(request, store.place)
         planned(plan, notes)
         work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
