@@ -50,12 +50,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vqtok.codes import CodesDataset, CodesSpec, SplitWriter
+from vqtok.codes import COLUMN, CodesDataset, CodesSpec
 from vqtok.codes.buffers import RowBuffers
-from vqtok.codes.reader import grid_feature, grids_in
+from vqtok.codes.columns import grid_array, grid_feature, grids_in
 
 GOAL = 5_000_000  # grids a second
 SPEC = CodesSpec(grid=(16, 16), codebook_size=16_384, num_codebooks=1, fingerprint="0" * 64)
+SCHEMA = datasets.Features({COLUMN: SPEC.feature}).arrow_schema
 GRID_BYTES = 512
 HUGE_PAGE = 2**21
 MAP_FIXED = 0x10
@@ -70,12 +71,14 @@ def write_shards(folder: Path, shards: int, rows: int) -> None:
     noise = np.random.default_rng(0)
     for shard in range(shards):
         length = rows - int(noise.integers(0, max(1, rows // 100)))
-        with SplitWriter(folder / f"{shard:05d}", SPEC, features=datasets.Features(), split="train") as writer:
-            writer.write(noise.integers(0, SPEC.codebook_size, (length, *SPEC.grid), dtype=np.uint16))
+        grids = noise.integers(0, SPEC.codebook_size, (length, *SPEC.grid), dtype=np.uint16)
+        table = pa.table({COLUMN: grid_array(grids, SPEC.feature)}, schema=SCHEMA)
+        with pa.ipc.new_stream(str(folder / f"data-{shard:05d}.arrow"), SCHEMA) as writer:
+            writer.write_table(table)
 
 
 def open_shards(folder: Path) -> datasets.Dataset:
-    return datasets.concatenate_datasets([datasets.load_from_disk(str(path)) for path in sorted(folder.iterdir())])
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in sorted(folder.iterdir())])
 
 
 def widened(grids: npt.NDArray[Any]) -> Tensor:
