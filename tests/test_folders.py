@@ -49,11 +49,11 @@ def write_old(out: Path) -> None:
 def test_a_folder_of_ours_is_swapped_in_when_it_is_whole(tmp_path: Path) -> None:
     model = tmp_path / "model"
     for text in ("first", "second"):
-        with replace_folder(model) as partial:
+        with replace_folder(model, ours="weights") as partial:
             assert partial == staging_path(model)
             (partial / "weights").write_text(text)
             assert not model.exists() or contents(model) == {"weights": "first"}
-    with pytest.raises(SystemExit), replace_folder(model) as partial:
+    with pytest.raises(SystemExit), replace_folder(model, ours="weights") as partial:
         (partial / "weights").write_text("third")
         raise SystemExit(143)
     assert contents(tmp_path) == {"model/weights": "second"}
@@ -66,10 +66,37 @@ def test_a_swap_that_was_cut_off_is_mended_by_the_next(tmp_path: Path) -> None:
     (staging_path(model) / "half").touch()
     (tmp_path / ".model.old").mkdir()
     (tmp_path / ".model.old" / "weights").write_text("first")
-    with pytest.raises(KeyboardInterrupt), replace_folder(model):
+    with pytest.raises(KeyboardInterrupt), replace_folder(model, ours="weights"):
         assert contents(model) == {"weights": "first"}
         raise KeyboardInterrupt
     assert contents(tmp_path) == {"model/weights": "first"}
+
+
+def test_what_users_put_into_a_folder_of_ours_is_in_the_next_one(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "mine").mkdir(parents=True)
+    for name in ("weights", "metrics", "README.md", "mine/notes.txt"):
+        (model / name).write_text("old")
+    (model / "link").symlink_to("nowhere")
+    with replace_folder(model, ours="weights|metrics") as partial:
+        (partial / "weights").write_text("new")
+    assert (model / "link").readlink() == Path("nowhere")
+    (model / "link").unlink()
+    assert contents(tmp_path) == {"model/weights": "new", "model/README.md": "old", "model/mine/notes.txt": "old"}
+
+
+def test_a_link_to_a_folder_of_ours_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    """As where a model was moved to a larger disk; also a second time, and where that is no longer there."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "weights").write_text("moved")
+    for target in ("disk", "gone"):
+        (tmp_path / "model").symlink_to(target)
+        for text in ("first", "second"):
+            with replace_folder(tmp_path / "model", ours="weights") as partial:
+                (partial / "weights").write_text(text)
+            assert contents(tmp_path) == {"disk/weights": "moved", "model/weights": text}
+            assert sorted(os.listdir(tmp_path)) == ["disk", "model"]
+        shutil.rmtree(tmp_path / "model")
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 replace_folder             a folder that is always ours, as a run's model: written beside, swapped in
 new_folder, check_free     a folder the user names: written in a hidden folder inside it, see `staging.py`
-check_ours                 whether files of others are in it
+check_ours, files_of_others   whether files of others are in it
 clear_folder               a folder the user names for work that takes place in it
 remove                     what is in such a folder, links alone
 """
@@ -21,7 +21,16 @@ from vqtok.errors import ConfigurationError
 from vqtok.files import NO_ACCESS, NO_ROOM, check_path, in_one_line, sync
 from vqtok.staging import Staging, entries_of, is_file, is_folder, remove_leftovers
 
-__all__ = ["check_free", "check_ours", "clear_folder", "new_folder", "remove", "replace_folder", "staging_path"]
+__all__ = [
+    "check_free",
+    "check_ours",
+    "clear_folder",
+    "files_of_others",
+    "new_folder",
+    "remove",
+    "replace_folder",
+    "staging_path",
+]
 
 UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}")  # staging folders
 # Files that vqtok had not finished, and those that file managers and network file systems leave behind.
@@ -38,35 +47,41 @@ def everything(out: Path) -> str:
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path, *, ours: str) -> Iterator[Path]:
     """Give an empty folder beside `path` that takes its place at the end; an older one goes once the new one is there.
 
-    For folders that are ours alone, such as `model/` in a run. The folder given is `staging_path(path)`, so that the
-    processes of one run may write into it together: one of them enters this, and all of them are done when it leaves.
+    For folders that we make, such as `model/` in a run; what users put in the older one is in the new one as well. A
+    link at `path` goes, and what it leads to stays. The folder given is `staging_path(path)`, so that the processes of
+    one run may write into it together: one of them enters this, and all of them are done when it leaves.
+
+    Args:
+        ours: a regular expression of the files that we write, relative to `path`.
 
     Raises:
         OSError: as it comes from the disk; what was at `path` is as before.
     """
     partial, old = staging_path(path), path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():  # killed between the two renames below
+    if os.path.lexists(old) and not os.path.lexists(path):  # killed between the two renames below
         os.replace(old, path)
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove_quietly(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
         _follow_umask(partial)
+        if is_folder(path):
+            _copy(files_of_others(path, ours, entries_of(path)), path, partial)
         _sync_tree(partial)
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
+        _remove_quietly(old)
+        if os.path.lexists(path):
             os.replace(path, old)
         os.replace(partial, path)
         sync(path.parent)
     except BaseException:
-        if old.exists() and not path.exists():
+        if os.path.lexists(old) and not os.path.lexists(path):
             os.replace(old, path)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_quietly(partial)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_quietly(old)
 
 
 def staging_path(path: Path) -> Path:
@@ -156,7 +171,7 @@ def check_ours(out: Path, ours: str, entries: Iterable[Path]) -> None:
     Raises:
         ConfigurationError: names the first of them.
     """
-    if others := _files_of_others(out, ours, entries):
+    if others := files_of_others(out, ours, entries):
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
         raise ConfigurationError(
             f"{out} holds {', '.join(others[:NAMED])}{more}, which vqtok did not write, so it will not be overwritten: "
@@ -164,7 +179,7 @@ def check_ours(out: Path, ours: str, entries: Iterable[Path]) -> None:
         )
 
 
-def _files_of_others(out: Path, ours: str, entries: Iterable[Path]) -> list[str]:
+def files_of_others(out: Path, ours: str, entries: Iterable[Path]) -> list[str]:
     """Files and links of a folder that the regular expression does not stand for, relative to it."""
     found = [path for path in _below(entries) if not is_folder(path)]
     found = [path for path in found if not (OF_NOBODY.fullmatch(path.name) and is_file(path))]
@@ -207,6 +222,22 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _remove_quietly(path: Path) -> None:
+    """Remove a folder with all that is in it, or a link, as far as that can be done."""
+    if is_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _copy(names: Iterable[str], folder: Path, to: Path) -> None:
+    """Copy files and links of a folder into another."""
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / name, to / name, follow_symlinks=False)
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, int, int]]:

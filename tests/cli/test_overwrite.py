@@ -177,6 +177,8 @@ def test_a_run_with_files_of_the_user_in_its_folders_is_not_replaced(
             "health/patients.csv",
         ),
         *("checkpoints/step-000004/notes.txt", "checkpoints/step-000004-best/model.safetensors"),
+        *("checkpoints/step-000004/best.pt", "checkpoints/step-000004/notes.json", "checkpoints/step-4/state.json"),
+        *("model/metrics.mine.json", "model/model-best.safetensors", "samples/step-1.png"),
     ):
         mine = Path("run", name)
         mine.parent.mkdir(exist_ok=True)
@@ -204,6 +206,15 @@ def test_a_run_with_files_of_the_user_in_its_folders_is_not_replaced(
     assert sorted(os.listdir("run/health")) == ["health.json"]
     assert vqtok(*train, "--overwrite")[0] == 0
     assert sorted(os.listdir("run")) == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "samples"]
+
+
+def test_what_the_user_put_beside_a_model_is_there_when_the_run_went_on(vqtok: Command, images_folder: Path) -> None:
+    assert vqtok("train", "--dataset", "images", *TINY, "--out", "run")[0] == 0
+    assert vqtok("evaluate", "--tokenizer", "run/model")[0] == 0
+    Path("run/model/README.md").write_text("mine")
+    assert vqtok("train", "--resume", "--out", "run", "--steps=5")[0] == 0
+    assert Path("run/model/README.md").read_text() == "mine"
+    assert not Path("run/model/metrics.json").exists()  # of the model before
 
 
 def test_a_run_that_ended_before_its_first_step_is_replaced(

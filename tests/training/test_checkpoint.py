@@ -70,6 +70,17 @@ def test_only_the_newest_are_kept(trained: Trained, tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-1000000"
 
 
+def test_a_checkpoint_in_which_somebody_put_a_file_stays(trained: Trained, tmp_path: Path) -> None:
+    save_checkpoint(trained.accelerator, tmp_path, 1, keep=1)
+    mine = tmp_path / "checkpoints" / "step-000001" / "notes.txt"
+    mine.write_text("mine")
+    for step in (1, 2, 3):
+        save_checkpoint(trained.accelerator, tmp_path, step, keep=1)
+    assert names(tmp_path) == ["step-000001", "step-000003"]
+    assert mine.read_text() == "mine"
+    assert load_checkpoint(trained.accelerator, mine.parent) == 1
+
+
 def test_only_whole_checkpoints_count(trained: Trained, tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
     save_checkpoint(trained.accelerator, tmp_path, 3, keep=2)

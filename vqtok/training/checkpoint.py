@@ -19,12 +19,15 @@ from accelerate.utils import load
 from safetensors import SafetensorError
 
 from vqtok.errors import CheckpointError, ConfigurationError, one_line
-from vqtok.folders import remove, replace_folder, staging_path
+from vqtok.folders import files_of_others, remove, replace_folder, staging_path
 from vqtok.hub import quiet_transformers
 from vqtok.hub.push import Saveable
 from vqtok.schema import checked, read_object
+from vqtok.staging import entries_of
 
 __all__ = [
+    "CHECKPOINT_FILES",
+    "MODEL_FILES",
     "checkpoint_to_resume",
     "load_checkpoint",
     "newest_checkpoint",
@@ -34,6 +37,15 @@ __all__ = [
 ]
 
 STATE = "state.json"
+
+CHECKPOINT_FILES = (
+    r"(model|optimizer)(_\d+)?\.(safetensors|bin)|(random_states|custom_checkpoint)_\d+\.pkl|scaler\.pt|state\.json"
+)
+MODEL_FILES = (
+    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    r"|((generation_|preprocessor_)?config|metrics(-[\w.-]+)?)\.json"
+)
+"""Regular expressions of the files of a checkpoint and of `model/`; the metrics are those of an evaluation."""
 
 # A full disk: torch.save reports it as RuntimeError, safetensors as its own error.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -57,13 +69,15 @@ class State:
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int) -> Path:
     """Write `checkpoints/step-000500` of a run from all its processes and drop the oldest beyond `keep`.
 
+    Those in which somebody put other files stay.
+
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
     final = run / "checkpoints" / f"step-{step:06d}"
     main = accelerator.is_main_process
     try:
-        with replace_folder(final) if main else nullcontext(staging_path(final)) as partial:
+        with replace_folder(final, ours=CHECKPOINT_FILES) if main else nullcontext(staging_path(final)) as partial:
             accelerator.wait_for_everyone()
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()
@@ -75,19 +89,25 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, *, keep: int
         kept = f"the newest good checkpoint is {newest}" if newest else "there is no earlier checkpoint"
         raise CheckpointError(f"cannot write the checkpoint {final}: {one_line(error)}; {kept}") from error
     if main:
-        for old in [*whole_checkpoints(run)[:-keep], *final.parent.glob(".step-*.partial")]:  # of runs that were killed
+        unwanted = [folder for folder in whole_checkpoints(run)[:-keep] if folder.is_symlink() or is_ours_alone(folder)]
+        for old in [*unwanted, *final.parent.glob(".step-*.partial")]:  # of runs that were killed
             remove(old)
     return final
 
 
+def is_ours_alone(checkpoint: Path) -> bool:
+    """Whether nobody put other files in a checkpoint."""
+    return not files_of_others(checkpoint, CHECKPOINT_FILES, entries_of(checkpoint))
+
+
 def save_model(model: Saveable, run: Path) -> None:
-    """Write `model/` of a run.
+    """Write `model/` of a run; numbers of an older one go with it, and files that somebody put there stay.
 
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
     try:
-        with replace_folder(run / "model") as partial, quiet_transformers():
+        with replace_folder(run / "model", ours=MODEL_FILES) as partial, quiet_transformers():
             model.save_pretrained(partial)
     except WRITE_ERRORS as error:
         raise CheckpointError(

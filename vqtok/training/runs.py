@@ -15,14 +15,14 @@ from vqtok.folders import check_ours, clear_folder, remove
 from vqtok.hub import HEALTH, Kind, is_health, is_run, kind_of, read_metric_rows, read_settings
 from vqtok.locks import OWNER_FILE, locked
 from vqtok.staging import entries_of, is_folder
+from vqtok.training.checkpoint import CHECKPOINT_FILES, MODEL_FILES
 
 __all__ = ["MetricsFile", "check_run", "newest_model", "prepare_run"]
 
 HEALTH_FILES = r"health/((frequencies|distances|positions|examples)\.png|health\.json)"
 RUN_FILES = (
-    rf"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d+\.png|{HEALTH_FILES}"
-    r"|model/(model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|((generation_|preprocessor_)?config|metrics[\w.-]*)\.json)"
-    r"|checkpoints/(step-\d+/[\w.-]+\.(safetensors|bin|pkl|pt|json)|\.step-\d+\.(partial|old)/.*)|\.model\.(partial|old)/.*"
+    rf"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d{{6,}}\.png|{HEALTH_FILES}|model/({MODEL_FILES})"
+    rf"|checkpoints/(step-\d{{6,}}/({CHECKPOINT_FILES})|\.step-\d{{6,}}\.(partial|old)/.*)|\.model\.(partial|old)/.*"
 )
 """Regular expressions of the files that commands write into a run folder, also of those that were cut off."""
 
