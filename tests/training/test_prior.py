@@ -151,6 +151,23 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path: Path) -> None:
         torch.testing.assert_close(other_weights[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_other_codes_are_refused_on_resuming(tmp_path: Path) -> None:
+    """Fewer images come in another order; and codes of another tokenizer mean something else."""
+    run = tmp_path / "run"
+    train_prior(make_config(run, steps=4), BINDING, TRAIN, TEST)
+    some = np.arange(39)
+    before = (run / "config.yaml").read_text()
+    for others, message in (
+        ((BINDING, TRAIN.select(some), TEST), "codes has training images 39, and the run began with 96: resume it"),
+        ((BINDING, TRAIN, TEST.select(some)), "codes has held-out images 39, and the run began with 40: resume it"),
+        ((replace(BINDING, fingerprint="e" * 64), TRAIN, TEST), "has tokenizer e{64}, and the run began with f{64}:"),
+    ):
+        with pytest.raises(DataError, match=message):
+            train_prior(make_config(run), *others, resume=True)
+    assert (run / "config.yaml").read_text() == before
+    assert train_prior(make_config(run), BINDING, TRAIN, TEST, resume=True).step == 8
+
+
 def test_a_finished_run_is_resumed_to_what_it_was(tmp_path: Path) -> None:
     first = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST)
     again = train_prior(make_config(tmp_path / "run"), BINDING, TRAIN, TEST, resume=True)
