@@ -72,7 +72,11 @@ from vqtok.training.resolution import resolve_config
         ("warmup_steps=10001", "warmup_steps 10001 must be at most the 10000 steps of the run, or null"),
         (
             "quantizer={type: gumbel, temperature_steps: 10001}",
-            "temperature_steps 10001 must be at most the 10000 steps",
+            "^quantizer.temperature_steps 10001 must be at most the 10000 steps of the run, or null for half of them$",
+        ),
+        (
+            "quantizer={type: product, each: {type: gumbel, temperature_steps: 10001}}",
+            "^quantizer.each.temperature_steps 10001 must be at most the 10000 steps",
         ),
         ("test_share=1", "test_share must be a number above 0 and below 1, got 1"),
         ("usage_window=0", "usage_window must be a whole number of at least 1, got 0"),

@@ -145,13 +145,18 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         if getattr(quantizer, "temperature_steps", 1) is None:
             steps = max(1, info.data.get("steps", 0) // 2)
             quantizer = quantizer.model_copy(update={"temperature_steps": steps})
-        given, steps = getattr(quantizer, "temperature_steps", 1), info.data.get("steps", 0)
-        if given > max(1, steps):
-            raise ValueError(
-                f"quantizer.temperature_steps {given} must be at most the {steps} steps of the run, or null for half "
-                "of them"
-            )
         return quantizer
+
+    @model_validator(mode="after")
+    def _temperature_fits(self) -> Self:
+        each = getattr(self.quantizer, "each", None)
+        name = f"quantizer{'.each' if each else ''}.temperature_steps"
+        given = getattr(each or self.quantizer, "temperature_steps", 1)
+        if given > self.steps:
+            raise ValueError(
+                f"{name} {given} must be at most the {self.steps} steps of the run, or null for half of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _networks_can_be_built(self) -> Self:
