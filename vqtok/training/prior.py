@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,7 @@ class SameCodes:
         facts: what must be the same, by name.
     """
 
-    def __init__(self, name: str, facts: dict[str, int | str]) -> None:
+    def __init__(self, name: str, facts: Mapping[str, object]) -> None:
         self.name, self.facts = name, facts
 
     def state_dict(self) -> dict[str, Any]:
