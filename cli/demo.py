@@ -136,8 +136,13 @@ def stages(out: Path, seed: int, settings: Settings) -> list[tuple[str, list[str
 def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or refuse one that is in use; only what a demo made is ever removed."""
     from vqtok.folders import clear_folder
+    from vqtok.locks import locked
 
     check_out(out, overwrite=overwrite)
+    for name in ("tokenizer", "codes", "prior"):
+        if (out / name).is_dir():
+            with locked(out / name):  # refuses where somebody goes on with what a demo began
+                pass
     clear_folder(out, marker=RECORD)
 
 

@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from vqtok.errors import ConfigurationError
+from vqtok.locks import locked
 from vqtok_cli import demo as demo_file
 from vqtok_cli.demo import Settings, prepare, run_demo, stages
 
@@ -106,6 +107,18 @@ def test_a_demo_that_is_running_is_left_alone(tmp_path: Path, monkeypatch: pytes
     run_demo(out)
     assert len(refused) == 6 and [entry.name for entry in out.iterdir()] == ["demo.json"]
     run_demo(out, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "codes", "prior"])
+def test_a_demo_in_which_a_run_goes_on_is_not_replaced(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    (out / name).mkdir(parents=True)
+    demo_file.write_record(out, [])
+    with locked(out / name), pytest.raises(ConfigurationError, match=f"is at work in .*demo/{name}: wait for it"):
+        prepare(out, overwrite=True)
+    assert sorted(os.listdir(out)) == sorted(["demo.json", name])
+    prepare(out, overwrite=True)
+    assert os.listdir(out) == []
 
 
 def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path) -> None:
