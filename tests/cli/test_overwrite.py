@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -235,13 +236,18 @@ def test_a_run_that_ended_before_its_first_step_is_replaced(
     assert vqtok(*train, "--overwrite")[0] == 0
 
 
+def plus_one(row: dict[str, Any]) -> dict[str, Any]:
+    return {"one": 1}
+
+
 def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
     vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer
 ) -> None:
     tiny_tokenizer.save_pretrained("tok")
     tokenize = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes")
     assert vqtok(*tokenize)[0] == 0
-    load_from_disk("codes").map(lambda row: row)  # leaves a file of its cache there
+    for processes in (None, 2):
+        load_from_disk("codes").map(plus_one, num_proc=processes)  # leaves files of its cache there
     of_nobody = [Path("codes", name) for name in (".DS_Store", "train/._a")]
     unfinished = Path("codes/train/.vqtok-1a2b3c4d.tmp.arrow")
     for path in (*of_nobody, unfinished):
@@ -260,7 +266,8 @@ def test_a_codes_folder_with_files_of_the_user_is_not_replaced(
         ".DS_Store/a.png",
         "train/.nfs0/a.png",
     )
-    for name in ("notes.txt", "photos/a.png", "train/b.json", *dated, *hidden):
+    like_ours = ("train/data-mine.arrow", "train/cache-of-mine.arrow", "data/train-1-of-2.parquet")
+    for name in ("notes.txt", "photos/a.png", "train/b.json", *like_ours, *dated, *hidden):
         mine = Path("codes", name)
         mine.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text("mine")

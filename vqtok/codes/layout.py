@@ -37,5 +37,7 @@ def own_files(splits: Iterable[str]) -> str:
     """
     names = "|".join(map(re.escape, splits))
     common = rf"{PLANNING}|plan\.json|{RECEIPT}|{BAD_IMAGES}|{SPLITS}"
-    arrow = r"dataset_info\.json|state\.json|(data|cache)-[^/]*\.arrow"
-    return rf"{common}|({names})/({arrow})|data/({names})-\d+-of-\d+\.parquet" if names else common
+    number = r"\d{5,}-of-\d{5,}"
+    cache = r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?"
+    arrow = rf"dataset_info\.json|state\.json|(data-{number}|{cache})\.arrow"
+    return rf"{common}|({names})/({arrow})|data/({names})-{number}\.parquet" if names else common
