@@ -45,10 +45,11 @@ def entropy_terms(
     """
     if weight == 0:
         return {}
-    stride = max(1, -(-rows.shape[0] * codebook_size // ASSIGNMENTS))
-    if stride > 1:
-        starts = torch.arange(0, rows.shape[0], stride, device=rows.device)
-        rows = rows[(starts + noise(len(starts)) % stride).clamp(max=rows.shape[0] - 1)]
+    total = rows.shape[0]
+    if (stride := -(-total * codebook_size // ASSIGNMENTS)) > 1:
+        some = -(-total // stride)
+        # Of total times some numbers, as many lead to each row, so that the means are right on average.
+        rows = rows[(torch.arange(some, device=rows.device) * total + noise(some) % total) // some]
     log_p = (affinity(rows) / temperature).log_softmax(dim=1)
     entropies = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
     means = mean_over_processes(entropies, log_p.exp(), together=training)
