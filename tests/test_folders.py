@@ -85,6 +85,13 @@ def test_what_users_put_into_a_folder_of_ours_is_in_the_next_one(tmp_path: Path)
     assert contents(tmp_path) == {"model/weights": "new", "model/README.md": "old", "model/mine/notes.txt": "old"}
 
 
+def test_a_file_in_the_place_of_a_folder_of_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(NotADirectoryError), replace_folder(tmp_path / "model", ours="weights"):
+        pass
+    assert contents(tmp_path) == {"model": "mine"}
+
+
 def test_a_link_to_a_folder_of_ours_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     """As where a model was moved to a larger disk; also a second time, and where that is no longer there."""
     (tmp_path / "disk").mkdir()

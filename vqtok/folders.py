@@ -9,6 +9,7 @@ remove                     what is in such a folder, links alone
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -63,6 +64,8 @@ def replace_folder(path: Path, *, ours: str) -> Iterator[Path]:
     partial, old = staging_path(path), path.with_name(f".{path.name}.old")
     if os.path.lexists(old) and not os.path.lexists(path):  # killed between the two renames below
         os.replace(old, path)
+    if is_file(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     _remove_quietly(partial)
     partial.mkdir(parents=True)
     try:
