@@ -172,4 +172,9 @@ def tokenize(
 
 def column_names(text: str) -> list[str]:
     """Names between commas; a name in double quotes may hold commas itself."""
-    return next(csv.reader([text]), [])
+    from vqtok.errors import ConfigurationError
+
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:  # a line break outside of quotes
+        raise ConfigurationError(f"columns cannot be told apart ({error}): put names in double quotes") from None

@@ -203,6 +203,18 @@ def test_embedded_images_stay_as_they_are(tmp_path: Path, tiny_tokenizer: VQToke
     assert codes[0]["photo"].size == (30, 20)
 
 
+def test_they_may_be_all_that_stands_beside_the_codes(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    source = embedded(tmp_path / "data")
+    options: dict[str, Any] = {"columns": [], "batch_size": 2, **QUIET}
+    kept = tokenize_dataset(source, tiny_tokenizer, tmp_path / "kept", images=True, **options)
+    views = tokenize_dataset(source, tiny_tokenizer, tmp_path / "views", views="center", **options)
+    alone = tokenize_dataset(source, tiny_tokenizer, tmp_path / "alone", **options)
+    assert (alone.column_names, len(alone)) == (["codes"], 6)
+    assert (kept.column_names, len(kept)) == (["codes", "photo"], 6)
+    assert views.column_names == ["codes", "image_id", "view"]
+    assert views["image_id"][:] == [0, 0, 1, 1, 3, 3, 4, 4, 5, 5, 6, 6]
+
+
 @pytest.mark.parametrize("format", ["arrow", "parquet"])
 def test_record_batches_hold_so_many_bytes_of_images(
     tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch, format: str

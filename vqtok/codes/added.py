@@ -61,7 +61,8 @@ def add_columns(
     """
     places = np.repeat(np.asarray(good, dtype=np.int64), views)
     whole = len(good) == len(batch) and views == 1
-    table = batch.columns if whole else batch.columns.take(pa.array(places))
+    own = batch.columns if whole else batch.columns.take(pa.array(places))
+    columns = dict(zip(own.column_names, own.columns, strict=True))
     for name, feature in datasets.Features.from_dict(split.added).items():
         if name == IMAGE_ID:
             values = pa.array(batch.start + places)
@@ -72,8 +73,8 @@ def add_columns(
         else:
             cells = zip(contents, (batch.images[place].path for place in good), strict=True)
             values = pa.array([_image(content, path) for content, path in cells], feature.pa_type)
-        table = table.append_column(name, values)
-    return table
+        columns[name] = values
+    return pa.table(columns)
 
 
 def _image(content: bytes, path: str | None) -> dict[str, Any]:

@@ -205,13 +205,14 @@ def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], sha
     """
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
     whole = np.concatenate([np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype), *grids])
-    parts = _parts([table.nbytes for table in columns]) if plan.request.images else [slice(None)]
-    sink, first = pa.BufferOutputStream(), 0
+    sink = pa.BufferOutputStream()
     with _writer(sink, schema, shard.format) as writer:
-        for part in parts or [slice(None)]:
-            rows = sum(table.num_rows for table in columns[part])
-            writer.write_batch(_record_batch(whole[first : first + rows], columns[part], schema, plan))
-            first += rows
+        if columns and plan.request.images:
+            for part in _parts([table.nbytes for table in columns]):
+                first, stop = (sum(table.num_rows for table in columns[:end]) for end in (part.start, part.stop))
+                writer.write_batch(_record_batch(whole[first:stop], columns[part], schema, plan))
+        else:
+            writer.write_batch(_record_batch(whole, columns, schema, plan))
     return memoryview(sink.getvalue())
 
 
