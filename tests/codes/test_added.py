@@ -118,6 +118,16 @@ def test_a_split_to_test_on_makes_the_column_needless(tmp_path: Path, images_fol
     assert sum(codes["held_out"][:]) == 3
 
 
+def test_it_is_needless_too_where_only_one_file_is_opened(tmp_path: Path, trained: Trained) -> None:
+    source = embedded(tmp_path / "data")
+    (source / "test.parquet").write_bytes((source / "train.parquet").read_bytes())
+    codes = tokenize_dataset(source, trained(source), tmp_path / "codes", split="train", **QUIET)
+    assert codes.column_names == ["codes"]
+    (source / "test.parquet").unlink()
+    codes = tokenize_dataset(source, trained(source), tmp_path / "alone", split="train", **QUIET)
+    assert codes.column_names == ["codes", "held_out"]
+
+
 def test_a_column_of_that_name_is_kept_as_it_is(tmp_path: Path, images_folder: Path, trained: Trained) -> None:
     names = sorted(path.relative_to(images_folder).as_posix() for path in images_folder.rglob("*.png"))
     rows = [{"file_name": name, "held_out": number < 2} for number, name in enumerate(names)]
