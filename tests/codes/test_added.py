@@ -168,7 +168,7 @@ def embedded(folder: Path) -> Path:
     for number in range(7):
         buffer = io.BytesIO()
         Image.fromarray(noise.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
-        cells.append({"bytes": buffer.getvalue(), "path": f"/home/me/secret/{number}.png"})
+        cells.append({"bytes": buffer.getvalue(), "path": f"somebody/else/{number}.png"})
     cells[2]["bytes"], cells[3]["path"] = b"no image", None
     features = datasets.Features({"photo": datasets.Image(decode=False), "index": datasets.Value("int64")})
     table = {"photo": cells, "index": list(range(7))}

@@ -35,7 +35,7 @@ SHARD_ROWS = 65_536
 """Rows of a shard. Of 16 x 16 codes they take 35 MB; a process can map about 60,000 files, so 10^9 rows need 16,667."""
 
 IMAGE_SHARD_ROWS = 4096
-"""Where the images themselves are kept: of 100 kB each they take 400 MB; `datasets` writes files of up to 500 MB."""
+"""Where the images themselves are kept: of 100 kB each a shard takes 400 MB, and three times that while it is made."""
 
 
 class Request(Options):
