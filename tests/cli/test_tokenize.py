@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,98 @@ def test_no_file_that_a_column_names_gets_into_the_codes_folder(work: Path) -> N
 def test_columns_of_plain_values_are_carried_and_nothing_is_said(work: Path) -> None:
     said = vqtok("tokenize", "images")
     assert load_codes("codes").column_names == ["codes", "file_name", "label"] and "left out" not in said
+
+
+def odd_columns(folder: Path) -> Path:
+    """Images in parquet beside columns of many types, one with a comma and one with quotes and a break in its name."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "label": (datasets.ClassLabel(names=["cat", "dog"]), [0, 1, -1, 1]),
+        "a,b": (datasets.Value("string"), ["x", None, "ü\n", ""]),
+        'say "so"\n': (datasets.Value("bool"), [True, False, None, True]),
+        "boxes": (
+            datasets.List(
+                {"corner": datasets.List(datasets.Value("float32"), length=2), "of": datasets.Value("string")}
+            ),
+            [[], [{"corner": [1.0, 2.0], "of": "cat"}], None, [{"corner": [0.0, 0.0], "of": None}] * 2],
+        ),
+        "camera": ({"name": datasets.Value("string"), "iso": datasets.Value("int16")}, [{"name": "a", "iso": 100}] * 4),
+        "when": (datasets.Value("timestamp[us]"), [None] * 4),
+        "vector": (datasets.Array2D((1, 2), "float32"), [[[0.0, 1.0]]] * 4),
+    }
+    images = [Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)) for _ in range(4)]
+    features = datasets.Features(
+        {"image": datasets.Image(), **{name: feature for name, (feature, _) in columns.items()}}
+    )
+    values = {"image": images, **{name: values for name, (_, values) in columns.items()}}
+    datasets.Dataset.from_dict(values, features=features).to_parquet(folder / "train.parquet")
+    return folder
+
+
+@pytest.mark.usefixtures("work")
+def test_columns_of_every_type_and_name_are_kept_as_they_are() -> None:
+    source = datasets.Dataset.from_parquet(str(odd_columns(Path("odd")) / "train.parquet"), cache_dir="cache")
+    vqtok("tokenize", "odd", "--columns", "all", "--out", "all")
+    codes = load_codes("all")
+    assert isinstance(codes, datasets.Dataset)
+    others = [name for name in source.column_names if name != "image"]
+    assert codes.column_names == ["codes", *others]
+    assert {name: codes.features[name] for name in others} == {name: source.features[name] for name in others}
+    assert codes.select_columns(others)[:] == source.select_columns(others)[:]
+    for given, named in (
+        ("camera,label", ["camera", "label"]),
+        ('label, "a,b"', ["label", "a,b"]),
+        ('"say ""so""\n","boxes"', ['say "so"\n', "boxes"]),
+        ("", []),
+    ):
+        vqtok("tokenize", "odd", "--columns", given, "--out", "some", "--overwrite")
+        codes = load_codes("some")
+        assert isinstance(codes, datasets.Dataset) and codes.column_names == ["codes", *named]
+        assert codes.select_columns(named)[:] == source.select_columns(named)[:]
+    with pytest.raises(DataError, match="no column a beside its images, only label, a,b, "):
+        vqtok("tokenize", "odd", "--columns", "a,b", "--out", "none")
+    with pytest.raises(ConfigurationError, match="put names in double quotes"):
+        vqtok("tokenize", "odd", "--columns", "a\nb,c", "--out", "none")
+    with pytest.raises(DataError, match="the column image of odd holds its images: --images keeps them"):
+        vqtok("tokenize", "odd", "--columns", "image", "--out", "none")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.filterwarnings("ignore:.*metadata.csv:pytest.PytestUnraisableExceptionWarning")  # datasets leaves it open
+def test_metadata_beside_images_becomes_columns(work: Path, kind: str) -> None:
+    names = sorted(path.relative_to(work / "images").as_posix() for path in (work / "images").rglob("*.png"))
+    rows = [{"file_name": name, "caption": f"a, {number}", "score": number / 2} for number, name in enumerate(names)]
+    if kind == "csv":
+        lines = [f'{row["file_name"]},"{row["caption"]}",{row["score"]}' for row in rows]
+        (work / "images" / "metadata.csv").write_text("\n".join(["file_name,caption,score", *lines]))
+    else:
+        rows = [row | {"tags": {"of": ["x"] * (number % 3)}} for number, row in enumerate(rows)]
+        (work / "images" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    vqtok("tokenize", "images")
+    codes = load_codes("codes")
+    assert isinstance(codes, datasets.Dataset) and codes.remove_columns("codes").to_list() == rows
+
+
+def test_views_images_and_background_are_options(work: Path, tiny_tokenizer: VQTokenizer) -> None:
+    said = vqtok("tokenize", "images", "--views", "random:3", "--seed", "7", "--out", "views")
+    assert "views       random:3\n  seed        7\n" in said
+    assert "columns     file_name, label, image_id, view\n" in said
+    assert "codes of 12 images written to views" in said
+    codes = load_codes("views", tokenizer=tiny_tokenizer)
+    assert isinstance(codes, datasets.Dataset) and len(codes) == 36
+    assert read_spec(codes).preprocessing["seed"] == 7
+    said = vqtok("tokenize", "images", "--images", "--background", "#102030", "--out", "kept")
+    assert "background  #102030" in said and "up to 4,096 rows" in said
+    kept = load_codes("kept")
+    assert isinstance(kept, datasets.Dataset) and kept[0]["image"].size == (16, 16)
+    said = vqtok("detokenize", "views", "--out", "decoded")
+    assert said.endswith("36 images written to decoded\n")
+    for wrong, message in (
+        (("--views", "twice"), "views must be center, ten-crop or random:K"),
+        (("--background", "nothing"), "a colour must be a name"),
+        (("--seed", "3"), "seed 3 is for the views random:K"),
+        (("--images", "--views", "center"), "images cannot be kept beside the views center"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            vqtok("tokenize", "images", "--out", "none", *wrong)

@@ -14,8 +14,9 @@ import yaml
 
 from tests.codes.conftest import RunClient, WriteCodes, make_grids, make_spec
 from tests.hub_server import HubServer
-from vqtok.codes import load_codes, push, push_codes, read_spec
+from vqtok.codes import load_codes, push, push_codes, read_spec, tokenize_images
 from vqtok.errors import CheckpointError, DataError, HubError
+from vqtok.tokenizer import VQTokenizer
 
 # huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -264,3 +265,34 @@ def test_no_path_of_this_machine_is_sent(hub: HubServer, write_codes: WriteCodes
     told: dict[str, Any] = json.loads(hub.read("org/codes", "codes.json", **DATASET))
     assert told["fingerprint"] == spec.fingerprint and told["repository"] is None
     assert np.array_equal(read_spec(tmp_path / "codes").shape, (2, 3))
+
+
+@pytest.mark.usefixtures("alice")
+def test_views_and_images_are_pushed_with_their_codes(
+    hub: HubServer, tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, run_client: RunClient
+) -> None:
+    for name, options in {"views": {"views": "center"}, "images": {"images": True}}.items():
+        options |= {"shard_rows": 5, "progress": False}
+        tokenize_images(images_folder, tiny_tokenizer, tmp_path / f"{name}-codes", **options)
+        push_codes(tmp_path / f"{name}-codes", f"org/{name}")
+    card = hub.read("org/views", "README.md", **DATASET).decode()
+    assert "| train | 24 rows |" in card and "center: the rows of an image share its image_id" in card
+    loaded = run_client(
+        LOAD
+        + """
+views = load_codes("org/views")
+print(json.dumps([views["view"][:], views["image_id"][:], read_spec(views).preprocessing["views"]]))
+image = next(iter(load_codes("org/images", streaming=True)))["image"]
+print(json.dumps(image.size))
+"""
+    ).splitlines()
+    ids = [number for number in range(12) for _ in range(2)]
+    assert list(map(json.loads, loaded)) == [[[0, 1] * 12, ids, "center"], [16, 16]]
+    seen = run_client(
+        WITHOUT
+        + """
+images = datasets.load_dataset("org/images", split="train")
+print(json.dumps([len(images), images[11]["image"].size, str(images.features["image"])]))
+"""
+    )
+    assert json.loads(seen) == [12, [16, 16], "Image(mode=None, decode=True)"]
