@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -36,10 +37,26 @@ def tokenize(
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Columns to keep beside the codes, separated by commas, or all.",
+            help="Columns to keep beside the codes, separated by commas, or all; a name with a comma in quotes.",
             show_default="file names and labels; of metadata beside images all",
         ),
     ] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Keep the encoded images themselves beside their codes.")
+    ] = False,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows for several views of each image, which share its image_id: center (the image and its mirror "
+            "image), ten-crop (corners and middle of a slightly larger image, and their mirror images) or random:K "
+            "(K random crops, mirrored at random).",
+            show_default="one row an image, as the tokenizer's own preprocessing gives it",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of --views random:K.", show_default="0")] = None,
+    background: Annotated[
+        str, typer.Option(help="Colour behind transparent images: a name, #rrggbb, or red,green,blue.")
+    ] = "white",
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read files of the Hub where they are, rather than download them.")
     ] = False,
@@ -54,8 +71,13 @@ def tokenize(
         Literal["arrow", "parquet"], typer.Option(help="What the shards are; load_from_disk reads arrow alone.")
     ] = "arrow",
     shard_rows: Annotated[
-        int, typer.Option(min=1, help="Images of a shard, the file that is made whole or not at all.")
-    ] = 65536,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rows of a shard, the file that is made whole or not at all, and until then is in memory.",
+            show_default="65536; with --images 4096",
+        ),
+    ] = None,
     num_processes: Annotated[
         int,
         typer.Option(min=1, help="Processes that work side by side, on a GPU each where there are several."),
@@ -91,13 +113,16 @@ def tokenize(
             {
                 "dataset": plan.request.dataset,
                 "images": ", ".join(f"{each.rows:,} {each.name}" for each in plan.splits),
-                "columns": list(plan.splits[0].columns) or None,
+                "columns": [*plan.splits[0].columns, *plan.splits[0].added] or None,
                 "tokenizer": f"{model.repository} ({model.fingerprint[:12]})",
                 "revision": model.revision,
+                "views": views,
+                "seed": plan.request.seed if views and views.startswith("random") else None,
+                "background": plan.spec.preprocessing.get("background"),
                 "grid": f"{height} x {width} of {model.codebook_size:,} codes",
                 "batch_size": batch_size,
                 "precision": precision,
-                "shards": f"{plan.num_shards:,} of up to {counted(shard_rows, 'image')}, {format}",
+                "shards": f"{plan.num_shards:,} of up to {counted(plan.request.shard_rows, 'row')}, {format}",
                 "device": f"{model.device}{f' of {num_processes:,} processes' if num_processes > 1 else ''}",
                 "out": out,
             },
@@ -112,7 +137,11 @@ def tokenize(
         split=split,
         dataset_config=dataset_config,
         image_column=image_column,
-        columns=None if columns is None else columns.split(","),
+        columns=None if columns is None else column_names(columns),
+        images=images,
+        views=views,
+        seed=seed,
+        background=background,
         streaming=streaming,
         batch_size=batch_size,
         precision=precision,
@@ -124,18 +153,23 @@ def tokenize(
         overwrite=overwrite,
         planned=show,
     )
-    images = sum(made.images.values())
+    total = sum(made.images.values())
     if made.bad:
         more = f" and {len(made.bad) - LISTED:,} more" if len(made.bad) > LISTED else ""
         named = ", ".join(image.name for image in made.bad[:LISTED])
         note(
-            f"{len(made.bad):,} of {counted(images + len(made.bad), 'image')} could not be read and are left out: "
+            f"{len(made.bad):,} of {counted(total + len(made.bad), 'image')} could not be read and are left out: "
             f"{named}{more}; bad_images.parquet in {out} lists them"
         )
     if made.resumed:
         shards = f"{made.resumed:,} of {counted(made.resumed + made.made, 'shard')}"
         note(f"{shards} {'was' if made.resumed == 1 else 'were'} there already")
     done(
-        f"codes of {counted(images, 'image')} {'written to' if made.made else 'are all there in'} {out}",
+        f"codes of {counted(total, 'image')} {'written to' if made.made else 'are all there in'} {out}",
         next=("vqtok", "train-prior", out, "--out", "runs/prior"),
     )
+
+
+def column_names(text: str) -> list[str]:
+    """Names between commas; a name in double quotes may hold commas itself."""
+    return next(csv.reader([text]), [])

@@ -155,7 +155,10 @@ def test_only_names_and_labels_are_kept_unless_columns_are_named(tmp_path: Path,
     without = tokenize_dataset(source, tiny_tokenizer, tmp_path / "a", max_bad_share=1, progress=False)
     named = tokenize_dataset(source, tiny_tokenizer, tmp_path / "b", columns=["index"], max_bad_share=1, progress=False)
     assert (without.column_names, named.column_names) == (["codes"], ["codes", "index"])
-    for columns, message in ((["indx"], "no column indx .* Did you mean 'index'"), (["image"], "no column image")):
+    for columns, message in (
+        (["indx"], "no column indx .* Did you mean 'index'"),
+        (["image"], "column image .* holds its images: --images keeps them"),
+    ):
         with pytest.raises(DataError, match=message):
             tokenize_dataset(source, tiny_tokenizer, tmp_path / "c", columns=columns, progress=False)
 

@@ -34,9 +34,9 @@ def png(level: int) -> bytes:
     return encoded(flat("L", level), "PNG")
 
 
-def colour(image: Image.Image | bytes, num_channels: int = 3) -> tuple[int, ...]:
+def colour(image: Image.Image | bytes, num_channels: int = 3, background: str = "#ffffff") -> tuple[int, ...]:
     """The one colour of an image of one colour."""
-    pixels = image_array(image, num_channels=num_channels, size=(2, 2))
+    pixels = image_array(image, num_channels=num_channels, size=(2, 2), background=background)
     assert (pixels == pixels[:, :1, :1]).all()
     return tuple(int(value) for value in pixels[:, 0, 0])
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.data.images import NOISE, colour, encoded, flat
 from vqtok.data import fit_image, fitting, image_array
+from vqtok.data.fitting import Crop
+from vqtok.data.fitting import colour as named_colour
 from vqtok.data.images import RESAMPLING
 from vqtok.errors import ConfigurationError, DataError
 
@@ -169,3 +171,68 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
         fit_image(image, num_channels=1, size=(4, 4), resample="bicubik")
     with pytest.raises(ConfigurationError, match="0 x 4"):
         fit_image(image, num_channels=1, size=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("white", "#ffffff"),
+        ("Black", "#000000"),
+        (" #FF8000 ", "#ff8000"),
+        ("#f80", "#ff8800"),
+        ("255,128,0", "#ff8000"),
+        ("255, 128, 0", "#ff8000"),
+    ],
+)
+def test_a_colour_is_named_in_many_ways(text: str, expected: str) -> None:
+    assert named_colour(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "whit", "#ff80", "#ff800080", "1,2", "1,2,256", "-1,2,3", "a,b,c", "1,2,3,4"])
+def test_what_is_no_colour_is_refused(text: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^a colour must be a name such as white or black, #rrggbb, or [^\n]*$"
+    ):
+        named_colour(text)
+
+
+TRANSPARENT = {
+    "RGBA": flat("RGBA", (10, 20, 30, 0)),
+    "RGBa": flat("RGBA", (0, 0, 0, 0)).convert("RGBa"),
+    "LA": flat("LA", (9, 0)),
+    "La": flat("LA", (9, 0)).convert("La"),
+    "a colour of RGB": encoded(flat("RGB", (200, 0, 0)), "PNG", transparency=(200, 0, 0)),
+    "a level of L": encoded(flat("L", 7), "PNG", transparency=7),
+    "a level of 16 bits": encoded(flat("I;16", 700), "PNG", transparency=700),
+    "a colour of a palette": encoded(flat("P", 0), "PNG", transparency=0),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_the_background_shows_through_whatever_is_transparent(kind: str) -> None:
+    image = TRANSPARENT[kind]
+    assert colour(image, background="#ff8000") == (255, 128, 0)
+    assert colour(image) == (255, 255, 255)
+    grey = Image.new("RGB", (1, 1), (255, 128, 0)).convert("L").getpixel((0, 0))
+    assert colour(image, background="#ff8000", num_channels=1) == (grey,)
+
+
+def test_half_transparent_is_a_mixture_and_opaque_is_not_touched() -> None:
+    assert colour(flat("RGBA", (255, 255, 255, 51)), background="#000000") == (51, 51, 51)
+    for mode, value in (("RGB", (1, 2, 3)), ("RGBA", (1, 2, 3, 255)), ("CMYK", (254, 253, 252, 0))):
+        assert colour(flat(mode, value), background="#00ff00") == (1, 2, 3)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_crop_is_a_part_with_the_right_proportions(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """Halves of the sides of the largest 2:1 part of 80 x 60, which is 80 x 40: 40 x 20 pixels, not resampled."""
+    if not whole:
+        monkeypatch.setattr(fitting, "WHOLE_PIXELS", 100)
+        monkeypatch.setattr(fitting, "STRIP_PIXELS", 700)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for x, y, left, top in ((0, 0, 0, 0), (1, 1, 40, 40), (0.5, 0.5, 20, 20), (0.25, 1, 10, 40)):
+        part = fit_image(Image.fromarray(pixels), num_channels=3, size=(20, 40), crop=Crop(share=0.5, x=x, y=y))
+        assert np.array_equal(np.asarray(part), pixels[top : top + 20, left : left + 40])
+    opaque = Image.fromarray(np.dstack([pixels, np.full((60, 80), 255, np.uint8)]))
+    part = fit_image(opaque, num_channels=3, size=(20, 40), crop=Crop(share=0.5, x=0.25, y=1))
+    assert np.array_equal(np.asarray(part), pixels[40:60, 10:50])

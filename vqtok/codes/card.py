@@ -14,7 +14,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, IMAGE_ID, CodesSpec
 from vqtok.hub import grid_text
 from vqtok.hub.card import MARK, hub_id, short_name
 from vqtok.hub.markdown import fenced, one_line, plain, table
@@ -53,7 +53,7 @@ def codes_card(
     Args:
         spec: the binding.
         features: the columns.
-        rows: how many images each split has.
+        rows: how many rows each split has; an image has several where there are views.
         places: where their files lie.
         repository: where the code set will be, as owner/name.
     """
@@ -80,12 +80,18 @@ def codes_card(
 
 def _facts(spec: CodesSpec, features: datasets.Features, rows: Mapping[str, int]) -> list[tuple[str, str]]:
     others = ", ".join(column for column in features if column != COLUMN)
+    views, background = (spec.preprocessing.get(name) for name in ("views", "background"))
+    more = [("views", f"{views}: the rows of an image share its {IMAGE_ID}")] if views else []
+    more += [("background", f"transparent images are composed over {background}")] if background else []
+    if features.get(HELD_OUT_COLUMN) == datasets.Value("bool"):
+        more.append(("held out", f"where {HELD_OUT_COLUMN} is true: the tokenizer did not train on these images"))
     return [
-        *((split, counted(count, "image")) for split, count in rows.items()),
+        *((split, counted(count, "row" if views else "image")) for split, count in rows.items()),
         ("grid", f"{grid_text(spec.shape)}, {spec.dtype.name}"),
         ("codebook", f"{spec.codebook_size:,} codes"),
         ("tokenizer", tokenizer_text(spec.fingerprint, spec.repository, spec.revision)),
         ("other columns", others or "none"),
+        *more,
     ]
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
 from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.reader import load_codes, read_spec
+from vqtok.codes.spec import HELD_OUT_COLUMN, IMAGE_ID
 from vqtok.data.columns import Labels, find_labels
 from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
 from vqtok.data.layout import split_group
 from vqtok.errors import DataError
 from vqtok.priors import PriorBinding
+from vqtok.text import counted
 
 __all__ = ["open_grids"]
 
@@ -28,13 +34,15 @@ def open_grids(
 ) -> tuple[PriorBinding, CodesDataset, CodesDataset, list[str]]:
     """What a codes folder holds: tokenizer and classes, training images, held-out images, and what to tell the user.
 
-    The held-out images are the split `test`, else `validation`, else a seeded share of the training split.
+    The held-out images are the split `test`, else `validation`, else those that the tokenizer held out in its training,
+    where a column `held_out` says which, else a seeded share of the training split. Rows that share an `image_id`, as
+    views of one image do, are held out together.
 
     Args:
         path: what `load_codes` takes: a codes folder, parquet files, a Hub id.
         label_column: where the classes are; found as `vqtok.data.columns` says where not given.
         unconditional: look for no classes.
-        test_share: part of the training split that is held out where there is no other.
+        test_share: part of the images of the training split that is held out where nothing else says which.
         seed: decides which images those are.
 
     Raises:
@@ -68,8 +76,37 @@ def open_grids(
     train = grids("train")
     if held:
         return binding, train, grids(held), notes
-    train_rows, test_rows, note = held_out_rows(len(train), share=test_share, seed=seed, name=str(path), why=why)
+    train_rows, test_rows, note = _hold_out(splits["train"], str(path), test_share, seed, why)
     return binding, train.select(train_rows), train.select(test_rows), [*notes, note]
+
+
+def _hold_out(
+    train: Dataset, name: str, share: float, seed: int, why: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
+    """The rows to train on and those to test on, ascending, and what to tell the user."""
+    told = _column(train, HELD_OUT_COLUMN, pa.types.is_boolean)
+    if told is not None and told.any() and not told.all():
+        held = np.flatnonzero(told)
+        note = (
+            f"{why}: {len(held):,} of the {counted(len(told), 'row')} of train are held out to test on, those that the "
+            f"tokenizer held out in its own training (the column {HELD_OUT_COLUMN}); test_share is not used"
+        )
+        return np.flatnonzero(~told), held, note
+    images = _column(train, IMAGE_ID, pa.types.is_integer)
+    if images is None:
+        return held_out_rows(len(train), share=share, seed=seed, name=name, why=why)
+    distinct, image_of_row = np.unique(images, return_inverse=True)
+    _, held, note = held_out_rows(len(distinct), share=share, seed=seed, name=name, why=why)
+    is_held = np.isin(image_of_row, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held), note
+
+
+def _column(dataset: Dataset, name: str, fits: Callable[[pa.DataType], bool]) -> npt.NDArray[Any] | None:
+    """The values of a column, None where there is none of that type or some are missing."""
+    if name not in dataset.column_names:
+        return None
+    values = dataset.select_columns([name]).with_format("arrow")[:].column(name)
+    return values.to_numpy() if fits(values.type) and not values.null_count else None
 
 
 def _name_of(dataset: Dataset) -> str:

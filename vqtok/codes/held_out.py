@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,7 @@ from vqtok.hub import run_of
 from vqtok.names import meaning
 from vqtok.schema import checked
 
-__all__ = ["HELD_OUT_COLUMN", "HeldOut", "find_held_out_images"]
-
-HELD_OUT_COLUMN = "held_out"
+__all__ = ["HeldOut", "find_held_out_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +42,12 @@ class HeldOut:
     share: float
     seed: int
 
-    def rows(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Whether each of the rows [start, stop) of the split was held out: (stop - start,)."""
-        return _held(self)[start:stop]
+    def rows(self) -> npt.NDArray[np.bool_]:
+        """Whether each of the rows of the split was held out: (total,)."""
+        _, rows, _ = held_out_rows(self.total, share=self.share, seed=self.seed, name=self.split)
+        among = np.zeros(self.total, dtype=np.bool_)
+        among[rows] = True
+        return among
 
 
 class Run(BaseModel):
@@ -102,11 +102,3 @@ def _is_same(run: Run, dataset: str, revision: str | None, dataset_config: str |
     (trained_on, trained_at), (named, named_at) = meaning(run.dataset), meaning(dataset)
     then, now = run.revision or trained_at, revision or named_at
     return (trained_on, then, run.dataset_config) == (named, now, dataset_config)
-
-
-@lru_cache(maxsize=1)
-def _held(held: HeldOut) -> npt.NDArray[np.bool_]:
-    _, rows, _ = held_out_rows(held.total, share=held.share, seed=held.seed, name=held.split)
-    among = np.zeros(held.total, dtype=np.bool_)
-    among[rows] = True
-    return among

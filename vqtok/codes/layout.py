@@ -24,7 +24,7 @@ __all__ = ["BAD_IMAGES", "BAD_SCHEMA", "PLANNING", "RECEIPT", "SPLITS", "own_fil
 SPLITS = "dataset_dict.json"
 BAD_IMAGES = "bad_images.parquet"
 BAD_SCHEMA = pa.schema({"split": pa.string(), "row": pa.int64(), "path": pa.string(), "reason": pa.string()})
-PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/\d+\.arrow"
+PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/(\d+\.arrow|held_out\.bin)"
 """A regular expression of the files that are there before plan.json is: where there are no others, nothing was lost."""
 RECEIPT = r"receipts/([^/]+)/\d+\.json"
 """A regular expression of receipts, whose group is the split."""

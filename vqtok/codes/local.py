@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from vqtok.batches import check_batch_size
 from vqtok.codes.assemble import assemble, is_assembled
 from vqtok.codes.binding import CodeSet
 from vqtok.codes.encoder import Encoder
-from vqtok.codes.plan import SHARD_ROWS, Plan, Request, Shard, read_plan
+from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, Shard, read_plan
 from vqtok.codes.planning import make_plan, open_planned_rows
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import BadImage, Receipt, read_receipts
@@ -24,6 +24,8 @@ from vqtok.codes.shard import Job, tokenize_shard
 from vqtok.codes.spec import CodesSpec
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
 from vqtok.codes.workplace import claimed
+from vqtok.data.fitting import colour
+from vqtok.data.views import Views
 from vqtok.errors import BadImagesError, ConfigurationError
 from vqtok.names import findable
 from vqtok.store import Store
@@ -88,11 +90,15 @@ def tokenize_images(
     image_column: str | None = None,
     revision: str | None = None,
     columns: Sequence[str] | None = None,
+    images: bool = False,
+    views: str | None = None,
+    seed: int | None = None,
+    background: str = "white",
     streaming: bool = False,
     batch_size: int = BATCH_SIZE,
     precision: str = "float32",
     format: str = "arrow",
-    shard_rows: int = SHARD_ROWS,
+    shard_rows: int | None = None,
     num_processes: int = 1,
     on_error: str = "skip",
     max_bad_share: float = MAX_BAD_SHARE,
@@ -102,7 +108,7 @@ def tokenize_images(
 ) -> Tokenized:
     """Turn images into a codes folder, every good image exactly once, or go on where the same call was stopped.
 
-    Every grid is the one that `tokenizer.tokenize` gives for that image.
+    Every grid is the one that `tokenizer.tokenize` gives for that image, unless `views` or `background` ask for others.
 
     Args:
         dataset: whatever `vqtok.data.opening.open_rows` opens: a folder, a file, a Hub id, `mnist-mini`, ...
@@ -114,11 +120,17 @@ def tokenize_images(
         revision: branch, tag or commit of a dataset on the Hub.
         columns: columns that are kept beside the codes, ["all"] for all but those that hold files; by default file
             names and labels, and of metadata beside images all.
+        images: keep the encoded images themselves beside their codes, in a column called as the source calls it.
+        views: "center", "ten-crop" or "random:K", see `vqtok.data.views`: as many rows for each image, which share its
+            number in the split as `image_id` and are told apart by `view`. By default an image has one row.
+        seed: of random views; 0 where it is not given.
+        background: what shows through transparent images: a colour's name, #rrggbb, or red,green,blue.
         streaming: read files of the Hub where they are, rather than download them.
         batch_size: images the tokenizer gets at once.
         precision: "float32", or "bfloat16" or "float16" by autocast.
         format: "arrow", or "parquet" for sharing, which `load_from_disk` does not read.
-        shard_rows: images of a shard, the unit that is done or not done.
+        shard_rows: rows of a shard, the unit that is done or not done, which is in memory as a whole; by default
+            65,536, with the images themselves 4,096.
         num_processes: processes that work side by side, each on a device of its own where there are several GPUs. One
             works in this process.
         on_error: "skip" leaves out images that cannot be read, "stop" ends with the first.
@@ -141,7 +153,7 @@ def tokenize_images(
         raise ConfigurationError(f"num_processes must be at least 1, got {num_processes}")
     if not 0 <= max_bad_share <= 1:
         raise ConfigurationError(f"max_bad_share must be from 0 to 1, got {max_bad_share}")
-    spec = CodesSpec.from_tokenizer(tokenizer)
+    plain = CodesSpec.from_tokenizer(tokenizer)
     request = Request(
         dataset=findable(str(dataset)),
         split=split,
@@ -149,12 +161,17 @@ def tokenize_images(
         image_column=image_column,
         revision=revision,
         columns=tuple(columns) if columns is not None else None,
-        fingerprint=spec.fingerprint,
+        images=images,
+        views=views,
+        seed=_seed(views, seed),
+        background=colour(background),
+        fingerprint=plain.fingerprint,
         precision=precision,
         batch_size=batch_size,
         format=format,
-        shard_rows=shard_rows,
+        shard_rows=shard_rows if shard_rows is not None else IMAGE_SHARD_ROWS if images else SHARD_ROWS,
     )
+    spec = replace(plain, preprocessing=plain.preprocessing | request.preprocessing)
     encoder = Encoder(tokenizer, precision)
     store = Store(out)
     with claimed(store, overwrite=overwrite):
@@ -178,6 +195,17 @@ def tokenize_images(
         if missing or not is_assembled(plan, store):
             assemble(plan, store)
     return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing))
+
+
+def _seed(views: str | None, seed: int | None) -> int:
+    """The seed of a request.
+
+    Raises:
+        ConfigurationError: there is nothing random to seed.
+    """
+    if seed is not None and (views is None or Views.parse(views).kind != "random"):
+        raise ConfigurationError(f"seed {seed} is for the views random:K, and they are {views or 'not asked for'}")
+    return seed or 0
 
 
 def _make(
@@ -235,7 +263,8 @@ class _Work:
         Raises:
             BadImagesError: says how many, and names the first.
         """
-        self.images[shard.split] = self.images.get(shard.split, 0) + receipt.rows
+        images = receipt.rows // self.plan.request.rows_per_image
+        self.images[shard.split] = self.images.get(shard.split, 0) + images
         self.bad += receipt.bad
         share = 0 if self.stop_on_error else self.max_bad_share
         if len(self.bad) > share * self.plan.rows:

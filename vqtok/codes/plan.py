@@ -1,8 +1,9 @@
 """What a codes folder will hold, fixed before the first image is encoded: splits, shards, and all that decides a byte.
 
 A plan is written once, as plan.json, and never changes. Its digest is over all that decides the bytes of a shard: the
-rows, the tokenizer, preprocessing, precision and format. A shard is `shard_rows` rows of a split, in the order of the
-source, so that whoever has the plan knows all shards, and 10^9 rows are as quick to open as 10.
+rows, the tokenizer, preprocessing, precision and format. A shard is the `shard_rows` rows that some images of a split
+have, one each unless there are several views, in the order of the source, so that whoever has the plan knows all
+shards, and 10^9 rows are as quick to open as 10.
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import datasets
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vqtok.codes.spec import COLUMN, CodesSpec
+from vqtok.data.fitting import WHITE
+from vqtok.data.views import Views
 from vqtok.errors import ConfigurationError, DataError, shortened
 from vqtok.options import Options
 from vqtok.schema import checked
 from vqtok.store import Store
 from vqtok.text import tokenizer_text
 
-__all__ = ["PLAN", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
+__all__ = ["IMAGE_SHARD_ROWS", "PLAN", "SHARD_ROWS", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
 
 PLAN = "plan.json"
 FORMAT = "vqtok-plan"
 VERSION = 1
 SHARD_ROWS = 65_536
 """Rows of a shard. Of 16 x 16 codes they take 35 MB; a process can map about 60,000 files, so 10^9 rows need 16,667."""
+
+IMAGE_SHARD_ROWS = 4096
+"""Where the images themselves are kept: of 100 kB each they take 400 MB; `datasets` writes files of up to 500 MB."""
 
 
 class Request(Options):
@@ -41,18 +47,53 @@ class Request(Options):
     image_column: str | None = Field(None, description="where the images are")
     revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
     columns: tuple[str, ...] | None = Field(None, description="columns of the source that are kept beside the codes")
+    images: bool = Field(False, description="keep the encoded images beside their codes")
+    views: str | None = Field(None, description="views of each image: center, ten-crop or random:K; by default one")
+    seed: NonNegativeInt = Field(0, description="of random views")
+    background: str = Field(WHITE, description="colour behind transparent images, as #rrggbb")
     fingerprint: str = Field(description="that of the tokenizer")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="arithmetic of the encoder; codes of another precision differ here and there"
     )
     batch_size: PositiveInt = Field(64, description="images encoded at a time; it moves the last bits of latents")
     format: Literal["arrow", "parquet"] = Field("arrow", description="what the shards are")
-    shard_rows: PositiveInt = Field(SHARD_ROWS, description="images of a shard")
+    shard_rows: PositiveInt = Field(SHARD_ROWS, description="rows of a shard")
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse views that do not exist, and a copy of each image beside every one of its views."""
+        if self.rows_per_image > 1 and self.images:
+            raise ConfigurationError(
+                f"images cannot be kept beside the views {self.views}, each of which would bring a copy of its image: "
+                "leave one of them out"
+            )
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How the images became pixels where that is not what the tokenizer says."""
+        told: dict[str, Any] = {} if self.background == WHITE else {"background": self.background}
+        if views := self.image_views:
+            told |= {"views": self.views} | ({"seed": self.seed} if views.kind == "random" else {})
+        return told
+
+    @property
+    def image_views(self) -> Views | None:
+        """The views of each image; None where it has its one row."""
+        return None if self.views is None else Views.parse(self.views, seed=self.seed)
+
+    @property
+    def rows_per_image(self) -> int:
+        """1, or as many as there are views."""
+        return 1 if (views := self.image_views) is None else views.count
+
+    @property
+    def shard_images(self) -> int:
+        """Images whose rows fill a shard."""
+        return max(1, self.shard_rows // self.rows_per_image)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The rows [start, stop) of a split, which become one file.
+    """The images [start, stop) of a split, whose rows become one file.
 
     Attributes:
         split: its name.
@@ -91,17 +132,23 @@ class SplitPlan:
     Attributes:
         rows: images of the source, some of which may turn out to be unreadable.
         source: where they come from, as `vqtok.data.rows` describes it.
-        columns: features of the columns that stand beside the codes, as `datasets.Features.to_dict` gives them.
+        columns: features of the columns of the source that stand beside the codes, as `datasets.Features.to_dict` gives
+            them.
+        added: features of the columns that `added.py` makes.
+        held_out: sha256 of the file that says which images the tokenizer held out, where one does.
     """
 
     name: str
     rows: int
     source: dict[str, Any]
     columns: dict[str, Any]
+    added: dict[str, Any] = field(default_factory=dict)
+    held_out: str | None = None
 
     def features(self, spec: CodesSpec) -> datasets.Features:
         """The columns of the codes folder, the codes first."""
-        return datasets.Features({COLUMN: spec.feature, **datasets.Features.from_dict(self.columns)})
+        beside = datasets.Features.from_dict({**self.columns, **self.added})
+        return datasets.Features({COLUMN: spec.feature, **beside})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +178,7 @@ class Plan:
     @property
     def num_shards(self) -> int:
         """Shards of all splits."""
-        return sum(max(1, -(-split.rows // self.request.shard_rows)) for split in self.splits)
+        return sum(max(1, -(-split.rows // self.request.shard_images)) for split in self.splits)
 
     def split(self, name: str) -> SplitPlan:
         """The split of that name."""
@@ -139,7 +186,7 @@ class Plan:
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in the order of splits and rows; a split without rows has one that is empty."""
-        size = self.request.shard_rows
+        size = self.request.shard_images
         for split in self.splits:
             number = max(1, -(-split.rows // size))
             for index in range(number):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from vqtok.codes.added import added_features, held_out_file, packed
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
+from vqtok.codes.held_out import HeldOut, find_held_out_images
 from vqtok.codes.plan import Plan, Request, SplitPlan
-from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
@@ -53,12 +57,18 @@ def make_plan(
             image_column=request.image_column,
             revision=request.revision,
             streaming=streaming,
-            shard_rows=request.shard_rows,
+            shard_rows=request.shard_images,
             progress=progress,
         )
-        splits = tuple(
-            _split_plan(opened, name, rows, request.columns, scratch) for name, rows in opened.splits.items()
-        )
+        held = _find_held_out(request, spec, dataset, opened)
+        notes = [*opened.notes]
+        if held and (taken := [name for name, rows in opened.splits.items() if _keeps(opened, rows, request)]):
+            notes.append(
+                f"the column {HELD_OUT_COLUMN} of {taken[0]} is kept as it is: it does not say what the tokenizer held "
+                "out in its training"
+            )
+            held = None
+        splits = tuple(_split_plan(opened, name, rows, request, held, scratch) for name, rows in opened.splits.items())
         plan = Plan(request=request, spec=spec, splits=splits)
         card = unfinished_card_of(plan)
         clear(store, card)
@@ -68,7 +78,7 @@ def make_plan(
             store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
     plan.write(store)
     named = request.columns is not None and list(request.columns) != [ALL]
-    return plan, (*opened.notes, *([] if named else _left_out(opened, splits)))
+    return plan, (*notes, *([] if named else _left_out(opened, splits)))
 
 
 def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
@@ -76,13 +86,48 @@ def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
     return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
 
 
-def _split_plan(opened: OpenedRows, name: str, rows: Rows, columns: Sequence[str] | None, scratch: str) -> SplitPlan:
-    kept = _chosen_columns(opened, rows, columns)
+def _find_held_out(request: Request, spec: CodesSpec, dataset: str, opened: OpenedRows) -> HeldOut | None:
+    """What the tokenizer held out of these images, where its run says so and its split is among them."""
+    rows = {name: len(opened.splits[name]) if name in opened.splits else 1 for name in opened.names}
+    held = find_held_out_images(
+        spec.repository, dataset, rows, revision=request.revision, dataset_config=request.dataset_config
+    )
+    return held if held and held.split in opened.splits else None
+
+
+def _keeps(opened: OpenedRows, rows: Rows, request: Request) -> bool:
+    """Whether the source has a column of its own for the images that are held out."""
+    return HELD_OUT_COLUMN in _chosen_columns(opened, rows, request)
+
+
+def _split_plan(
+    opened: OpenedRows, name: str, rows: Rows, request: Request, held: HeldOut | None, scratch: str
+) -> SplitPlan:
+    kept = _chosen_columns(opened, rows, request)
     features = datasets.Features({column: rows.features[column] for column in kept})
-    return SplitPlan(name=name, rows=len(rows), source=rows.to_json(base=scratch), columns=features.to_dict())
+    added = added_features(request, rows, held_out=held is not None)
+    if taken := [column for column in added if column in (*kept, COLUMN)]:
+        raise DataError(
+            f"the images already have a column named {taken[0]!r}, which is written beside the codes here: rename it, "
+            "or name the columns to keep (--columns) without it"
+        )
+    split = SplitPlan(
+        name=name,
+        rows=len(rows),
+        source=rows.to_json(base=scratch),
+        columns=features.to_dict(),
+        added=added.to_dict(),
+    )
+    if held is None or held.split != name:
+        return split
+    bits = packed(held.rows())
+    file = Path(scratch) / held_out_file(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bits)
+    return replace(split, held_out=hashlib.sha256(bits).hexdigest())
 
 
-def _chosen_columns(opened: OpenedRows, rows: Rows, wanted: Sequence[str] | None) -> list[str]:
+def _chosen_columns(opened: OpenedRows, rows: Rows, request: Request) -> list[str]:
     """The columns beside the codes: names and labels of images, all that a listing has, or those asked for.
 
     Columns that hold files are never among them: a dataset from elsewhere could name any file of this machine.
@@ -90,6 +135,7 @@ def _chosen_columns(opened: OpenedRows, rows: Rows, wanted: Sequence[str] | None
     Raises:
         DataError: a column that does not exist, holds files, or has the name of the codes.
     """
+    wanted = request.columns
     others = [str(column) for column in rows.features if column != rows.image_column]
     plain = [column for column in others if not holds_files(rows.features[column])]
     if wanted is None:
@@ -99,6 +145,8 @@ def _chosen_columns(opened: OpenedRows, rows: Rows, wanted: Sequence[str] | None
     else:
         chosen = list(dict.fromkeys(wanted))
         for column in chosen:
+            if column == rows.image_column:
+                raise DataError(f"the column {column} of {rows.name} holds its images: --images keeps them")
             if column not in others:
                 raise DataError(
                     f"{rows.name} has no column {column} beside its images, only {', '.join(others) or 'none'}."

@@ -42,10 +42,10 @@ class Receipt:
     Attributes:
         plan: digest of the plan that it belongs to.
         shard: which, as `Shard.name`.
-        rows: images in it.
+        rows: rows in it, of which each image has as many as there are views, by default one.
         bytes: size of its file.
         sha256: of its file, as hex.
-        bad: the images that are not in it; with `rows` they are all that the plan counts.
+        bad: the images that are not in it; with those of the rows they are all that the plan counts.
         attempts: how often it was begun.
     """
 
@@ -94,6 +94,7 @@ def _read(store: Store, shard: Shard, plan: Plan) -> Receipt:
     receipt = checked(Receipt, values, name=name, error=DataError)
     if (receipt.plan, receipt.shard) != (plan.digest, shard.name):
         raise DataError(f"{name} belongs to another plan: delete it, and the shard is made again")
-    if receipt.rows + len(receipt.bad) != shard.stop - shard.start:
+    images = shard.stop - shard.start - len(receipt.bad)
+    if receipt.rows != images * plan.request.rows_per_image:
         raise DataError(f"{name} does not count all rows of its shard: delete it, and the shard is made again")
     return receipt

@@ -2,6 +2,7 @@
 
     rows ─read→ encoded images ─decode→ pixels ─Encoder→ codes ─→ one record batch ─→ file, then receipt
 
+With the images themselves beside their codes there are several record batches, of `IMAGE_BYTES` of images each.
 The bytes depend on the plan alone: batches are cut from the shard's own rows, whoever works on it.
 """
 
@@ -12,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,18 +22,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vqtok.codes.added import add_columns, read_held_out
 from vqtok.codes.columns import grid_array
 from vqtok.codes.encoder import Encoder
-from vqtok.codes.plan import Plan, Shard
+from vqtok.codes.plan import Plan, Shard, SplitPlan
 from vqtok.codes.receipt import BadImage, Receipt, write_receipt
 from vqtok.codes.spec import COLUMN
-from vqtok.data.dataset import decode_images, stacked
+from vqtok.data.dataset import map_images
+from vqtok.data.images import image_array, image_views
 from vqtok.data.rows import RowBatch, Rows
+from vqtok.data.stored import StoredImage
 from vqtok.errors import BadImagesError, DataError
 from vqtok.store import Store
 
 __all__ = ["Job", "probe_rows", "tokenize_shard"]
 
+IMAGE_BYTES = 128 << 20
+"""Of images in a record batch, unless a single one has more: Arrow counts them in 31 bits."""
+MOST_IMAGE_BYTES = 1 << 30  # of one image that is kept
 BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor encoder stand still
 
 
@@ -50,6 +59,11 @@ class Job:
     rows: Mapping[str, Rows]
     stop_on_error: bool = False
     report: Callable[[int], None] = field(default=lambda images: None)
+
+    @cached_property
+    def held_out(self) -> dict[str, bytes | None]:
+        """Of each split what `added.packed` gives of the images that the tokenizer held out, where that is known."""
+        return {split.name: read_held_out(self.store, split) for split in self.plan.splits}
 
 
 def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None, attempts: int = 1) -> Receipt:
@@ -71,10 +85,10 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
         if batch.bad and job.stop_on_error:
             raise BadImagesError(f"{batch.bad[0].reason}; --on-error skip leaves out what cannot be read")
         if len(batch.pixels):
-            grids.append(job.encoder(batch.pixels))
-            columns.append(batch.columns)
+            grids.append(_encoded(batch.pixels, job))
+            columns += batch.columns
         bad += batch.bad
-        job.report(len(batch.pixels) + len(batch.bad))
+        job.report(batch.images + len(batch.bad))
     data = _file_of(grids, columns, shard, job.plan)
     receipt = Receipt(
         plan=job.plan.digest,
@@ -102,19 +116,28 @@ def probe_rows(start: int, stop: int, shard: Shard, job: Job) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    pixels: npt.NDArray[np.uint8]  # (n, C, H, W), of the images that can be read
-    columns: pa.Table  # n rows of the columns beside the codes
+    images: int  # that can be read
+    pixels: npt.NDArray[np.uint8]  # (n, C, H, W), of their views
+    columns: list[pa.Table]  # n rows of the columns beside the codes, in parts with up to IMAGE_BYTES of images
     bad: list[BadImage]
 
 
+def _encoded(pixels: npt.NDArray[np.uint8], job: Job) -> npt.NDArray[Any]:
+    """Grids of a batch; where an image has more views than a batch takes, in several."""
+    size = job.plan.request.batch_size
+    grids = [job.encoder(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+    return grids[0] if len(grids) == 1 else np.concatenate(grids)
+
+
 def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, str]) -> Iterator[_Batch]:
-    """The batches of some rows in order, up to `BATCHES_AHEAD` of them decoded before they are asked for."""
-    rows, columns = job.rows[shard.split], list(job.plan.split(shard.split).columns)
+    """The batches of some images in order, up to `BATCHES_AHEAD` of them decoded before they are asked for."""
+    rows, split, request = job.rows[shard.split], job.plan.split(shard.split), job.plan.request
+    size = max(1, request.batch_size // request.rows_per_image)
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(1)  # of which each batch is spread over threads of its own
     try:
-        for batch in rows.read(start, stop, job.plan.request.batch_size, columns):
-            waiting.append(pool.submit(_decode, batch, job, skip))
+        for batch in rows.read(start, stop, size, list(split.columns)):
+            waiting.append(pool.submit(_decode, batch, split, job, skip))
             if len(waiting) > BATCHES_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -123,24 +146,52 @@ def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, s
         pool.shutdown(cancel_futures=True)
 
 
-def _decode(batch: RowBatch, job: Job, skip: Mapping[int, str]) -> _Batch:
-    config = job.encoder.tokenizer.config
+def _decode(batch: RowBatch, split: SplitPlan, job: Job, skip: Mapping[int, str]) -> _Batch:
+    config, request = job.encoder.tokenizer.config, job.plan.request
     numbers = [row for row in range(batch.start, batch.start + len(batch)) if row not in skip]
     images = [batch.images[row - batch.start] for row in numbers]
-    decoded: list[npt.NDArray[np.uint8] | DataError] = decode_images(
-        images, image_size=config.size, num_channels=config.num_channels, resample=config.resample
-    )
+    decoded = map_images(_decoder(job), images, numbers)
     reasons = {row: f"{batch.images[row - batch.start].name}: {why}" for row, why in skip.items() if _is_in(row, batch)}
     reasons |= {row: str(each) for row, each in zip(numbers, decoded, strict=True) if isinstance(each, DataError)}
     good = [row - batch.start for row in numbers if row not in reasons]
-    pixels = [each for each in decoded if not isinstance(each, DataError)]
+    found = [each for each in decoded if not isinstance(each, DataError)]
+    contents = [content for _, content in found]
+    empty = np.empty((0, config.num_channels, *config.size), dtype=np.uint8)
     return _Batch(
-        pixels=stacked(pixels, config.num_channels, config.size),
-        columns=batch.columns.take(pa.array(good, pa.int64())) if reasons else batch.columns,
+        images=len(good),
+        pixels=np.concatenate([pixels for pixels, _ in found]) if found else empty,
+        columns=[
+            add_columns(
+                batch,
+                good[part],
+                split=split,
+                views=request.rows_per_image,
+                held_out=job.held_out[split.name],
+                contents=contents[part],
+            )
+            for part in _parts([len(content) for content in contents])
+        ],
         bad=[
             BadImage(row=row, name=batch.images[row - batch.start].name, reason=reasons[row]) for row in sorted(reasons)
         ],
     )
+
+
+def _decoder(job: Job) -> Callable[[StoredImage, int], tuple[npt.NDArray[np.uint8], bytes]]:
+    """What decodes an image, by its number: the pixels of its views (V, C, H, W), and its bytes where they are kept."""
+    config, request, views = job.encoder.tokenizer.config, job.plan.request, job.plan.request.image_views
+    fit: dict[str, Any] = {"num_channels": config.num_channels, "size": config.size, "resample": config.resample}
+    fit["background"] = request.background
+
+    def decode(image: StoredImage, number: int) -> tuple[npt.NDArray[np.uint8], bytes]:
+        data = image.read(MOST_IMAGE_BYTES) if request.images else image.data()
+        if views is None:
+            pixels = image_array(data, name=image.name, **fit)[None]
+        else:
+            pixels = image_views(data, views, number, name=image.name, **fit)
+        return pixels, data if isinstance(data, bytes) and request.images else b""
+
+    return decode
 
 
 def _is_in(row: int, batch: RowBatch) -> bool:
@@ -148,20 +199,46 @@ def _is_in(row: int, batch: RowBatch) -> bool:
 
 
 def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan) -> memoryview:
-    """The file of a shard: an Arrow stream of one record batch, whose grids are viewed without a copy, or parquet."""
+    """The file of a shard, Arrow or parquet: one record batch, whose grids are viewed without a copy, or row group.
+
+    With images there are several.
+    """
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
-    empty = np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype)
-    arrays = [grid_array(np.concatenate(grids) if grids else empty, plan.spec.feature)]
+    whole = np.concatenate([np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype), *grids])
+    parts = _parts([table.nbytes for table in columns]) if plan.request.images else [slice(None)]
+    sink, first = pa.BufferOutputStream(), 0
+    with _writer(sink, schema, shard.format) as writer:
+        for part in parts or [slice(None)]:
+            rows = sum(table.num_rows for table in columns[part])
+            writer.write_batch(_record_batch(whole[first : first + rows], columns[part], schema, plan))
+            first += rows
+    return memoryview(sink.getvalue())
+
+
+def _writer(sink: pa.NativeFile, schema: pa.Schema, format: str) -> pa.ipc.RecordBatchStreamWriter | pq.ParquetWriter:
+    return (
+        pq.ParquetWriter(sink, schema, compression="zstd") if format == "parquet" else pa.ipc.new_stream(sink, schema)
+    )
+
+
+def _parts(sizes: Sequence[int]) -> list[slice]:
+    """What goes together so that no part has more than `IMAGE_BYTES`, unless one piece alone has."""
+    starts: list[int] = []
+    room = 0
+    for place, size in enumerate(sizes):
+        if not starts or size > room:
+            starts.append(place)
+            room = IMAGE_BYTES
+        room -= size
+    return [slice(start, stop) for start, stop in pairwise([*starts, len(sizes)])]
+
+
+def _record_batch(
+    grids: npt.NDArray[Any], columns: Sequence[pa.Table], schema: pa.Schema, plan: Plan
+) -> pa.RecordBatch:
+    arrays = [grid_array(grids, plan.spec.feature)]
     if others := [field for field in schema if field.name != COLUMN]:
-        table = pa.concat_tables(columns).combine_chunks() if columns else pa.schema(others).empty_table()
+        table = pa.concat_tables(columns) if columns else pa.schema(others).empty_table()
         table = table.cast(pa.schema(others))
         arrays += [table.column(each.name).combine_chunks() for each in others]
-    sink = pa.BufferOutputStream()
-    whole = pa.Table.from_arrays(arrays, schema=schema)
-    if shard.format == "parquet":
-        pq.write_table(whole, sink, compression="zstd")
-    else:
-        with pa.ipc.new_stream(sink, schema) as writer:
-            for batch in whole.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=schema)]:
-                writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

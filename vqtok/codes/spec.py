@@ -23,9 +23,15 @@ from vqtok.text import tokenizer_text
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["COLUMN", "SIDECAR", "SPLIT_NAME", "CodesSpec", "Grids"]
+__all__ = ["COLUMN", "HELD_OUT_COLUMN", "IMAGE_ID", "SIDECAR", "SPLIT_NAME", "CodesSpec", "Grids"]
 
 COLUMN = "codes"
+HELD_OUT_COLUMN = "held_out"
+"""Whether the tokenizer held the image out in its training."""
+
+IMAGE_ID = "image_id"
+"""The number of the image in its split, which its views share."""
+
 SIDECAR = "codes.json"
 FORMAT = "vqtok-codes"
 VERSION = 1
@@ -47,7 +53,8 @@ class CodesSpec:
         fingerprint: sha256 of the tokenizer that made the codes.
         repository: where that tokenizer came from, a Hub id or a folder, or None where it was never saved.
         revision: the commit of that repository, or None.
-        preprocessing: how images became pixels: size, channels, resampling filter.
+        preprocessing: how images became pixels: size, channels, resampling filter; views and the background of
+            transparent images where these are not the tokenizer's own.
         vqtok_version: the version that wrote the codes.
     """
 

@@ -2,21 +2,22 @@
 
 An image of up to four megapixels is converted and resampled whole. A larger one is converted and resampled strip by
 strip, first across, then down, which is the order of Pillow's own two passes: the pixels are the same, but beside the
-image itself only a strip and the narrowed image are in memory. Composing 80 megapixels over white as a whole took
+image itself only a strip and the narrowed image are in memory. Composing 80 megapixels over a colour as a whole took
 1.5 GB more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
-from vqtok.errors import ConfigurationError, DataError, did_you_mean, one_line
+from vqtok.errors import ConfigurationError, DataError, did_you_mean, one_line, shortened
 
-__all__ = ["RESAMPLING", "fit_image"]
+__all__ = ["CENTER", "RESAMPLING", "WHITE", "Crop", "colour", "fit_image"]
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -27,7 +28,44 @@ RESAMPLING = {
 WHOLE_PIXELS = 1 << 22  # up to so many pixels an image is handled whole
 STRIP_PIXELS = 1 << 20  # pixels of a strip
 
+WHITE = "#ffffff"
+
 Convert = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Which part of an image is kept; its proportions are those of the size that it is brought to.
+
+    Attributes:
+        share: of the sides of the largest such part, above 0 and at most 1.
+        x, y: where it lies, from 0 (left, top) to 1 (right, bottom).
+    """
+
+    share: float = 1.0
+    x: float = 0.5
+    y: float = 0.5
+
+
+CENTER = Crop()
+
+
+def colour(text: str) -> str:
+    """A colour as #rrggbb, from that, the name of one, or its red, green and blue from 0 to 255: 255,128,0.
+
+    Raises:
+        ConfigurationError: the text is none.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")] if "," in text else ImageColor.getrgb(text.strip())
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3 or not all(0 <= number <= 255 for number in numbers):
+        raise ConfigurationError(
+            f"a colour must be a name such as white or black, #rrggbb, or red,green,blue from 0 to 255, got "
+            f"{shortened(text)}"
+        )
+    return "#{:02x}{:02x}{:02x}".format(*numbers)
 
 
 def fit_image(
@@ -36,13 +74,19 @@ def fit_image(
     num_channels: int,
     size: tuple[int, int],
     resample: str = "bicubic",
+    background: str = WHITE,
+    crop: Crop = CENTER,
     name: str = "the image",
 ) -> Image.Image:
     """Bring an image to a mode (L for 1 channel, RGB for 3) and to a size (H, W).
 
     The largest centred part with the proportions of `size` is kept and resampled (with Pillow's antialiasing) to it. An
     image whose shorter side is already right is only cropped; one of the right size keeps its pixels. Transparent
-    images are composed over white, 16-bit images are scaled to 8 bits.
+    images are composed over the background, 16-bit images are scaled to 8 bits.
+
+    Args:
+        background: what `colour` gives.
+        crop: another part to keep.
 
     Raises:
         ConfigurationError: a number of channels, a size or a resampling method that does not exist.
@@ -59,24 +103,24 @@ def fit_image(
     if height < 1 or width < 1:
         raise ConfigurationError(f"the size of an image must be at least 1 x 1, got {height} x {width}")
     try:
-        convert = _conversion(image, "L" if num_channels == 1 else "RGB", name)
-        return _cover(image, height, width, RESAMPLING[resample], convert)
+        convert = _conversion(image, "L" if num_channels == 1 else "RGB", background, name)
+        return _cover(image, height, width, RESAMPLING[resample], convert, crop)
     except (OSError, ValueError) as error:
         raise DataError(f"{name} cannot be converted: {one_line(error)}") from error
 
 
 def _cover(
-    image: Image.Image, height: int, width: int, method: Image.Resampling, convert: Convert | None
+    image: Image.Image, height: int, width: int, method: Image.Resampling, convert: Convert | None, crop: Crop
 ) -> Image.Image:
-    if image.size == (width, height):
+    if image.size == (width, height) and crop.share == 1:
         return _by_strips(image, convert) if convert else image
-    scale = max(width / image.width, height / image.height)
-    if scale == 1.0:  # nothing to resample: whole pixels only
+    scale = max(width / image.width, height / image.height) / crop.share
+    if scale == 1.0 and crop == CENTER:  # nothing to resample: whole pixels only
         left, top = (image.width - width) // 2, (image.height - height) // 2
         image = image.crop((left, top, left + width, top + height))
         return _by_strips(image, convert) if convert else image
     kept_width, kept_height = min(image.width, width / scale), min(image.height, height / scale)
-    x, y = (image.width - kept_width) / 2, (image.height - kept_height) / 2
+    x, y = (image.width - kept_width) * crop.x, (image.height - kept_height) * crop.y
     if convert and _is_large(image):
 
         def narrow(strip: Image.Image) -> Image.Image:
@@ -112,15 +156,15 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _conversion(image: Image.Image, mode: str, name: str) -> Convert | None:
+def _conversion(image: Image.Image, mode: str, background: str, name: str) -> Convert | None:
     """What brings the image, or any strip of it, to a mode pixel by pixel; None where it has it already."""
     if image.mode == mode and "transparency" not in image.info:
         return None
     top = _range(image, name) if image.mode == "F" or image.mode.startswith("I") else None
-    return partial(_to_mode, mode=mode, top=top)
+    return partial(_to_mode, mode=mode, background=background, top=top)
 
 
-def _to_mode(image: Image.Image, mode: str, top: float | None) -> Image.Image:
+def _to_mode(image: Image.Image, mode: str, background: str, top: float | None) -> Image.Image:
     if top is not None:
         values, transparent = np.asarray(image), image.info.get("transparency")
         image = Image.fromarray(np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8))
@@ -129,8 +173,7 @@ def _to_mode(image: Image.Image, mode: str, top: float | None) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
         image = image.convert("RGBA")  # also RGBa, and a transparent colour of P, L and RGB
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
     if image.mode == "LAB":
         image = image.convert("RGB")  # Pillow does not convert LAB to L
     return image if image.mode == mode else image.convert(mode)

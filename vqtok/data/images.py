@@ -19,6 +19,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,13 +28,14 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vqtok.data.budget import DECODING
-from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, fit_image
+from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, WHITE, fit_image
 from vqtok.data.formats import FORMATS, readable_formats
 from vqtok.data.jpeg import decode_jpeg
+from vqtok.data.views import Views
 from vqtok.errors import DataError, one_line
 from vqtok.text import printable
 
-__all__ = ["RESAMPLING", "ImageInput", "image_array", "load_image"]
+__all__ = ["RESAMPLING", "ImageInput", "image_array", "image_views", "load_image", "open_file"]
 
 ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
@@ -68,7 +70,13 @@ def load_image(source: ImageInput, *, name: str | None = None) -> Image.Image:
 
 
 def image_array(
-    source: ImageInput, *, num_channels: int, size: tuple[int, int], resample: str = "bicubic", name: str | None = None
+    source: ImageInput,
+    *,
+    num_channels: int,
+    size: tuple[int, int],
+    resample: str = "bicubic",
+    background: str = WHITE,
+    name: str | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Load an image, fit it to a size and give its pixels: uint8 (C, H, W).
 
@@ -77,10 +85,41 @@ def image_array(
     name = printable(name or _image_name(source))
     with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
         image = _upright(image, file, name)
-        image = fit_image(image, num_channels=num_channels, size=size, resample=resample, name=name)
-        # Pillow packs each row as all of its red, green, blue, which is quicker to turn than single pixels are.
-        rows = image.tobytes("raw", "L" if num_channels == 1 else "RGB;L")
-    pixels = np.frombuffer(rows, dtype=np.uint8).reshape(size[0], num_channels, size[1])
+        return _pixels(
+            fit_image(image, num_channels=num_channels, size=size, resample=resample, background=background, name=name)
+        )
+
+
+def image_views(
+    source: ImageInput,
+    views: Views,
+    number: int,
+    *,
+    num_channels: int,
+    size: tuple[int, int],
+    resample: str = "bicubic",
+    background: str = WHITE,
+    name: str | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Load an image once and give the pixels of all of its views: uint8 (V, C, H, W).
+
+    Args:
+        number: of the image in its set; random views depend on it and on nothing else but their seed.
+
+    The other arguments, and errors, are those of `image_array`.
+    """
+    name = printable(name or _image_name(source))
+    with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
+        image = _upright(image, file, name)
+        fit = partial(fit_image, image, num_channels=num_channels, resample=resample, background=background, name=name)
+        return np.stack([_pixels(view) for view in views.of(number, size, fit)])
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """uint8 (C, H, W) of an image that is L or RGB."""
+    # Pillow packs each row as all of its red, green, blue, which is quicker to turn than single pixels are.
+    rows = image.tobytes("raw", "L" if image.mode == "L" else "RGB;L")
+    pixels = np.frombuffer(rows, dtype=np.uint8).reshape(image.height, -1, image.width)
     return pixels.transpose(1, 0, 2).copy()  # a copy, so that it can be written to and torch takes it
 
 
@@ -88,7 +127,7 @@ def image_array(
 def _opened(source: ImageInput, name: str) -> Iterator[tuple[Image.Image, IO[bytes] | None]]:
     """An image whose size is known but whose pixels may still have to be decoded, and the file it was read from."""
     if isinstance(source, str | os.PathLike):
-        with _open_file(Path(source), name) as file:
+        with open_file(Path(source), name) as file:
             yield _read_header(file, name), file
     elif isinstance(source, bytes | bytearray | memoryview):
         file = io.BytesIO(source)
@@ -109,7 +148,12 @@ def _opened(source: ImageInput, name: str) -> Iterator[tuple[Image.Image, IO[byt
         )
 
 
-def _open_file(path: Path, name: str) -> IO[bytes]:
+def open_file(path: Path, name: str) -> IO[bytes]:
+    """Open the file of an image; a named pipe is not waited for.
+
+    Raises:
+        DataError: there is none, it is no regular file, or may not be read.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
             raise DataError(f"{name} cannot be read: it is no regular file")

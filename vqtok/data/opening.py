@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, DatasetBuilder, Features, Value
@@ -39,6 +39,7 @@ class OpenedRows:
 
     Attributes:
         splits: by name, in the source's order; those without rows are left out.
+        names: of all splits that the dataset has, also those that were not asked for; they may have no rows.
         resolved: the Hub id or the absolute path behind the name.
         revision: the commit on the Hub, where there is one.
         label_column: where the labels are, by the names and types of the columns: their values are not read.
@@ -46,6 +47,7 @@ class OpenedRows:
     """
 
     splits: dict[str, Rows]
+    names: tuple[str, ...]
     resolved: str
     revision: str | None = None
     label_column: str | None = None
@@ -89,6 +91,7 @@ def open_rows(
     chosen = list(named.splits) if split is None else [_find_split(list(named.splits), dataset, split)]
     return OpenedRows(
         splits={each: _rows(named, dataset, each, image_column) for each in chosen},
+        names=tuple(dict.fromkeys([*reading.seen, *named.splits])),
         resolved=named.resolved,
         revision=named.revision,
         label_column=find_label_column(named.splits),
@@ -125,6 +128,7 @@ class _AsTheyLie:
     streaming: bool
     shard_rows: int
     progress: bool
+    seen: list[str] = field(default_factory=list)  # the splits of the dataset
 
     def new_files(self, root: Path) -> FolderFiles:
         return listed_files(root, progress=self.progress)
@@ -177,6 +181,7 @@ class _AsTheyLie:
         return kept
 
     def _wanted(self, splits: Mapping[str, object]) -> list[str]:
+        self.seen.extend(splits)
         return list(splits) if self.split is None else [_find_split(list(splits), self.name, self.split)]
 
 

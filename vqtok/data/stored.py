@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vqtok.data.images import open_file
 from vqtok.data.paths import DatasetRoot
-from vqtok.errors import DataError
+from vqtok.errors import DataError, one_line
 from vqtok.text import counted
 
 __all__ = ["StoredImage", "row_name", "stored_cells"]
@@ -36,6 +37,27 @@ class StoredImage:
     column: str
     root: DatasetRoot
     size: int | None = None
+
+    def read(self, most: int) -> bytes:
+        """The bytes of the encoded image, wherever it lies.
+
+        Raises:
+            DataError: as `data`, or it cannot be read, or has more than `most` bytes.
+        """
+        found = self.data()
+        if isinstance(found, bytes):
+            self._check_kept(len(found), most)
+            return found
+        with open_file(found, self.name) as file:
+            self._check_kept(os.fstat(file.fileno()).st_size, most)
+            try:
+                return file.read()
+            except OSError as error:
+                raise DataError(f"{self.name} cannot be read: {one_line(error)}") from error
+
+    def _check_kept(self, size: int, most: int) -> None:
+        if size > most:
+            raise DataError(f"{self.name} has {size:,} bytes, and an image that is kept may have {most:,}")
 
     def data(self) -> bytes | Path:
         """What to decode: the bytes, else the file that the path leads to.

@@ -124,9 +124,11 @@ def codes_rows(place: str | Path) -> Rows:
         ("codebook", f"{spec.codebook_size:,} codes"),
         ("columns", ", ".join(f"{key} ({type_text(feature)})" for key, feature in first.features.items())),
     ]
+    rows += [(name, str(spec.preprocessing[name])) for name in ("views", "background") if name in spec.preprocessing]
+    thing = "row" if "views" in spec.preprocessing else "image"
     for split, dataset in splits.items():
         use = code_use_text(codes_array(dataset), spec.codebook_size, spec.num_codebooks)
-        rows.append((str(split), f"{counted(len(dataset), 'image')}, {use}"))
+        rows.append((str(split), f"{counted(len(dataset), thing)}, {use}"))
     bad = read_bad_images(place)["path"].to_pylist()
     if bad:
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
