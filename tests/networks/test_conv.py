@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -184,3 +184,43 @@ def test_the_registry_and_its_options() -> None:
 def test_options_that_make_no_sense_are_refused(network: Any, options: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         network(num_channels=3, code_dim=4, **options)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_memory_that_is_taken_over_is_nobody_elses(blocks: int) -> None:
+    """Layers that write into what a convolution gave leave the input as it was, and gradients as they are written."""
+    encoder, decoder = make(num_residual_blocks=blocks)
+    for parameter in itertools.chain(encoder.parameters(), decoder.parameters()):
+        nn.init.normal_(parameter, std=0.3)
+    for network, images in ((encoder, torch.randn(2, 3, 8, 8)), (decoder, torch.randn(2, 4, 2, 2))):
+        plain = without_in_place(network)
+        given, again = images.clone().requires_grad_(), images.clone().requires_grad_()
+        network(given).square().sum().backward()
+        found = [parameter.grad for parameter in network.parameters()]
+        network.zero_grad()
+        plain(again).square().sum().backward()
+        assert torch.equal(given, images)
+        torch.testing.assert_close(given.grad, again.grad)
+        torch.testing.assert_close(found, [parameter.grad for parameter in network.parameters()])
+
+
+def without_in_place(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same layers with the same weights, each of which gives something new."""
+
+    def written_out(features: torch.Tensor) -> torch.Tensor:
+        for layer in flat(network):
+            if isinstance(layer, nn.ReLU):
+                features = features.relu()
+            elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                features = layer(features)
+            else:
+                spatial, pointwise = layer.children()
+                features = features + pointwise(spatial(features.relu()).relu())
+        return features
+
+    return written_out
+
+
+def flat(network: nn.Module) -> Iterator[nn.Module]:
+    for layer in network.children():
+        yield from flat(layer) if isinstance(layer, nn.Sequential) else (layer,)

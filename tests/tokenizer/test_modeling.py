@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.tokenizer.models import METHODS, SMALL, make, pixels, same_state
 from vqtok.errors import ConfigurationError
-from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig, modeling
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -162,3 +162,21 @@ def test_encoding_in_training_mode_moves_nothing(tiny_tokenizer: VQTokenizer) ->
     before = copy.deepcopy(tiny_tokenizer.train())
     tiny_tokenizer.decode(tiny_tokenizer.encode(pixels()))
     assert same_state(before, tiny_tokenizer)
+
+
+def test_images_encoded_and_decoded_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes `PIXELS_AT_A_TIME`; of 16 x 16 pixels that is two images here, then one, or all of them."""
+    model, images = make(code_dim=2), pixels(7)
+    latents = model.encoder(images)
+    nearest = torch.cdist(latents.permute(0, 2, 3, 1).reshape(-1, 2), model.quantizer.codebook).argmin(dim=1)
+    for at_a_time in (2 * 16 * 16, 1, 2**17):
+        monkeypatch.setattr(modeling, "PIXELS_AT_A_TIME", at_a_time)
+        seen: list[int] = []
+        hook = model.encoder.register_forward_pre_hook(lambda module, given, seen=seen: seen.append(len(given[0])))
+        codes = model.encode(images)
+        hook.remove()
+        assert seen == {512: [2, 2, 2, 1], 1: [1] * 7, 2**17: [7]}[at_a_time]
+        assert torch.equal(codes, nearest.view(7, 4, 4))
+        torch.testing.assert_close(model.decode(codes), model.decoder(model.quantizer.decode(codes)).clamp(-1, 1))
+    assert model.encode(images[:0]).shape == (0, 4, 4)
+    assert model.decode(codes[:0]).shape == (0, 1, 16, 16)

@@ -1,6 +1,7 @@
 """One shard of a codes folder, from rows of images to a file and its receipt: what every driver calls.
 
     rows ─read→ encoded images ─decode→ pixels ─Encoder→ codes ─→ one record batch ─→ file, then receipt
+                              └ each batch by one of several threads ┘
 
 With the images themselves beside their codes there are several record batches, of `IMAGE_BYTES` of images each.
 The bytes depend on the plan alone: batches are cut from the shard's own rows, whoever works on it.
@@ -11,11 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,12 @@ from vqtok.store import Store
 
 __all__ = ["Job", "probe_rows", "tokenize_shard"]
 
+T = TypeVar("T")
+
 IMAGE_BYTES = 128 << 20
 """Of images in a record batch, unless a single one has more: Arrow counts them in 31 bits."""
 MOST_IMAGE_BYTES = 1 << 30  # of one image that is kept
-BATCHES_AHEAD = 2  # decoded and waiting, so that neither threads nor encoder stand still
+BATCHES_AHEAD = 2  # read and waiting for a thread, or done and waiting for one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +80,14 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
         DataError: a source that changed since the plan was made or cannot be read, or a store that does not take it.
         BadImagesError: an image that cannot be read, where that should end the work.
     """
-    batches = _decoded(shard.start, shard.stop, shard, job, skip or {})
     grids: list[npt.NDArray[Any]] = []
     columns: list[pa.Table] = []
     bad: list[BadImage] = []
-    for batch in batches:
+    for batch in _batches(shard.start, shard.stop, shard, job, partial(_encode, job=job), skip or {}):
         if batch.bad and job.stop_on_error:
             raise BadImagesError(f"{batch.bad[0].reason}; --on-error skip leaves out what cannot be read")
-        if len(batch.pixels):
-            grids.append(_encoded(batch.pixels, job))
+        if len(batch.grids):
+            grids.append(batch.grids)
             columns += batch.columns
         bad += batch.bad
         job.report(batch.images + len(batch.bad))
@@ -110,54 +112,63 @@ def probe_rows(start: int, stop: int, shard: Shard, job: Job) -> None:
     Raises:
         DataError: a source that changed since the plan was made or cannot be read.
     """
-    for _ in _decoded(start, stop, shard, job, {}):
+    for _ in _batches(start, stop, shard, job, lambda batch: None, {}):
         pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Batch:
+class _Decoded:
     images: int  # that can be read
     pixels: npt.NDArray[np.uint8]  # (n, C, H, W), of their views
     columns: list[pa.Table]  # n rows of the columns beside the codes, in parts with up to IMAGE_BYTES of images
     bad: list[BadImage]
 
 
-def _encoded(pixels: npt.NDArray[np.uint8], job: Job) -> npt.NDArray[Any]:
-    """Grids of a batch; where an image has more views than a batch takes, in several."""
-    size = job.plan.request.batch_size
-    grids = [job.encoder(pixels[start : start + size]) for start in range(0, len(pixels), size)]
-    return grids[0] if len(grids) == 1 else np.concatenate(grids)
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    images: int
+    grids: npt.NDArray[Any]  # (n, h, w[, Q])
+    columns: list[pa.Table]
+    bad: list[BadImage]
 
 
-def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, str]) -> Iterator[_Batch]:
-    """The batches of some images in order, up to `BATCHES_AHEAD` of them decoded before they are asked for."""
+def _batches(
+    start: int, stop: int, shard: Shard, job: Job, work: Callable[[_Decoded], T], skip: Mapping[int, str]
+) -> Iterator[T]:
+    """What comes of the batches of some images, in order: each is decoded and worked on by a thread of its own."""
     rows, split, request = job.rows[shard.split], job.plan.split(shard.split), job.plan.request
     size = max(1, request.batch_size // request.rows_per_image)
-    waiting: deque[Future[_Batch]] = deque()
-    pool = ThreadPoolExecutor(1)  # of which each batch is spread over threads of its own
-    try:
+    waiting: deque[Future[T]] = deque()
+    with job.encoder.side_by_side() as (pool, threads):
         for batch in rows.read(start, stop, size, list(split.columns)):
-            waiting.append(pool.submit(_decode, batch, split, job, skip))
-            if len(waiting) > BATCHES_AHEAD:
+            waiting.append(pool.submit(lambda batch: work(_decode(batch, split, job, skip)), batch))
+            if len(waiting) >= threads + BATCHES_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _decode(batch: RowBatch, split: SplitPlan, job: Job, skip: Mapping[int, str]) -> _Batch:
+def _encode(batch: _Decoded, job: Job) -> _Encoded:
+    """Grids of a batch; where an image has more views than a batch takes, in several."""
+    size = job.plan.request.batch_size
+    parts = range(0, len(batch.pixels), size)
+    empty = np.empty((0, *job.plan.spec.shape), dtype=job.plan.spec.dtype)
+    grids = np.concatenate([empty, *(job.encoder(batch.pixels[part : part + size]) for part in parts)])
+    return _Encoded(images=batch.images, grids=grids, columns=batch.columns, bad=batch.bad)
+
+
+def _decode(batch: RowBatch, split: SplitPlan, job: Job, skip: Mapping[int, str]) -> _Decoded:
     config, request = job.encoder.tokenizer.config, job.plan.request
     numbers = [row for row in range(batch.start, batch.start + len(batch)) if row not in skip]
     images = [batch.images[row - batch.start] for row in numbers]
-    decoded = map_images(_decoder(job), images, numbers)
+    decoded = map_images(_decoder(job), images, numbers, threads=False)  # each batch has one already
     reasons = {row: f"{batch.images[row - batch.start].name}: {why}" for row, why in skip.items() if _is_in(row, batch)}
     reasons |= {row: str(each) for row, each in zip(numbers, decoded, strict=True) if isinstance(each, DataError)}
     good = [row - batch.start for row in numbers if row not in reasons]
     found = [each for each in decoded if not isinstance(each, DataError)]
     contents = [content for _, content in found]
     empty = np.empty((0, config.num_channels, *config.size), dtype=np.uint8)
-    return _Batch(
+    return _Decoded(
         images=len(good),
         pixels=np.concatenate([pixels for pixels, _ in found]) if found else empty,
         columns=[

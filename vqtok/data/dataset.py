@@ -99,12 +99,13 @@ def decode_images(
 
 
 def map_images(
-    decode: Callable[..., T], images: Sequence[StoredImage], *others: Sequence[object]
+    decode: Callable[..., T], images: Sequence[StoredImage], *others: Sequence[object], threads: bool = True
 ) -> list[T | DataError]:
-    """Decode images, by threads where they help.
+    """Decode images.
 
     Args:
         decode: called with an image, and with its entry of each of the `others`.
+        threads: whether to use several where they help.
 
     Returns:
         Of each what `decode` gives, or the error that says why it cannot be read.
@@ -116,7 +117,7 @@ def map_images(
         except DataError as error:
             return error
 
-    if not _threads_help(images):
+    if not threads or not _threads_help(images):
         return list(map(attempt, images, *others))
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
         return list(pool.map(attempt, images, *others))

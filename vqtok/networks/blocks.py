@@ -35,12 +35,12 @@ class ResidualBlock(nn.Module):
         init_convolution(self.pointwise, gain=0.0)  # the block starts as the identity
 
     def forward(self, features: Tensor) -> Tensor:
-        branch: Tensor = self.pointwise(self.spatial(features.relu()).relu())
-        return features + branch
+        branch: Tensor = self.pointwise(self.spatial(features.relu()).relu_())
+        return branch.add_(features)  # no gradient needs what a convolution gave, so its memory is taken
 
 
 class ResidualStack(nn.Sequential):
     """Residual blocks and a closing ReLU; (B, channels, h, w) -> the same shape."""
 
     def __init__(self, channels: int, hidden: int, blocks: int) -> None:
-        super().__init__(*(ResidualBlock(channels, hidden) for _ in range(blocks)), nn.ReLU())
+        super().__init__(*(ResidualBlock(channels, hidden) for _ in range(blocks)), nn.ReLU(inplace=True))

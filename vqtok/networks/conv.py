@@ -69,7 +69,7 @@ class ConvEncoder(nn.Sequential):
         widths = [num_channels, *stage_widths(chosen.hidden_size, chosen.downsample_factor)]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU(inplace=True)]
         super().__init__(
             *layers,
             nn.Conv2d(widths[-1], chosen.hidden_size, kernel_size=3, padding=1),
@@ -91,9 +91,9 @@ class ConvDecoder(nn.Sequential):
         widths = [*reversed(stage_widths(chosen.hidden_size, chosen.downsample_factor)), num_channels]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU(inplace=True)]
         if not layers:
-            layers = [nn.Conv2d(chosen.hidden_size, num_channels, kernel_size=3, padding=1), nn.ReLU()]
+            layers = [nn.Conv2d(chosen.hidden_size, num_channels, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
         super().__init__(
             nn.Conv2d(code_dim, chosen.hidden_size, kernel_size=3, padding=1),
             ResidualStack(chosen.hidden_size, chosen.residual_size, chosen.num_residual_blocks),

@@ -51,6 +51,9 @@ class VQTokenizerOutput(ModelOutput):
 
 FETCHED_WITH = ("revision", "token", "cache_dir", "local_files_only")
 
+PIXELS_AT_A_TIME = 2**17
+"""Of images that a CPU encodes or decodes at a time, so that what a layer gives is still in its cache for the next."""
+
 
 class VQTokenizer(PreTrainedModel):
     """Encoder, quantizer and decoder, with the preprocessing that belongs to them.
@@ -101,8 +104,8 @@ class VQTokenizer(PreTrainedModel):
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Codes of pixel values (B, C, H, W) in [-1, 1]: int64 (B, h, w), or (B, h, w, Q) where Q > 1."""
-        codes: Tensor = self.quantizer.encode(self.encoder(self.checked(pixel_values)))
-        return codes
+        parts = _parts(self.checked(pixel_values), factor=1)
+        return torch.cat([self.quantizer.encode(self.encoder(part)) for part in parts])
 
     @torch.no_grad()
     def decode(self, codes: Any) -> Tensor:
@@ -119,8 +122,8 @@ class VQTokenizer(PreTrainedModel):
                 f"codes must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
             )
         quantized = self.quantizer.decode(codes.to(self.device))
-        pixels: Tensor = self.decoder(quantized.to(self.dtype)).float().clamp(-1, 1)
-        return pixels
+        parts = _parts(quantized.to(self.dtype), factor=self.config.downsample_factor)
+        return torch.cat([self.decoder(part).float().clamp_(-1, 1) for part in parts])
 
     def tokenize(self, images: Any) -> Tensor:
         """Codes of images: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
@@ -234,3 +237,17 @@ class VQTokenizer(PreTrainedModel):
 
     revision: str | None = None
     """Commit of the Hub repository that it was loaded from."""
+
+
+def _parts(images: Tensor, *, factor: int) -> tuple[Tensor, ...]:
+    """Images (B, C, H, W) in channels_last, on a CPU as several batches of up to `PIXELS_AT_A_TIME`.
+
+    Args:
+        factor: pixels a side that one place of H x W stands for.
+    """
+    images = images.contiguous(memory_format=torch.channels_last)
+    if images.device.type != "cpu":
+        return (images,)
+    pixels = images.shape[2] * images.shape[3] * factor**2
+    parts: tuple[Tensor, ...] = images.split(max(1, PIXELS_AT_A_TIME // pixels))
+    return parts
