@@ -1,5 +1,8 @@
 """Shards made by the machines of a Ray cluster: one actor a device, items are shards, results are receipts.
 
+These are plain actors and not Ray Data, which was tried on the same cases: it too survives the loss of an actor or of a
+node, but hands an image that crashes its decoder to actor after actor for ever, since it retries without a bound.
+
 Actors are told where the codes folder is, and find plan and tokenizer there; no weights, pixels or codes go through
 Ray's object store. Retries are counted by `Schedule`, and actors that die are replaced here.
 """
@@ -9,7 +12,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +37,8 @@ __all__ = ["Cluster", "by_actors", "connected"]
 
 PLACED_WITHIN = 300.0
 """Seconds until an actor has to be placed somewhere; a cluster that grows on demand needs minutes for a machine."""
+
+REACHED_WITHIN = 10.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +121,10 @@ def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if found := re.fullmatch(r"([^/]+):(\d+)", address):  # where ray.init would try for five minutes
+            socket.create_connection((found[1], int(found[2])), REACHED_WITHIN).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(
             f"there is no Ray cluster at {address!r} that can be used ({one_line(error)}): start one with "
             "`ray start --head`, or give its address (--ray-address), or local for this machine alone"
@@ -241,6 +250,6 @@ class _Actors:
 
 
 def _why(error: Exception) -> str:
-    """The first line of what Ray says, which goes on with ids and advice, or what was raised in the actor."""
+    """How what Ray says begins, which goes on with ids and advice, or what was raised in the actor."""
     cause = getattr(error, "cause", None)
-    return one_line(cause) if isinstance(cause, Exception) else str(error).partition("\n")[0].strip()
+    return one_line(cause) if isinstance(cause, Exception) else re.split(r"[.:\n]", str(error))[0]
