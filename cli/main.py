@@ -161,3 +161,7 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
         return f"not enough memory: take a smaller batch, network or codebook ({one_line(error)})"
     return None
+
+
+if __name__ == "__main__":
+    main()  # as `accelerate launch -m vqtok_cli.main` and `torchrun -m vqtok_cli.main` start it

@@ -79,9 +79,24 @@ def tokenize(
         ),
     ] = None,
     num_processes: Annotated[
-        int,
-        typer.Option(min=1, help="Processes that work side by side, on a GPU each where there are several."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that work side by side, on a GPU each where there are several; with ray, actors.",
+            show_default="1; with ray one for each GPU, or for each machine",
+        ),
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Where they work: here, or on a Ray cluster whose machines all see --out and the images."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster: its address, or local for a new one on this machine.",
+            show_default="auto: the one that this machine belongs to",
+        ),
+    ] = None,
     on_error: Annotated[
         Literal["skip", "stop"], typer.Option(help="What to do with an image that cannot be read.")
     ] = "skip",
@@ -97,14 +112,15 @@ def tokenize(
     images. Where the same command was stopped before, it goes on and makes what is missing; of codes that were made of
     other images or in another way it names the difference and leaves them as they are.
     """
-    from vqtok.codes import Plan, check_place, tokenize_images
+    from vqtok.codes import OtherProcessError, Plan, check_place, tokenize_images
     from vqtok.store import Store
     from vqtok.text import counted
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import done, is_first, note, resolved
     from vqtok_cli.tokenizers import load_tokenizer
 
-    check_place(Store(out), overwrite=overwrite)
-    model = load_tokenizer(tokenizer, device=device, revision=revision)
+    if is_first():
+        check_place(Store(out), overwrite=overwrite)
+    model = load_tokenizer(tokenizer, device=own_device(device, executor), revision=revision)
     height, width = model.grid
 
     def show(plan: Plan, notes: Sequence[str]) -> None:
@@ -123,36 +139,42 @@ def tokenize(
                 "batch_size": batch_size,
                 "precision": precision,
                 "shards": f"{plan.num_shards:,} of up to {counted(plan.request.shard_rows, 'row')}, {format}",
-                "device": f"{model.device}{f' of {num_processes:,} processes' if num_processes > 1 else ''}",
+                "device": "of the Ray cluster" if executor == "ray" else f"{model.device}{of_processes(num_processes)}",
                 "out": out,
             },
         )
         for line in notes:
             note(line)
 
-    made = tokenize_images(
-        dataset,
-        model,
-        out,
-        split=split,
-        dataset_config=dataset_config,
-        image_column=image_column,
-        columns=None if columns is None else column_names(columns),
-        images=images,
-        views=views,
-        seed=seed,
-        background=background,
-        streaming=streaming,
-        batch_size=batch_size,
-        precision=precision,
-        format=format,
-        shard_rows=shard_rows,
-        num_processes=num_processes,
-        on_error=on_error,
-        max_bad_share=max_bad_share,
-        overwrite=overwrite,
-        planned=show,
-    )
+    try:
+        made = tokenize_images(
+            dataset,
+            model,
+            out,
+            split=split,
+            dataset_config=dataset_config,
+            image_column=image_column,
+            columns=None if columns is None else column_names(columns),
+            images=images,
+            views=views,
+            seed=seed,
+            background=background,
+            streaming=streaming,
+            batch_size=batch_size,
+            precision=precision,
+            format=format,
+            shard_rows=shard_rows,
+            num_processes=num_processes,
+            executor=executor,
+            ray_address=ray_address,
+            ray_device=device if executor == "ray" else None,
+            on_error=on_error,
+            max_bad_share=max_bad_share,
+            overwrite=overwrite,
+            planned=show,
+        )
+    except OtherProcessError:
+        raise typer.Exit(2) from None  # which has its line printed there
     total = sum(made.images.values())
     if made.bad:
         more = f" and {len(made.bad) - LISTED:,} more" if len(made.bad) > LISTED else ""
@@ -178,3 +200,24 @@ def column_names(text: str) -> list[str]:
         return next(csv.reader([text], skipinitialspace=True), [])
     except csv.Error as error:  # a line break outside of quotes
         raise ConfigurationError(f"columns cannot be told apart ({error}): put names in double quotes") from None
+
+
+def own_device(device: str | None, executor: str) -> str | None:
+    """Where this process has its tokenizer: actors have devices of their own, and launched processes a GPU each."""
+    import torch
+
+    from vqtok.codes import is_launched, local_rank
+
+    if executor == "ray":
+        return "cpu"
+    if is_launched() and device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{local_rank()}"
+    return device
+
+
+def of_processes(given: int | None) -> str:
+    """How many processes share the work, where there are several."""
+    from vqtok.codes import launch_size
+
+    number = given or launch_size()
+    return f" of {number:,} processes" if number > 1 else ""

@@ -21,8 +21,10 @@ OWNER_FILE = ".owner.txt"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[bool]:
     """Make a folder where there is none, and have it for this process alone, as far as its file system has locks.
+
+    Gives whether the last process that had it crashed or was killed, and so left its owner file behind.
 
     Raises:
         ConfigurationError: another process has it, it cannot be made or written, or its owner file leads elsewhere.
@@ -39,11 +41,12 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             process = file.read().strip() or "another process"
             raise ConfigurationError(f"{process} is at work in {folder}: wait for it, or choose another folder")
+        died = os.fstat(file.fileno()).st_size > 0
         file.truncate(0)
         file.write(this_process())
         file.flush()
         try:
-            yield
+            yield died
         finally:
             with suppress(OSError):
                 to_remove.unlink()

@@ -54,6 +54,9 @@ def main():
             time.sleep(choose.random() * took)
             os.kill(child, kind)
         status = os.waitpid(child, 0)[1]
+        if kind == signal.SIGKILL and processes == 1:
+            # Else the next call takes seconds to start another process, and few kills would find it at work.
+            (out / ".owner.txt").unlink(missing_ok=True)
         if kind == signal.SIGTERM:
             hidden += [path.name for path in out.rglob(".*")]
         killed += status != 0

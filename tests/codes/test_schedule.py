@@ -46,7 +46,8 @@ def test_every_shard_is_done_once_without_the_rows_that_kill(workers: int, deadl
     finished, deaths = work_through(Schedule(make_shards(64, 1, 72)), deadly, workers)
     assert list(sorted(finished)) == ["train/00000", "train/00001", "train/00002"]
     assert {row for task in finished.values() for row in task.skip} == deadly
-    assert all("signal 11" in reason for task in finished.values() for reason in task.skip.values())
+    reasons = {reason for task in finished.values() for reason in task.skip.values()}
+    assert reasons <= {"the process that decoded it crashed"}
     assert deaths <= len(deadly) * (ATTEMPTS + 8)  # log2(72) and one
 
 

@@ -13,12 +13,14 @@ from vqtok.codes.binding import AnyCodes, CodeSet, splits_of
 from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
-from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
+from vqtok.codes.launch import OtherProcessError, is_launched, launch_size, local_rank
+from vqtok.codes.local import tokenize_dataset, tokenize_images
 from vqtok.codes.opening import is_on_hub
 from vqtok.codes.plan import Plan
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.tally import Tokenized
 from vqtok.codes.workplace import check_place, codes_files
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CodeSet",
     "CodesDataset",
     "CodesSpec",
+    "OtherProcessError",
     "Plan",
     "Tokenized",
     "bind_codes",
@@ -35,8 +38,11 @@ __all__ = [
     "codes_array",
     "codes_files",
     "detokenize_dataset",
+    "is_launched",
     "is_on_hub",
+    "launch_size",
     "load_codes",
+    "local_rank",
     "open_grids",
     "push_codes",
     "read_bad_images",

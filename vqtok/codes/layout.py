@@ -6,6 +6,7 @@ codes.json              which tokenizer, see `spec.py`
 train/data-*.arrow      shards, in any order, each followed by its receipt in receipts/
 bad_images.parquet      what could not be read
 train/state.json        of every split, beside a dataset_info.json
+tokenizer/              only while actors on other machines work, who load it from there
 README.md               now with the files
 dataset_dict.json       last: without it `load_from_disk` refuses the folder
 """
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from vqtok.codes.spec import SIDECAR
 
-__all__ = ["BAD_IMAGES", "BAD_SCHEMA", "PLANNING", "RECEIPT", "SPLITS", "own_files"]
+__all__ = ["BAD_IMAGES", "BAD_SCHEMA", "LENT_TOKENIZER", "PLANNING", "RECEIPT", "SPLITS", "own_files"]
 
 SPLITS = "dataset_dict.json"
 BAD_IMAGES = "bad_images.parquet"
@@ -28,6 +29,8 @@ PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/(\d+\.arrow|held_out\.bin)"
 """A regular expression of the files that are there before plan.json is: where there are no others, nothing was lost."""
 RECEIPT = r"receipts/([^/]+)/\d+\.json"
 """A regular expression of receipts, whose group is the split."""
+LENT_TOKENIZER = r"tokenizer/((preprocessor_)?config\.json|model[\w.-]*\.safetensors(\.index\.json)?)"
+"""A regular expression of the files of a tokenizer that lies in the codes folder while workers need it."""
 
 
 def own_files(splits: Iterable[str]) -> str:
@@ -36,7 +39,7 @@ def own_files(splits: Iterable[str]) -> str:
     The cache files are those that `datasets` puts there when it is used.
     """
     names = "|".join(map(re.escape, splits))
-    common = rf"{PLANNING}|plan\.json|{RECEIPT}|{BAD_IMAGES}|{SPLITS}"
+    common = rf"{PLANNING}|plan\.json|{RECEIPT}|{LENT_TOKENIZER}|{BAD_IMAGES}|{SPLITS}"
     number = r"\d{5,}-of-\d{5,}"
     cache = r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?"
     arrow = rf"dataset_info\.json|state\.json|(data-{number}|{cache})\.arrow"

@@ -1,35 +1,36 @@
-"""Images to codes on this machine: a plan, its missing shards one after another, the dataset once all are done."""
+"""Images to codes: a plan, its missing shards by whichever driver, the dataset once all are done."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
 from vqtok.codes.assemble import assemble, is_assembled
 from vqtok.codes.binding import CodeSet
+from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
-from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, Shard, read_plan
-from vqtok.codes.planning import make_plan, open_planned_rows
+from vqtok.codes.launch import Launch, is_launched
+from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, read_plan
+from vqtok.codes.planning import make_plan
+from vqtok.codes.ray_cluster import by_actors, connected
 from vqtok.codes.reader import load_codes
-from vqtok.codes.receipt import BadImage, Receipt, read_receipts
-from vqtok.codes.shard import Job, tokenize_shard
+from vqtok.codes.receipt import read_receipts
 from vqtok.codes.spec import CodesSpec
-from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
+from vqtok.codes.tally import Tally, Tokenized
+from vqtok.codes.workers import unseen
 from vqtok.codes.workplace import claimed
 from vqtok.data.fitting import colour
 from vqtok.data.views import Views
-from vqtok.errors import BadImagesError, ConfigurationError
+from vqtok.errors import ConfigurationError
 from vqtok.names import findable
 from vqtok.store import Store
-from vqtok.text import counted
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -40,23 +41,6 @@ BATCH_SIZE = 64
 MAX_BAD_SHARE = 0.05
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokenized:
-    """What came of it.
-
-    Attributes:
-        images: by split how many images have codes.
-        bad: the images that could not be read.
-        made: shards that this call made.
-        resumed: shards that were there already.
-    """
-
-    images: dict[str, int]
-    bad: tuple[BadImage, ...]
-    made: int
-    resumed: int
 
 
 def tokenize_dataset(dataset: str | Path, tokenizer: VQTokenizer, out: str | Path, **options: Any) -> CodeSet:
@@ -99,7 +83,10 @@ def tokenize_images(
     precision: str = "float32",
     format: str = "arrow",
     shard_rows: int | None = None,
-    num_processes: int = 1,
+    num_processes: int | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
+    ray_device: str | None = None,
     on_error: str = "skip",
     max_bad_share: float = MAX_BAD_SHARE,
     overwrite: bool = False,
@@ -131,8 +118,13 @@ def tokenize_images(
         format: "arrow", or "parquet" for sharing, which `load_from_disk` does not read.
         shard_rows: rows of a shard, the unit that is done or not done, which is in memory as a whole; by default
             65,536, with the images themselves 4,096.
-        num_processes: processes that work side by side, each on a device of its own where there are several GPUs. One
-            works in this process.
+        num_processes: processes that work side by side, each on a device of its own where there are several GPUs. A
+            single one is this process where it has up to 65,536 images to encode and the last call did not crash; else
+            it is another, so that an image that crashes it can be found and left out. On Ray, see `ray_cluster`.
+        executor: "local", on this machine, which with several processes of `accelerate launch` or `torchrun` is shared
+            by them; or "ray", on the machines of a Ray cluster, all of which must see `out` and the images.
+        ray_address: of the cluster; by default "auto", the one that this machine belongs to; "local" is one of its own.
+        ray_device: "cuda" or "cpu", what an actor works on; by default a GPU where the cluster has any.
         on_error: "skip" leaves out images that cannot be read, "stop" ends with the first.
         max_bad_share: with more images than this share that cannot be read the set is not finished.
         overwrite: begin anew: what is in `out` goes once the images are listed, if vqtok wrote it.
@@ -149,8 +141,19 @@ def tokenize_images(
     check_batch_size(batch_size)
     if on_error not in ("skip", "stop"):
         raise ConfigurationError(f"on_error must be skip or stop, got {on_error!r}")
-    if num_processes < 1:
+    if executor not in ("local", "ray"):
+        raise ConfigurationError(f"executor must be local or ray, got {executor!r}")
+    if num_processes is not None and num_processes < 1:
         raise ConfigurationError(f"num_processes must be at least 1, got {num_processes}")
+    if ray_device not in (None, "cpu", "cuda"):
+        raise ConfigurationError(f"device must be cpu or cuda on a Ray cluster, got {ray_device!r}")
+    if executor == "local" and (ray_address is not None or ray_device is not None):
+        raise ConfigurationError("--ray-address belongs to --executor ray: leave it out, or pass that too")
+    if is_launched() and (executor == "ray" or (num_processes or 1) > 1):
+        raise ConfigurationError(
+            "accelerate launch and torchrun start the processes themselves: leave out --executor and --num-processes, "
+            "or start vqtok without them"
+        )
     if not 0 <= max_bad_share <= 1:
         raise ConfigurationError(f"max_bad_share must be from 0 to 1, got {max_bad_share}")
     plain = CodesSpec.from_tokenizer(tokenizer)
@@ -171,30 +174,29 @@ def tokenize_images(
         format=format,
         shard_rows=shard_rows if shard_rows is not None else IMAGE_SHARD_ROWS if images else SHARD_ROWS,
     )
-    spec = replace(plain, preprocessing=plain.preprocessing | request.preprocessing)
-    encoder = Encoder(tokenizer, precision)
-    store = Store(out)
-    with claimed(store, overwrite=overwrite):
-        plan = None if overwrite else read_plan(store)
-        notes: tuple[str, ...] = ()
-        if plan is None:
-            plan, notes = make_plan(request, spec, str(dataset), store, streaming=streaming, progress=progress)
-        plan.check(request, store.place)
-        planned(plan, notes)
-        work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
-        with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
-            missing = []
-            for shard, receipt in read_receipts(store, plan):
-                if receipt is None:
-                    missing.append(shard)
-                else:
-                    work.add(shard, receipt)
-                    bar.update(shard.stop - shard.start)
-            for shard, receipt in _make(missing, plan, store, encoder, work.stop_on_error, num_processes, bar.update):
-                work.add(shard, receipt)
-        if missing or not is_assembled(plan, store):
-            assemble(plan, store)
-    return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing))
+    call = _Call(
+        dataset=str(dataset),
+        request=request,
+        spec=replace(plain, preprocessing=plain.preprocessing | request.preprocessing),
+        encoder=Encoder(tokenizer, precision),
+        store=Store(out),
+        stop_on_error=on_error == "stop",
+        max_bad_share=max_bad_share,
+    )
+    listing: dict[str, Any] = {"streaming": streaming, "overwrite": overwrite, "planned": planned}
+    if executor == "ray":
+        with connected(ray_address or "auto", device=ray_device, num_processes=num_processes) as cluster:
+            told = listing | {"planned": lambda plan, notes: planned(plan, (*notes, str(cluster)))}
+            return call.lead(partial(by_actors, cluster=cluster), progress=progress, **told)
+    if not is_launched():
+        return call.lead(partial(on_this_machine, number=num_processes or 1), progress=progress, **listing)
+    launch = Launch()
+    with launch.failing_together():
+        if launch.rank:
+            return call.follow(launch)
+        made = call.lead(launch.lead, progress=progress, **listing)
+        launch.end()
+        return made
 
 
 def _seed(views: str | None, seed: int | None) -> int:
@@ -208,69 +210,78 @@ def _seed(views: str | None, seed: int | None) -> int:
     return seed or 0
 
 
-def _make(
-    shards: Sequence[Shard],
-    plan: Plan,
-    store: Store,
-    encoder: Encoder,
-    stop_on_error: bool,
-    num_processes: int,
-    report: Callable[[int], None],
-) -> Iterator[tuple[Shard, Receipt]]:
-    """Make shards in this process, or by several others that load the tokenizer from a folder."""
-    if num_processes == 1 or not shards:
-        rows = open_planned_rows(plan, store)
-        job = Job(plan=plan, store=store, encoder=encoder, rows=rows, stop_on_error=stop_on_error, report=report)
-        yield from ((shard, tokenize_shard(shard, job)) for shard in shards)
-        return
-    with tempfile.TemporaryDirectory(prefix="vqtok-") as folder:
-        encoder.tokenizer.save_pretrained(folder)
-        options = [
-            WorkerOptions(
-                place=store.place,
-                tokenizer=folder,
-                revision=None,
-                device=device,
-                threads=max(1, torch.get_num_threads() // num_processes) if device == "cpu" else None,
-                stop_on_error=stop_on_error,
-            )
-            for device in devices_for(encoder.device, min(num_processes, len(shards)))
-        ]
-        yield from tokenize_in_processes(shards, options, report)
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a call was asked for, checked."""
 
-
-def devices_for(device: torch.device, number: int) -> list[str]:
-    """The devices of so many processes: GPUs of the machine in turn, from the given one on, else all the same."""
-    if device.type != "cuda":
-        return [str(device)] * number
-    count, first = torch.cuda.device_count(), device.index or 0
-    return [f"cuda:{(first + index) % count}" for index in range(number)]
-
-
-@dataclass(kw_only=True)
-class _Work:
-    """What is known of the shards that are done."""
-
-    plan: Plan
+    dataset: str
+    request: Request
+    spec: CodesSpec
+    encoder: Encoder
+    store: Store
     stop_on_error: bool
     max_bad_share: float
-    images: dict[str, int] = field(default_factory=dict)
-    bad: list[BadImage] = field(default_factory=list)
 
-    def add(self, shard: Shard, receipt: Receipt) -> None:
-        """Note a shard; refuses to go on with too many bad images, or any where none may be.
+    def lead(
+        self,
+        drive: Driver,
+        *,
+        streaming: bool,
+        overwrite: bool,
+        progress: bool,
+        planned: Callable[[Plan, Sequence[str]], None],
+    ) -> Tokenized:
+        """Make or read the plan, have a driver make what is missing, and assemble the dataset."""
+        store = self.store
+        with claimed(store, overwrite=overwrite) as died:
+            plan = None if overwrite else read_plan(store)
+            notes: tuple[str, ...] = ()
+            if plan is None:
+                plan, notes = make_plan(
+                    self.request, self.spec, self.dataset, store, streaming=streaming, progress=progress
+                )
+            plan.check(self.request, store.place)
+            planned(plan, notes)
+            tally, missing = self._tally(plan), []
+            with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
+                for shard, receipt in read_receipts(store, plan):
+                    if receipt is None:
+                        missing.append(shard)
+                    else:
+                        tally.add(shard, receipt)
+                        bar.update(shard.stop - shard.start)
+                for shard, receipt in drive(missing, self._work(plan, bar.update, died)):
+                    tally.add(shard, receipt)
+            if missing or not is_assembled(plan, store):
+                assemble(plan, store)
+        return tally.result(made=len(missing))
 
-        Raises:
-            BadImagesError: says how many, and names the first.
-        """
-        images = receipt.rows // self.plan.request.rows_per_image
-        self.images[shard.split] = self.images.get(shard.split, 0) + images
-        self.bad += receipt.bad
-        share = 0 if self.stop_on_error else self.max_bad_share
-        if len(self.bad) > share * self.plan.rows:
-            first = "; ".join(image.reason for image in self.bad[:3])
-            raise BadImagesError(
-                f"{len(self.bad):,} of {counted(self.plan.rows, 'image')} cannot be read, more than the share of "
-                f"{share:.3g} that may be left out: {first}; allow more (--max-bad-share) to go on without them, or "
-                "mend them and begin anew (--overwrite)"
-            )
+    def follow(self, launch: Launch) -> Tokenized:
+        """Make shards of the plan that the first process of a launch wrote, until the dataset is there."""
+        names = launch.wait_for_plan()
+        plan = read_plan(self.store)
+        if plan is None:
+            raise unseen(self.store.place)
+        plan.check(self.request, self.store.place)
+        missing = [shard for shard in plan.shards() if shard.name in names]
+        own, all_shards = self._tally(plan), self._tally(plan)
+        for shard, receipt in launch.follow(missing, self._work(plan, lambda images: None, died=True)):
+            own.add(shard, receipt)
+        launch.wait_for_end()
+        for shard, done in read_receipts(self.store, plan):
+            assert done is not None
+            all_shards.add(shard, done)
+        return all_shards.result(made=len(missing))
+
+    def _tally(self, plan: Plan) -> Tally:
+        return Tally(plan=plan, stop_on_error=self.stop_on_error, max_bad_share=self.max_bad_share)
+
+    def _work(self, plan: Plan, report: Callable[[int], None], died: bool) -> Work:
+        return Work(
+            plan=plan,
+            store=self.store,
+            encoder=self.encoder,
+            stop_on_error=self.stop_on_error,
+            report=report,
+            died_before=died,
+        )

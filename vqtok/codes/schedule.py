@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from vqtok.codes.plan import Shard
 from vqtok.errors import DataError
@@ -17,7 +18,7 @@ from vqtok.errors import DataError
 __all__ = ["ATTEMPTS", "Probe", "Schedule", "Task"]
 
 ATTEMPTS = 3
-CRASHED = "the process that decoded it crashed"
+CRASHED = "the process that decoded it crashed"  # whichever way, so that the bytes do not depend on the driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +57,26 @@ class Schedule:
     """Hands out work until every shard is done.
 
     Args:
-        shards: those that are still to be done, in the order in which they are given out.
+        shards: those that are still to be done, in the order in which they are given out. Each is asked for when a
+            worker is free for it, so that several schedules can share them.
 
     A driver calls `next` for a free worker, then `done` or `died` with what it was given.
     """
 
     def __init__(self, shards: Iterable[Shard]) -> None:
-        self._waiting: deque[Shard | Probe] = deque(shards)
+        self._shards = iter(shards)
+        self._waiting: deque[Shard | Probe] = deque()
         self._states: dict[str, _State] = {}
         self._out = 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing waits and nothing is being worked on."""
-        return not self._waiting and not self._out
+        """Whether nothing is being worked on, nothing waits, and no shard is left to be asked for."""
+        return not self._out and not self._has_next()
 
     def next(self) -> Task | Probe | None:
         """The next piece of work; None where there is none at the moment."""
-        if not self._waiting:
+        if not self._has_next():
             return None
         self._out += 1
         item = self._waiting.popleft()
@@ -105,7 +108,7 @@ class Schedule:
         state = self._states[work.shard.name]
         if isinstance(work, Probe):
             if work.stop - work.start == 1:
-                state.skip[work.start] = f"{CRASHED} ({why})"
+                state.skip[work.start] = CRASHED
                 state.found = True
             else:
                 self._look_through(work.shard, work.start, work.stop)
@@ -121,6 +124,11 @@ class Schedule:
         else:
             state.found = False
             self._look_through(work.shard, work.shard.start, work.shard.stop)
+
+    def _has_next(self) -> bool:
+        if not self._waiting:
+            self._waiting.extend(islice(self._shards, 1))
+        return bool(self._waiting)
 
     def _look_through(self, shard: Shard, start: int, stop: int) -> None:
         middle = (start + stop) // 2

@@ -6,19 +6,21 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import torch
 
 from vqtok.codes.encoder import Encoder
+from vqtok.codes.lending import borrowed
 from vqtok.codes.plan import Shard, read_plan
 from vqtok.codes.planning import open_planned_rows
 from vqtok.codes.receipt import Receipt
@@ -27,7 +29,7 @@ from vqtok.codes.shard import Job, probe_rows, tokenize_shard
 from vqtok.errors import DataError, VqtokError
 from vqtok.store import Store
 
-__all__ = ["WorkerOptions", "do_work", "open_job", "tokenize_in_processes"]
+__all__ = ["WorkerOptions", "do_work", "open_job", "tokenize_in_processes", "unseen"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,37 +40,34 @@ class WorkerOptions:
 
     Attributes:
         place: the codes folder, which holds the plan.
-        tokenizer: folder or Hub id of the tokenizer.
-        revision: of the Hub id.
+        tokenizer: folder of the tokenizer, None where it was put beside the plan, see `lending.py`.
         device: where it works.
-        threads: of torch in this process; None leaves them alone.
+        threads: how many batches this process works on at a time, and of torch.
         stop_on_error: see `Job`.
     """
 
     place: str
-    tokenizer: str
-    revision: str | None
+    tokenizer: str | None
     device: str
-    threads: int | None
+    threads: int
     stop_on_error: bool
 
 
-def open_job(options: WorkerOptions, report: Callable[[int], None]) -> Job:
+def open_job(options: WorkerOptions, report: Callable[[int], None] = lambda images: None) -> Job:
     """Load what a worker needs; the tokenizer is the one that the plan names.
 
     Raises:
-        VqtokError: the tokenizer cannot be loaded, or is another.
+        VqtokError: the codes folder is not to be seen from here, or the tokenizer cannot be loaded or is another.
     """
     from vqtok.tokenizer import VQTokenizer
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     store = Store(options.place)
     plan = read_plan(store)
     if plan is None:
-        raise DataError(f"there is no plan in {options.place}")
-    given = {} if options.revision is None else {"revision": options.revision}
-    tokenizer: Any = VQTokenizer.from_pretrained(options.tokenizer, **given)
+        raise unseen(options.place)
+    with borrowed(store) if options.tokenizer is None else nullcontext(options.tokenizer) as folder:
+        tokenizer: Any = VQTokenizer.from_pretrained(folder)
     encoder = Encoder(tokenizer.to(options.device), plan.request.precision)
     plan.spec.check(tokenizer)
     return Job(
@@ -78,6 +77,14 @@ def open_job(options: WorkerOptions, report: Callable[[int], None]) -> Job:
         rows=open_planned_rows(plan, store),
         stop_on_error=options.stop_on_error,
         report=report,
+    )
+
+
+def unseen(place: str) -> DataError:
+    """What to say where this machine does not have the codes folder that another began."""
+    return DataError(
+        f"there is no plan in {place} on {socket.gethostname()}: --out must be a folder that all machines share, or an "
+        "address such as s3://bucket/codes"
     )
 
 
@@ -142,7 +149,8 @@ class _Worker:
         self.options = options
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, options), daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
         self.work: Task | Probe | None = None
 
@@ -170,6 +178,17 @@ class _Worker:
         self.connection.close()
         self.process.terminate()
         self.process.join()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not run the caller's script again: it then needs no `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(connection: Connection, options: WorkerOptions) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from vqtok.codes.card import CARD
 from vqtok.codes.layout import PLANNING, RECEIPT, own_files
+from vqtok.codes.lending import remove_lent
 from vqtok.codes.plan import PLAN, read_plan
 from vqtok.codes.spec import SIDECAR
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.files import check_path, check_writable
 from vqtok.folders import check_free
-from vqtok.locks import OWNER_FILE, locked
+from vqtok.locks import OWNER_FILE, locked, this_process
 from vqtok.store import Store, is_partial
 
 __all__ = ["check_place", "claimed", "clear", "codes_files"]
@@ -49,8 +50,10 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
-    """Have a place for this process alone, as far as it has locks; what a killed process had not finished goes.
+def claimed(store: Store, *, overwrite: bool = False) -> Iterator[bool]:
+    """Have a place for this process alone, as far as it has locks; what killed processes had not finished goes.
+
+    Gives whether the last process at work there crashed or was killed, as its owner file says that is still there.
 
     Args:
         overwrite: what is there of ours may be replaced, see `clear`.
@@ -60,17 +63,35 @@ def claimed(store: Store, *, overwrite: bool = False) -> Iterator[None]:
     """
     check_place(store, overwrite=overwrite)
     if not store.is_local:
-        yield
+        with _owner_file(store) as died:
+            yield died
         return
     made = [each.absolute() for each in (store.folder, *store.folder.absolute().parents) if not each.exists()]
     try:
-        with locked(store.folder):
+        with locked(store.folder) as died:
             store.remove_unfinished("")
-            yield
+            remove_lent(store)
+            try:
+                yield died
+            finally:
+                store.remove_unfinished("")  # of workers that were killed
     finally:
         for each in made:
             with suppress(OSError):  # not empty
                 each.rmdir()
+
+
+@contextmanager
+def _owner_file(store: Store) -> Iterator[bool]:
+    """Say who is at work where there are no locks; gives whether the last process there never said that it left."""
+    died = OWNER_FILE in store.sizes()
+    remove_lent(store)
+    store.put(OWNER_FILE, this_process().encode())
+    try:
+        yield died
+    finally:
+        with suppress(DataError):
+            store.remove(OWNER_FILE)
 
 
 def clear(store: Store, card: bytes) -> None:
