@@ -15,8 +15,9 @@ from tests.written_codes import contents
 from vqtok.tokenizer import VQTokenizer
 
 KILLING = """
-import json, logging, os, random, signal, sys, time
+import json, logging, os, random, signal, sys, threading, time
 from pathlib import Path
+from tqdm import tqdm
 from vqtok.codes import tokenize_images
 from vqtok.tokenizer import VQTokenizer
 
@@ -34,6 +35,7 @@ def start(out):  # nothing runs in this process, whose threads a fork would not 
     if child:
         return child
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    tqdm.set_lock(threading.RLock())  # not one that a child that was killed may have held
     try:
         call(out)
     except SystemExit as left:
