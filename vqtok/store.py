@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from vqtok.errors import ConfigurationError, DataError, one_line
 from vqtok.files import write_bytes
+from vqtok.retries import is_passing, persistently
 
 __all__ = ["Store", "is_partial", "is_url"]
 
@@ -80,8 +81,7 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
-        with self._in_one_line("read", name):
-            data: bytes = self.fs.cat_file(self._full(name))
+        data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
 
     def put(self, name: str, data: bytes | memoryview) -> None:
@@ -94,16 +94,14 @@ class Store:
         if self.is_local:
             write_bytes(Path(self._full(name)), data, named=self.folder / name)
             return
-        with self._in_one_line("write", name):
-            self.fs.pipe_file(self._full(name), bytes(data))
+        self._ask("write", name, lambda: self.fs.pipe_file(self._full(name), bytes(data)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The files below a folder of the store, by name, with their bytes; none where there is no such folder."""
-        with self._in_one_line("list", folder):
-            try:
-                found = self.fs.find(self._full(folder), detail=True)
-            except FileNotFoundError:
-                return {}
+        try:
+            found = self._ask("list", folder, lambda: self.fs.find(self._full(folder), detail=True))
+        except FileNotFoundError:
+            return {}
         below = len(self.root) + 1
         return {path[below:]: info["size"] for path, info in sorted(found.items())}
 
@@ -113,11 +111,8 @@ class Store:
         Raises:
             DataError: it cannot be removed.
         """
-        with self._in_one_line("remove", name):
-            try:
-                self.fs.rm_file(self._full(name))
-            except FileNotFoundError:
-                return
+        with suppress(FileNotFoundError):
+            self._ask("remove", name, lambda: self.fs.rm_file(self._full(name)))
 
     def remove_unfinished(self, folder: str) -> None:
         """Remove what killed processes were writing below a folder; only where no other process writes."""
@@ -137,12 +132,11 @@ class Store:
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-    @contextmanager
-    def _in_one_line(self, doing: str, name: str) -> Iterator[None]:
-        """Turn whatever a file system of fsspec raises, each of them other errors, into one line."""
+    def _ask(self, doing: str, name: str, ask: Callable[[], Any]) -> Any:
+        """Ask a file system of fsspec, each of which raises errors of its own: what passes again, all else one line."""
         try:
-            yield
-        except FileNotFoundError:
-            raise
+            return persistently(ask, f"the attempt to {doing} {self.path(name)}")
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and not is_passing(error):  # which some make of a server's 503
+                raise
             raise DataError(f"cannot {doing} {self.path(name)}: {one_line(error)}") from error
