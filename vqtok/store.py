@@ -6,6 +6,7 @@ renamed: one request puts the whole file there.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -20,10 +21,15 @@ from vqtok.errors import ConfigurationError, DataError, one_line
 from vqtok.files import write_bytes
 from vqtok.retries import is_passing, persistently
 
-__all__ = ["Store", "is_partial", "is_url"]
+__all__ = ["Store", "file_system", "is_partial", "is_url"]
 
 UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 """What a file is called while `write_bytes` writes it."""
+
+
+BLOCK = 8 << 20  # bytes that a checksum reads at a time
+PACKAGES = {"s3": "'vqtok[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What fsspec needs beside itself, by the kind of address."""
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:
@@ -34,6 +40,23 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 def is_partial(name: str) -> bool:
     """Whether a file, by its name in a store, is one that a process was writing when it was killed."""
     return UNFINISHED.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def file_system(place: str, **options: Any) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        ConfigurationError: it is of a kind that is not known, or whose package is not installed.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(place, **options)
+    except ImportError as error:
+        package = PACKAGES.get(place.partition("://")[0])
+        hint = f": pip install {package}" if package else f": {one_line(error)}"
+        raise ConfigurationError(f"{place} needs a package that is not installed{hint}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{place} cannot be opened: {one_line(error)}") from error
+    return system, path
 
 
 class Store:
@@ -52,11 +75,8 @@ class Store:
             self.fs: Any = LocalFileSystem()
             self.root = os.path.abspath(place)
             return
-        try:
-            # What another process put there since must be seen.
-            self.fs, root = fsspec.core.url_to_fs(self.place, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"{self.place} cannot be opened: {one_line(error)}") from error
+        # What another process put there since must be seen.
+        self.fs, root = file_system(self.place, use_listings_cache=False)
         self.root = root.rstrip("/")
 
     @property
@@ -83,6 +103,24 @@ class Store:
         """
         data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
+
+    def sha256(self, name: str) -> str:
+        """The checksum of a file as hex, of which a few megabytes at a time are in memory.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DataError: it cannot be read.
+        """
+
+        def digest() -> str:
+            made = hashlib.sha256()
+            with self.fs.open(self._full(name), "rb", block_size=BLOCK, cache_type="none") as file:
+                while block := file.read(BLOCK):
+                    made.update(block)
+            return made.hexdigest()
+
+        found: str = self._ask("read", name, digest)
+        return found
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Write a file whole or not at all, in place of an older one.

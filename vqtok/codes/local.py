@@ -176,7 +176,7 @@ def tokenize_images(
             for shard, receipt in _make(missing, plan, store, encoder, work.stop_on_error, num_processes, bar.update):
                 work.add(shard, receipt)
         if missing or not is_assembled(plan, store):
-            assemble(plan, store)
+            assemble(plan, store, work.receipts)
     return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing))
 
 
@@ -228,6 +228,7 @@ class _Work:
     max_bad_share: float
     images: dict[str, int] = field(default_factory=dict)
     bad: list[BadImage] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
 
     def add(self, shard: Shard, receipt: Receipt) -> None:
         """Note a shard; refuses to go on with too many bad images, or any where none may be.
@@ -237,6 +238,7 @@ class _Work:
         """
         self.images[shard.split] = self.images.get(shard.split, 0) + receipt.rows
         self.bad += receipt.bad
+        self.receipts[shard.name] = receipt
         share = 0 if self.stop_on_error else self.max_bad_share
         if len(self.bad) > share * self.plan.rows:
             first = "; ".join(image.reason for image in self.bad[:3])

@@ -15,7 +15,7 @@ from vqtok.errors import DataError
 from vqtok.schema import checked
 from vqtok.store import Store
 
-__all__ = ["BadImage", "Receipt", "read_receipts", "write_receipt"]
+__all__ = ["BadImage", "Receipt", "read_receipt", "read_receipts", "write_receipt"]
 
 READERS = 32  # threads; of 15,259 receipts of an object store most of the time is waiting
 
@@ -76,14 +76,20 @@ def read_receipts(store: Store, plan: Plan) -> Iterator[tuple[Shard, Receipt | N
     def read(shard: Shard) -> tuple[Shard, Receipt | None]:
         if shard.receipt not in sizes or shard.file not in sizes:
             return shard, None
-        receipt = _read(store, shard, plan)
+        receipt = read_receipt(store, shard, plan)
         return shard, receipt if receipt.bytes == sizes[shard.file] else None
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(read, plan.shards())
 
 
-def _read(store: Store, shard: Shard, plan: Plan) -> Receipt:
+def read_receipt(store: Store, shard: Shard, plan: Plan) -> Receipt:
+    """The receipt of a shard.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is damaged, or belongs to another plan.
+    """
     name = store.path(shard.receipt)
     try:
         values = json.loads(store.read(shard.receipt))

@@ -174,6 +174,11 @@ def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
         else:
             folder, files = matching_files(os.path.expanduser(name))
     strange = [file for file in files if table_kind(file) is None]
+    if strange and is_address(name) and strange[0].lower().endswith(tuple(SUFFIXES)):
+        raise DataError(
+            f"{name} holds images in files of their own ({strange[0]}, ...), which are read from a disk only: put them "
+            "into tar or parquet files, or copy or mount them"
+        )
     if strange:
         raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
     own = os.path.join(folder if is_address(name) else os.path.realpath(folder), "")
