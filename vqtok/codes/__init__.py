@@ -14,11 +14,12 @@ from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.local import Tokenized, tokenize_dataset, tokenize_images
-from vqtok.codes.opening import is_on_hub
+from vqtok.codes.opening import is_codes, is_on_hub
 from vqtok.codes.plan import Plan
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
+from vqtok.codes.verify import Verified, verify_codes
 from vqtok.codes.workplace import check_place, codes_files
 
 __all__ = [
@@ -30,11 +31,13 @@ __all__ = [
     "CodesSpec",
     "Plan",
     "Tokenized",
+    "Verified",
     "bind_codes",
     "check_place",
     "codes_array",
     "codes_files",
     "detokenize_dataset",
+    "is_codes",
     "is_on_hub",
     "load_codes",
     "open_grids",
@@ -44,4 +47,5 @@ __all__ = [
     "splits_of",
     "tokenize_dataset",
     "tokenize_images",
+    "verify_codes",
 ]

@@ -16,7 +16,7 @@ from datasets.table import CastError, table_cast
 from tqdm import tqdm
 
 from vqtok.data.row_arrow import ArrowFormat
-from vqtok.data.row_files import FoundFile, RowFile, check_rows, find_file, reading
+from vqtok.data.row_files import FoundFile, RowFile, check_bytes, check_rows, find_file, reading
 from vqtok.data.row_parquet import ParquetFormat
 from vqtok.data.row_tar import TarFormat
 from vqtok.errors import DataError, VqtokError, one_line
@@ -97,6 +97,7 @@ class FileTable:
             try:
                 with reading(file.path, file):
                     found = find_file(file.path, streaming=self.streaming, planned=file)
+                    check_bytes(found, file)
                     for table in FORMATS[self.kind].read(found, file, rows, stop, features):
                         rows += table.num_rows
                         attempts = Attempts(attempts.doing)
