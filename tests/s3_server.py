@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -35,7 +36,7 @@ class S3Server:
         self._s3 = DomainDispatcherApplication(create_backend_app)
         self.requests: list[tuple[str, str, int]] = []  # method, path with its query, status: every answer in order
         self._refused: dict[tuple[str, str], int] = {}
-        self._refusals, self._status = 0, 503
+        self.refuse(0)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -55,9 +56,13 @@ class S3Server:
             "AWS_CONFIG_FILE": os.devnull,
         }
 
-    def refuse(self, times: int, status: int = 503) -> None:
-        """Answer every request so many times with this status before it is let through."""
-        self._refusals, self._status = times, status
+    def refuse(self, times: int, status: int = 503, *, only: str = "") -> None:
+        """Answer requests so many times with this status before they are let through.
+
+        Args:
+            only: a regular expression that their method and path hold; by default all of them.
+        """
+        self._refusals, self._status, self._only = times, status, re.compile(only)
         self._refused.clear()
 
     def put(self, name: str, data: bytes) -> None:
@@ -75,7 +80,7 @@ class S3Server:
         query = environ.get("QUERY_STRING")
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"] + (f"?{query}" if query else "")
         answered = self._refused.get((method, path), 0)
-        if answered < self._refusals:
+        if answered < self._refusals and self._only.search(f"{method} {path}"):
             self._refused[method, path] = answered + 1
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             self.requests.append((method, path, self._status))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from vqtok.codes.assemble import assemble, is_assembled
 from vqtok.codes.binding import CodeSet
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.plan import SHARD_ROWS, Plan, Request, Shard, read_plan
-from vqtok.codes.planning import make_plan, open_planned_rows
+from vqtok.codes.planning import check_sidecar, make_plan, open_planned_rows
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import BadImage, Receipt, read_receipts
 from vqtok.codes.shard import Job, tokenize_shard
@@ -25,7 +26,7 @@ from vqtok.codes.spec import CodesSpec
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
 from vqtok.codes.workplace import claimed
 from vqtok.errors import BadImagesError, ConfigurationError
-from vqtok.names import findable
+from vqtok.names import findable, is_gone
 from vqtok.store import Store
 from vqtok.text import counted
 
@@ -162,6 +163,9 @@ def tokenize_images(
         notes: tuple[str, ...] = ()
         if plan is None:
             plan, notes = make_plan(request, spec, str(dataset), store, streaming=streaming, progress=progress)
+        else:
+            request = _named_as_before(request, plan)
+            check_sidecar(plan, store)
         plan.check(request, store.place)
         planned(plan, notes)
         work = _Work(plan=plan, stop_on_error=on_error == "stop", max_bad_share=max_bad_share)
@@ -178,6 +182,13 @@ def tokenize_images(
         if missing or not is_assembled(plan, store):
             assemble(plan, store, work.receipts)
     return Tokenized(images=work.images, bad=tuple(work.bad), made=len(missing), resumed=plan.num_shards - len(missing))
+
+
+def _named_as_before(request: Request, plan: Plan) -> Request:
+    """The request with the dataset as the plan calls it, where that was a folder of this name and is gone."""
+    before = plan.request.dataset
+    same = is_gone(before) and os.path.abspath(os.path.expanduser(request.dataset)) == before
+    return request.model_copy(update={"dataset": before}) if same else request
 
 
 def _make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import datasets
 
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
-from vqtok.codes.plan import Plan, Request, SplitPlan
+from vqtok.codes.plan import PLAN, Plan, Request, SplitPlan
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear
 from vqtok.data.opening import OpenedRows, open_rows
@@ -19,7 +20,7 @@ from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "make_plan", "open_planned_rows"]
+__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows"]
 
 ALL = "all"
 NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
@@ -74,6 +75,31 @@ def make_plan(
 def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
     """The rows of each split of a plan; nothing is read."""
     return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
+
+
+def check_sidecar(plan: Plan, store: Store) -> None:
+    """Write codes.json where it is gone, and refuse one that tells of other codes than the plan.
+
+    Raises:
+        DataError: it is damaged or was edited.
+    """
+    try:
+        values = json.loads(store.read(SIDECAR))
+    except FileNotFoundError:
+        store.put(SIDECAR, (plan.spec.to_json() + "\n").encode())
+        return
+    except (ValueError, RecursionError):
+        values = None
+    name = store.path(SIDECAR)
+    try:
+        spec = CodesSpec.from_dict(values, name=name)
+    except DataError as error:
+        raise DataError(f"{name} is damaged: delete it and run the same again, which writes it anew") from error
+    if spec.identity != plan.spec.identity:
+        raise DataError(
+            f"{name} was edited, and tells of other codes than {PLAN}: delete it and run the same again, which writes "
+            "it anew"
+        )
 
 
 def _split_plan(opened: OpenedRows, name: str, rows: Rows, columns: Sequence[str] | None, scratch: str) -> SplitPlan:

@@ -114,7 +114,7 @@ def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, s
     pool = ThreadPoolExecutor(1)  # of which each batch is spread over threads of its own
     try:
         for batch in rows.read(start, stop, job.plan.request.batch_size, columns):
-            waiting.append(pool.submit(_decode, batch, job, skip))
+            waiting.append(pool.submit(_decode, batch, shard, job, skip))
             if len(waiting) > BATCHES_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -123,7 +123,7 @@ def _decoded(start: int, stop: int, shard: Shard, job: Job, skip: Mapping[int, s
         pool.shutdown(cancel_futures=True)
 
 
-def _decode(batch: RowBatch, job: Job, skip: Mapping[int, str]) -> _Batch:
+def _decode(batch: RowBatch, shard: Shard, job: Job, skip: Mapping[int, str]) -> _Batch:
     config = job.encoder.tokenizer.config
     numbers = [row for row in range(batch.start, batch.start + len(batch)) if row not in skip]
     images = [batch.images[row - batch.start] for row in numbers]
@@ -132,6 +132,8 @@ def _decode(batch: RowBatch, job: Job, skip: Mapping[int, str]) -> _Batch:
     )
     reasons = {row: f"{batch.images[row - batch.start].name}: {why}" for row, why in skip.items() if _is_in(row, batch)}
     reasons |= {row: str(each) for row, each in zip(numbers, decoded, strict=True) if isinstance(each, DataError)}
+    if reasons:
+        job.rows[shard.split].root.check_there()
     good = [row - batch.start for row in numbers if row not in reasons]
     pixels = [each for each in decoded if not isinstance(each, DataError)]
     return _Batch(
