@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,8 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         VqtokError: one line with the first entry that is missing, unknown or of another type.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        found: T = _adapter(kind).validate_json(json.dumps(values), strict=True)
+        return found
     except ValidationError as refused:
         first = refused.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the whole"
@@ -41,6 +43,12 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         raise error(f"{name} is damaged: {where} is not a key of it")
     what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     raise error(f"{name} is damaged: {where}: {what}, got {shortened(first['input'])}")
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Made once: making one takes ten times as long as checking a small object, and there are thousands of receipts."""
+    return TypeAdapter(kind)
 
 
 def read_object(path: Path, *, most: int = MOST_TEXT) -> dict[str, Any]:
