@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -32,7 +32,8 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         VqtokError: one line with the first entry that is missing, unknown or of another type.
     """
     try:
-        found: T = _adapter(kind).validate_json(json.dumps(values), strict=True)
+        adapter: TypeAdapter[T] = _adapter(cast(Hashable, kind))
+        return adapter.validate_json(json.dumps(values), strict=True)
         return found
     except ValidationError as refused:
         first = refused.errors()[0]
@@ -46,7 +47,7 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Made once: making one takes ten times as long as checking a small object, and there are thousands of receipts."""
     return TypeAdapter(kind)
 
