@@ -34,7 +34,6 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
     try:
         adapter: TypeAdapter[T] = _adapter(cast(Hashable, kind))
         return adapter.validate_json(json.dumps(values), strict=True)
-        return found
     except ValidationError as refused:
         first = refused.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the whole"

@@ -179,6 +179,8 @@ def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
             f"{name} holds images in files of their own ({strange[0]}, ...), which are read from a disk only: put them "
             "into tar or parquet files, or copy or mount them"
         )
+    if strange and not is_pattern(name) and len(files) == 1:
+        raise DataError(f"{name} is no file of rows ({KINDS})")
     if strange:
         raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
     own = os.path.join(folder if is_address(name) else os.path.realpath(folder), "")
