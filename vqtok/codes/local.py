@@ -162,7 +162,9 @@ def tokenize_images(
         plan = None if overwrite else read_plan(store)
         notes: tuple[str, ...] = ()
         if plan is None:
-            plan, notes = make_plan(request, spec, str(dataset), store, streaming=streaming, progress=progress)
+            plan, notes = make_plan(
+                request, spec, str(dataset), store, streaming=streaming, overwrite=overwrite, progress=progress
+            )
         else:
             request = _named_as_before(request, plan)
             check_sidecar(plan, store)

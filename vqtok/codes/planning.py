@@ -12,9 +12,9 @@ import datasets
 
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
-from vqtok.codes.plan import PLAN, Plan, Request, SplitPlan
+from vqtok.codes.plan import PLAN, Plan, Request, SplitPlan, read_plan
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.workplace import clear
+from vqtok.codes.workplace import clear, clear_planning
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
@@ -28,9 +28,16 @@ PLAN_FOLDER = "plan"
 
 
 def make_plan(
-    request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool = False, progress: bool = True
+    request: Request,
+    spec: CodesSpec,
+    dataset: str,
+    store: Store,
+    *,
+    streaming: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """List the images of a dataset and write the plan of their codes in place of what is there.
+    """List the images of a dataset and write the plan of their codes, unless another process wrote one meanwhile.
 
     Returns:
         The plan, and what to tell the user.
@@ -38,6 +45,7 @@ def make_plan(
     Args:
         dataset: its name as the user gave it.
         streaming: read files of the Hub where they are.
+        overwrite: in place of the codes and the plan that are there.
         progress: show bars on a terminal.
 
     Raises:
@@ -62,11 +70,17 @@ def make_plan(
         )
         plan = Plan(request=request, spec=spec, splits=splits)
         card = unfinished_card_of(plan)
-        clear(store, card)
+        files = {file.relative_to(scratch).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        if overwrite:
+            clear(store, card)
+        elif (theirs := read_plan(store)) is not None:  # at an address, which has no locks
+            return theirs, opened.notes
+        else:
+            clear_planning(store, keep={SIDECAR, CARD, *files})
         store.put(SIDECAR, (spec.to_json() + "\n").encode())
         store.put(CARD, card)
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
+        for name, file in files.items():
+            store.put(name, file.read_bytes())
     plan.write(store)
     named = request.columns is not None and list(request.columns) != [ALL]
     return plan, (*opened.notes, *([] if named else _left_out(opened, splits)))
