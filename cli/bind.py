@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ __all__ = ["bind"]
 
 
 def bind(
-    codes: Annotated[Path, typer.Argument(help="Codes: a folder of a saved dataset, or parquet files.")],
+    codes: Annotated[str, typer.Argument(help="Codes: a folder of a saved dataset, or parquet files.")],
     tokenizer: Annotated[
         str, typer.Option(help="Tokenizer that made the codes: its folder, a run folder or a Hub id.")
     ],

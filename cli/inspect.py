@@ -83,20 +83,30 @@ def inspect(
         ),
     ] = None,
     device: Device = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute the checksums of codes, and name every file that is wrong.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Describe a tokenizer, prior, codes or run folder.
 
     With --dataset, also check the codebook of a tokenizer on held-out images: whether it is healthy and what to try if
     it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they
-    stand for.
+    stand for. With --verify, read all codes again and compare their checksums with those of the day they were made.
     """
+    from vqtok.errors import ConfigurationError
+    from vqtok_cli.checksums import verify_files
     from vqtok_cli.tokenizers import check_revision
 
     given: dict[str, Any] = {"split": split, "num_images": num_images, "batch_size": batch_size, "device": device}
     if dataset is None:
         refuse_unused(given | {"dataset_config": dataset_config, "image_column": image_column, "out": out})
     check_revision(path, revision)
+    if verify:
+        if dataset is not None:
+            raise ConfigurationError("--verify is for codes, and --dataset for a tokenizer: choose one")
+        verify_files(path, as_json=as_json)
+        return
     folder, summary = look_at(path, revision)
     found: dict[str, Any] = {"path": path, "kind": summary.kind, "facts": facts(summary)}
     if dataset is None:
@@ -120,7 +130,10 @@ def look_at(path: str, revision: str | None) -> tuple[Path, Summary]:
     from vqtok.hub import fetch
     from vqtok.names import at_revision
     from vqtok.report import describe, describe_codes
+    from vqtok.store import is_url
 
+    if is_url(path):
+        return Path(path), describe_codes(path)
     if not is_on_hub(path):
         return Path(path), describe(path)
     repository, _, named = path.partition("@")

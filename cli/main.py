@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module, metadata
 from types import FrameType
 from typing import Annotated, Any
@@ -54,13 +55,26 @@ def load(name: str) -> Any:
     """The command of this name, as typer makes it from its function."""
     function_name = name.replace("-", "_")
     module = import_module(f"vqtok_cli.{function_name}")
-    command = with_quiet(getattr(module, function_name))
+    command = with_quiet(patient(getattr(module, function_name)))
     single = typer.Typer(rich_markup_mode=app.rich_markup_mode, add_completion=False, pretty_exceptions_enable=False)
     single.command(name, epilog=getattr(module, "EPILOG", None), no_args_is_help=name not in RUN_BARE)(command)
     made = typer.main.get_command(single)
     if app.rich_markup_mode:
         prepare_for_rich(made)
     return made
+
+
+def patient(command: Callable[..., None]) -> Callable[..., None]:
+    """The command in a process that waits for a Hub which is busy."""
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        from vqtok.hub import be_patient
+
+        be_patient()
+        command(**values)
+
+    return run
 
 
 def prepare_for_rich(command: Any) -> None:

@@ -12,7 +12,7 @@ __all__ = ["push"]
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model.")],
+    folder: Annotated[str, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model.")],
     repo_id: Annotated[str, typer.Argument(help="Repository to upload to, as owner/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
     revision: Annotated[
@@ -25,10 +25,15 @@ def push(
     Weights, configuration and a model card with metrics, training settings and example images go up in one commit.
     Codes become a dataset, with a card that names their tokenizer, which load_dataset of datasets reads without vqtok.
     """
-    from vqtok.data.saved import is_saved
+    from vqtok.codes import is_codes
+    from vqtok.errors import ConfigurationError
+    from vqtok.store import is_url
 
-    push_it = push_codes_folder if is_saved(folder) else push_model_folder
-    push_it(folder, repo_id, private=private, revision=revision, message=message)
+    if is_url(folder):
+        raise ConfigurationError(f"{folder} is not on this disk: copy the folder here, and push the copy")
+    path = Path(folder)
+    push_it = push_codes_folder if is_codes(path) else push_model_folder
+    push_it(path, repo_id, private=private, revision=revision, message=message)
 
 
 def push_model_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str | None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,7 +32,8 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         VqtokError: one line with the first entry that is missing, unknown or of another type.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        adapter: TypeAdapter[T] = _adapter(cast(Hashable, kind))
+        return adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as refused:
         first = refused.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the whole"
@@ -41,6 +43,12 @@ def checked(kind: type[T], values: Mapping[str, Any], *, name: str, error: type[
         raise error(f"{name} is damaged: {where} is not a key of it")
     what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     raise error(f"{name} is damaged: {where}: {what}, got {shortened(first['input'])}")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made once: making one takes ten times as long as checking a small object, and there are thousands of receipts."""
+    return TypeAdapter(kind)
 
 
 def read_object(path: Path, *, most: int = MOST_TEXT) -> dict[str, Any]:

@@ -6,10 +6,11 @@ renamed: one request puts the whole file there.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,11 +19,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 from vqtok.errors import ConfigurationError, DataError, one_line
 from vqtok.files import write_bytes
+from vqtok.retries import is_passing, persistently
 
-__all__ = ["Store", "is_partial", "is_url"]
+__all__ = ["Store", "file_system", "is_partial", "is_url"]
 
 UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 """What a file is called while `write_bytes` writes it."""
+
+
+BLOCK = 8 << 20  # bytes that a checksum reads at a time
+PACKAGES = {"s3": "'vqtok[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What fsspec needs beside itself, by the kind of address."""
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:
@@ -33,6 +40,23 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 def is_partial(name: str) -> bool:
     """Whether a file, by its name in a store, is one that a process was writing when it was killed."""
     return UNFINISHED.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def file_system(place: str, **options: Any) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        ConfigurationError: it is of a kind that is not known, or whose package is not installed.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(place, **options)
+    except ImportError as error:
+        package = PACKAGES.get(place.partition("://")[0])
+        hint = f": pip install {package}" if package else f": {one_line(error)}"
+        raise ConfigurationError(f"{place} needs a package that is not installed{hint}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{place} cannot be opened: {one_line(error)}") from error
+    return system, path
 
 
 class Store:
@@ -51,11 +75,8 @@ class Store:
             self.fs: Any = LocalFileSystem()
             self.root = os.path.abspath(place)
             return
-        try:
-            # What another process put there since must be seen.
-            self.fs, root = fsspec.core.url_to_fs(self.place, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"{self.place} cannot be opened: {one_line(error)}") from error
+        # What another process put there since must be seen.
+        self.fs, root = file_system(self.place, use_listings_cache=False)
         self.root = root.rstrip("/")
 
     @property
@@ -80,9 +101,26 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
-        with self._in_one_line("read", name):
-            data: bytes = self.fs.cat_file(self._full(name))
+        data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
+
+    def sha256(self, name: str) -> str:
+        """The checksum of a file as hex, of which a few megabytes at a time are in memory.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DataError: it cannot be read.
+        """
+
+        def digest() -> str:
+            made = hashlib.sha256()
+            with self.fs.open(self._full(name), "rb", block_size=BLOCK, cache_type="none") as file:
+                while block := file.read(BLOCK):
+                    made.update(block)
+            return made.hexdigest()
+
+        found: str = self._ask("read", name, digest)
+        return found
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Write a file whole or not at all, in place of an older one.
@@ -94,16 +132,14 @@ class Store:
         if self.is_local:
             write_bytes(Path(self._full(name)), data, named=self.folder / name)
             return
-        with self._in_one_line("write", name):
-            self.fs.pipe_file(self._full(name), bytes(data))
+        self._ask("write", name, lambda: self.fs.pipe_file(self._full(name), bytes(data)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The files below a folder of the store, by name, with their bytes; none where there is no such folder."""
-        with self._in_one_line("list", folder):
-            try:
-                found = self.fs.find(self._full(folder), detail=True)
-            except FileNotFoundError:
-                return {}
+        try:
+            found = self._ask("list", folder, lambda: self.fs.find(self._full(folder), detail=True))
+        except FileNotFoundError:
+            return {}
         below = len(self.root) + 1
         return {path[below:]: info["size"] for path, info in sorted(found.items())}
 
@@ -113,11 +149,8 @@ class Store:
         Raises:
             DataError: it cannot be removed.
         """
-        with self._in_one_line("remove", name):
-            try:
-                self.fs.rm_file(self._full(name))
-            except FileNotFoundError:
-                return
+        with suppress(FileNotFoundError):
+            self._ask("remove", name, lambda: self.fs.rm_file(self._full(name)))
 
     def remove_unfinished(self, folder: str) -> None:
         """Remove what killed processes were writing below a folder; only where no other process writes."""
@@ -137,12 +170,11 @@ class Store:
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-    @contextmanager
-    def _in_one_line(self, doing: str, name: str) -> Iterator[None]:
-        """Turn whatever a file system of fsspec raises, each of them other errors, into one line."""
+    def _ask(self, doing: str, name: str, ask: Callable[[], Any]) -> Any:
+        """Ask a file system of fsspec, each of which raises errors of its own: what passes again, all else one line."""
         try:
-            yield
-        except FileNotFoundError:
-            raise
+            return persistently(ask, f"the attempt to {doing} {self.path(name)}")
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and not is_passing(error):  # which some make of a server's 503
+                raise
             raise DataError(f"cannot {doing} {self.path(name)}: {one_line(error)}") from error

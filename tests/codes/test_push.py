@@ -14,7 +14,7 @@ import yaml
 
 from tests.codes.conftest import RunClient, WriteCodes, make_grids, make_spec
 from tests.hub_server import HubServer
-from vqtok.codes import load_codes, push, push_codes, read_spec, tokenize_images
+from vqtok.codes import load_codes, push, push_codes, read_spec, tokenize_dataset, tokenize_images
 from vqtok.errors import CheckpointError, DataError, HubError
 from vqtok.tokenizer import VQTokenizer
 
@@ -296,3 +296,37 @@ print(json.dumps([len(images), images[11]["image"].size, str(images.features["im
 """
     )
     assert json.loads(seen) == [12, [16, 16], "Image(mode=None, decode=True)"]
+
+
+def test_parquet_codes_go_up_with_card_and_binding_and_replace_what_was_there(
+    hub: HubServer,
+    tmp_path: Path,
+    images_folder: Path,
+    tiny_tokenizer: VQTokenizer,
+    run_client: RunClient,
+    alice: str,
+) -> None:
+    here = tokenize_dataset(
+        images_folder, tiny_tokenizer, tmp_path / "parquet", format="parquet", shard_rows=5, progress=False
+    )
+    tokenize_dataset(images_folder, tiny_tokenizer, tmp_path / "arrow", progress=False)
+    push_codes(tmp_path / "arrow", "org/codes")
+    push_codes(tmp_path / "parquet", "org/codes")
+    names = [f"data/train-0000{number}-of-00003.parquet" for number in range(3)]
+    newest = hub.commits("org/codes", **DATASET)[0]
+    assert sorted(newest.files) == ["README.md", "codes.json", *names]
+    card = yaml.safe_load(hub.read("org/codes", "README.md", **DATASET).decode().split("---\n")[1])
+    assert card["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
+    printed = run_client(
+        WITHOUT
+        + """
+for streaming in (False, True):
+    codes = datasets.load_dataset("org/codes", split="train", streaming=streaming)
+    print(json.dumps([np.asarray(row["codes"]).tolist() for row in codes]))
+"""
+    ).splitlines()
+    assert json.loads(printed[0]) == json.loads(printed[1]) == here["codes"][:]
+    told = run_client(LOAD + 'print(read_spec("org/codes").fingerprint, len(load_codes("org/codes")))')
+    assert told == f"{tiny_tokenizer.fingerprint} 12\n"
+    push_codes(tmp_path / "arrow", "org/codes")
+    assert not [name for name in hub.commits("org/codes", **DATASET)[0].files if name.endswith(".parquet")]

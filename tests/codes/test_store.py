@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
 from tests.written_codes import contents
-from vqtok.codes import tokenize_images
+from vqtok.codes import planning, tokenize_images
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.store import Store
 from vqtok.tokenizer import VQTokenizer
@@ -78,3 +79,25 @@ def test_codes_at_an_address_are_those_on_the_disk(
     assert (made.made, made.resumed, again.made, again.resumed) == (3, 0, 0, 3)
     there = {path.split("bucket/codes/")[1]: memory.cat_file(path) for path in memory.find("/bucket/codes")}
     assert {name: data for name, data in there.items() if "receipts" not in name} == contents(tmp_path / "codes")
+
+
+def test_a_run_that_ended_while_another_was_listing_loses_nothing(
+    images_folder: Path,
+    tiny_tokenizer: VQTokenizer,
+    memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are no locks at an address."""
+    options = {"shard_rows": 5, "batch_size": 2, "progress": False}
+    listing, times = planning.open_rows, []
+
+    def slow(*arguments: Any, **options_: Any) -> Any:
+        times.append(None)
+        if len(times) == 1:
+            first = tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
+            assert first.made == 3
+        return listing(*arguments, **options_)
+
+    monkeypatch.setattr(planning, "open_rows", slow)
+    second = tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
+    assert (second.made, second.resumed, len(times)) == (0, 3, 2)

@@ -160,7 +160,7 @@ def test_a_configuration_of_what_has_none_is_refused(tmp_path: Path) -> None:
         ("MNIST", "Did you mean 'mnist'"),
         ("./images", "no folder or file ./images"),
         ("/nowhere/at/all", "no folder or file /nowhere/at/all"),
-        ("https://example.org/a", "no folder or file https"),
+        ("https://example.org/a", "https://example.org/a is no file of rows"),
         ("", "give a folder|neither built in|holds no files"),
     ],
 )

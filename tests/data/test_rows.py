@@ -20,7 +20,7 @@ from tests.data.images import digits, flat, png, save, with_metadata, write_tar
 from tests.data.rows import assert_same, opened, row_columns, row_levels
 from vqtok.data.opening import open_rows
 from vqtok.data.rows import Rows
-from vqtok.errors import DataError
+from vqtok.errors import ConfigurationError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -331,5 +331,5 @@ def test_files_at_an_address_are_read_there(tmp_path: Path) -> None:
             row_levels(only)
     with pytest.raises(DataError, match="there is no file memory://bucket/none"):
         open_rows("memory://bucket/none", folder=tmp_path / "plan")
-    with pytest.raises(DataError, match="cannot be loaded: .*nosuch"):
+    with pytest.raises(ConfigurationError, match="cannot be opened: .*nosuch"):
         open_rows("nosuch://bucket/a.tar", folder=tmp_path / "plan")

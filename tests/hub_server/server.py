@@ -17,10 +17,28 @@ from tests.hub_server.store import Commit, Refusal, Store
 __all__ = ["HubServer"]
 
 
+class Refusals:
+    """How often, and how, a request is refused before it is let through."""
+
+    def __init__(self) -> None:
+        self.begin(0, 503)
+
+    def begin(self, times: int, status: int) -> None:
+        self.times, self.status = times, status
+        self._refused: dict[tuple[str, str], int] = {}
+
+    def check(self, method: str, path: str) -> None:
+        refused = self._refused.get((method, path), 0)
+        if refused < self.times:
+            self._refused[method, path] = refused + 1
+            raise Refusal(self.status, "slow down")
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     store: Store
     requests: list[tuple[str, str, int]]
+    refusals: Refusals
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on stderr: what was asked is kept in `requests`."""
@@ -42,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         base = f"http://{self.headers['Host']}"
         request = Request(self.command, url.path, query, self.headers, self.read_body(), base)
         try:
+            self.refusals.check(self.command, self.path)
             response = self.route(request)
         except Refusal as refusal:
             headers = {"X-Error-Message": refusal.message, **refusal.headers}
@@ -92,7 +111,9 @@ class HubServer:
     ):
         self.store = Store(users, organizations, read_only)
         self.requests: list[tuple[str, str, int]] = []  # method, path with its query, status: every answer in order
-        handler = type("BoundHandler", (Handler,), {"store": self.store, "requests": self.requests})
+        self.refusals = Refusals()
+        bound = {"store": self.store, "requests": self.requests, "refusals": self.refusals}
+        handler = type("BoundHandler", (Handler,), bound)
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -116,6 +137,10 @@ class HubServer:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
         return environment if token is None else {**environment, "HF_TOKEN": token}
+
+    def refuse(self, times: int, status: int = 503) -> None:
+        """From now on, answer every request so many times with this status before it is let through."""
+        self.refusals.begin(times, status)
 
     def close(self) -> None:
         """Stop serving: from then on a client finds nobody at this address."""

@@ -15,12 +15,13 @@ from vqtok.codes.detokenize import detokenize_dataset
 from vqtok.codes.grids import open_grids
 from vqtok.codes.launch import OtherProcessError, is_launched, launch_size, local_rank
 from vqtok.codes.local import tokenize_dataset, tokenize_images
-from vqtok.codes.opening import is_on_hub
+from vqtok.codes.opening import is_codes, is_on_hub
 from vqtok.codes.plan import Plan
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.tally import Tokenized
+from vqtok.codes.verify import Verified, verify_codes
 from vqtok.codes.workplace import check_place, codes_files
 
 __all__ = [
@@ -33,11 +34,13 @@ __all__ = [
     "OtherProcessError",
     "Plan",
     "Tokenized",
+    "Verified",
     "bind_codes",
     "check_place",
     "codes_array",
     "codes_files",
     "detokenize_dataset",
+    "is_codes",
     "is_launched",
     "is_on_hub",
     "launch_size",
@@ -50,4 +53,5 @@ __all__ = [
     "splits_of",
     "tokenize_dataset",
     "tokenize_images",
+    "verify_codes",
 ]

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqtok.codes.card import CARD, Files, codes_card, is_unfinished, unfinished_card
+from vqtok.codes.card import CARD, codes_card, is_unfinished, unfinished_card
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
-from vqtok.codes.receipt import Receipt, read_receipts
+from vqtok.codes.receipt import Receipt
 from vqtok.codes.spec import SPLIT_NAME
 from vqtok.errors import DataError
 from vqtok.store import Store
 
-__all__ = ["assemble", "is_assembled", "unfinished_card_of"]
+__all__ = ["assemble", "is_assembled", "places_of", "unfinished_card_of"]
 
 UNFINISHED = """---
 tags:
@@ -38,15 +38,19 @@ INFO = "dataset_info.json"
 Done = Sequence[tuple[Shard, Receipt]]
 
 
-def assemble(plan: Plan, store: Store) -> None:
+def assemble(plan: Plan, store: Store, receipts: Mapping[str, Receipt]) -> None:
     """Make a dataset of the shards of a plan, all of which are done. What is written depends on them alone.
+
+    Args:
+        receipts: of every shard, by its name.
 
     Raises:
         DataError: a shard is missing, or no image of a split can be read.
     """
-    done = []
-    for shard, receipt in read_receipts(store, plan):
-        if receipt is None:
+    sizes, done = store.sizes(), []
+    for shard in plan.shards():
+        receipt = receipts.get(shard.name)
+        if receipt is None or sizes.get(shard.file) != receipt.bytes or shard.receipt not in sizes:
             raise DataError(f"{store.place} is not finished: its shard {shard.name} is missing; run the same again")
         done.append((shard, receipt))
     splits = {name: list(pairs) for name, pairs in groupby(done, lambda pair: pair[0].split)}
@@ -56,7 +60,7 @@ def assemble(plan: Plan, store: Store) -> None:
         for name, pairs in splits.items():
             _write_split(store, plan, name, pairs)
     features = plan.splits[0].features(plan.spec)
-    store.put(CARD, codes_card(plan.spec, features, rows, _places(plan), Path(store.place).name).encode())
+    store.put(CARD, codes_card(plan.spec, features, rows, places_of(plan), Path(store.place).name).encode())
     if plan.request.format == "arrow":
         store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
 
@@ -71,10 +75,10 @@ def is_assembled(plan: Plan, store: Store) -> bool:
 
 def unfinished_card_of(plan: Plan) -> bytes:
     """The card that lets `load_dataset` refuse the folder until all of it is there."""
-    return unfinished_card(UNFINISHED, _places(plan)).encode()
+    return unfinished_card(UNFINISHED, places_of(plan)).encode()
 
 
-def _places(plan: Plan) -> Files:
+def places_of(plan: Plan) -> dict[str, str]:
     """Where the files of each split lie, as a pattern."""
     pattern = "data/{}-*.parquet" if plan.request.format == "parquet" else "{}/data-*.arrow"
     return {split.name: pattern.format(split.name) for split in plan.splits}

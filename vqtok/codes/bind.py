@@ -29,6 +29,7 @@ from vqtok.data.saved import is_saved, split_folders
 from vqtok.errors import ConfigurationError, DataError, MismatchError
 from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, write_text
 from vqtok.schema import read_object
+from vqtok.store import is_url
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -49,7 +50,7 @@ def bind_codes(codes: AnyCodes | str | Path, tokenizer: VQTokenizer, *, overwrit
         The codes with their binding; a folder or files as `load_codes` gives them. A stream is not read to check it.
 
     Raises:
-        ConfigurationError: a dataset on the Hub, a link, or a file that cannot be written.
+        ConfigurationError: a dataset on the Hub or at an address, a link, or a file that cannot be written.
         DataError: no codes, or none that this tokenizer can have made.
         MismatchError: they name another tokenizer.
     """
@@ -65,6 +66,8 @@ def bind_codes(codes: AnyCodes | str | Path, tokenizer: VQTokenizer, *, overwrit
 
 def _bind_place(place: str | Path, spec: CodesSpec, overwrite: bool) -> None:
     path, name = Path(os.path.expanduser(place)), str(place)
+    if is_url(name):
+        raise ConfigurationError(f"{name} is not on this disk: copy it here, and bind the copy")
     if is_on_hub(name):
         raise ConfigurationError(
             f"{name} is on the Hub and cannot be bound there: load it with datasets, give it to bind_codes, and push it"

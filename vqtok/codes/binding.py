@@ -82,8 +82,14 @@ def agreed(specs: Iterable[CodesSpec], *, name: str) -> CodesSpec | None:
     """
     found = list(specs)
     if len({spec.identity for spec in found}) > 1:
-        names = ", ".join(sorted({spec.fingerprint[:12] for spec in found}))
-        raise MismatchError(f"{name} mixes codes of several tokenizers ({names}): keep the codes of one")
+        names = sorted({spec.fingerprint[:12] for spec in found})
+        if len(names) == 1:
+            sizes = " and ".join(sorted({f"{spec.shape} below {spec.codebook_size:,}" for spec in found}))
+            raise MismatchError(
+                f"{name} says in one place that its grids are other than in another ({sizes}): was "
+                "its codes.json edited? Delete that, and run the same `vqtok tokenize` again"
+            )
+        raise MismatchError(f"{name} mixes codes of several tokenizers ({', '.join(names)}): keep the codes of one")
     return max(found, key=lambda spec: (spec.repository is not None, len(spec.preprocessing)), default=None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.launch import Launch, is_launched
 from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, read_plan
-from vqtok.codes.planning import make_plan
+from vqtok.codes.planning import check_sidecar, make_plan
 from vqtok.codes.ray_cluster import by_actors, connected
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import read_receipts
@@ -29,7 +30,7 @@ from vqtok.codes.workplace import claimed
 from vqtok.data.fitting import colour
 from vqtok.data.views import Views
 from vqtok.errors import ConfigurationError
-from vqtok.names import findable
+from vqtok.names import findable, is_gone
 from vqtok.store import Store
 
 if TYPE_CHECKING:
@@ -237,10 +238,11 @@ class _Call:
             plan = None if overwrite else read_plan(store)
             notes: tuple[str, ...] = ()
             if plan is None:
-                plan, notes = make_plan(
-                    self.request, self.spec, self.dataset, store, streaming=streaming, progress=progress
-                )
-            plan.check(self.request, store.place)
+                listing = {"streaming": streaming, "overwrite": overwrite, "progress": progress}
+                plan, notes = make_plan(self.request, self.spec, self.dataset, store, **listing)
+            else:
+                check_sidecar(plan, store)
+            plan.check(self._request(plan), store.place)
             planned(plan, notes)
             tally, missing = self._tally(plan), []
             with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:
@@ -253,7 +255,7 @@ class _Call:
                 for shard, receipt in drive(missing, self._work(plan, bar.update, died)):
                     tally.add(shard, receipt)
             if missing or not is_assembled(plan, store):
-                assemble(plan, store)
+                assemble(plan, store, tally.receipts)
         return tally.result(made=len(missing))
 
     def follow(self, launch: Launch) -> Tokenized:
@@ -262,7 +264,7 @@ class _Call:
         plan = read_plan(self.store)
         if plan is None:
             raise unseen(self.store.place)
-        plan.check(self.request, self.store.place)
+        plan.check(self._request(plan), self.store.place)
         missing = [shard for shard in plan.shards() if shard.name in names]
         own, all_shards = self._tally(plan), self._tally(plan)
         for shard, receipt in launch.follow(missing, self._work(plan, lambda images: None, died=True)):
@@ -272,6 +274,12 @@ class _Call:
             assert done is not None
             all_shards.add(shard, done)
         return all_shards.result(made=len(missing))
+
+    def _request(self, plan: Plan) -> Request:
+        """The request with the dataset as the plan calls it, where that was a folder of this name and is gone."""
+        before = plan.request.dataset
+        same = is_gone(before) and os.path.abspath(os.path.expanduser(self.request.dataset)) == before
+        return self.request.model_copy(update={"dataset": before}) if same else self.request
 
     def _tally(self, plan: Plan) -> Tally:
         return Tally(plan=plan, stop_on_error=self.stop_on_error, max_bad_share=self.max_bad_share)

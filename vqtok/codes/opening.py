@@ -8,6 +8,7 @@ streamed.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from contextlib import suppress
@@ -28,19 +29,24 @@ from datasets import (
 )
 from huggingface_hub import constants, snapshot_download
 
+from vqtok.codes.assemble import places_of
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, splits_of
 from vqtok.codes.card import CARD, is_unfinished
+from vqtok.codes.plan import read_plan
 from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
 from vqtok.data.folders import list_files
+from vqtok.data.globs import matching_addresses
 from vqtok.data.saved import is_saved, load_saved
-from vqtok.data.tables import build, loading, open_tables, stream, table_builder, table_kind
+from vqtok.data.tables import build, loading, open_tables, read_files, stream, table_builder, table_kind
 from vqtok.errors import CheckpointError, DataError
 from vqtok.files import read_text
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
+from vqtok.retries import persistently
 from vqtok.schema import read_object
+from vqtok.store import Store, is_url
 
-__all__ = ["Opened", "files_of", "is_on_hub", "open_codes", "read_schema", "read_sidecar", "tables_in"]
+__all__ = ["Opened", "files_of", "is_codes", "is_on_hub", "open_codes", "read_schema", "read_sidecar", "tables_in"]
 
 MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
 KINDS = ("parquet", "arrow")  # of files that hold codes
@@ -59,7 +65,7 @@ class Opened:
     """
 
     codes: AnyCodes
-    folder: Path | None = None
+    folder: Path | str | None = None
     specs: tuple[CodesSpec, ...] = ()
 
 
@@ -67,16 +73,19 @@ def open_codes(place: str | Path, *, streaming: bool = False) -> Opened:
     """Open codes by their name.
 
     Args:
-        place: a folder, a parquet or Arrow file, a pattern of such files (`codes/*.parquet`), or a Hub id
-            (`org/codes`, `org/codes@revision`).
+        place: a folder, a parquet or Arrow file, a pattern of such files (`codes/*.parquet`), an address of any of
+            these such as s3://bucket/codes, or a Hub id (`org/codes`, `org/codes@revision`).
         streaming: give datasets that are read row by row, of which nothing is copied and, from the Hub, only what is
             asked for is downloaded.
 
     Raises:
+        ConfigurationError: an address of a kind that is not known, or whose package is not installed.
         DataError: there is nothing of this name, or it cannot be read.
         HubError: the Hub does not have it, does not give it, or cannot be reached.
     """
     path, name = Path(os.path.expanduser(place)), str(place)
+    if is_url(name):
+        return _open_store(Store(name), streaming)
     if path.is_dir():
         return _open_folder(path, name, streaming)
     if files := files_of(path):
@@ -94,17 +103,27 @@ def files_of(path: Path) -> list[str]:
     return [str(path)] if path.is_file() else sorted(file for file in glob.glob(str(path)) if os.path.isfile(file))
 
 
+def is_codes(folder: Path) -> bool:
+    """Whether a folder looks like one of codes: saved by `datasets`, or with a codes.json."""
+    return is_saved(folder) or (folder / SIDECAR).is_file()
+
+
 def is_on_hub(place: str | Path) -> bool:
     """Whether a name stands for a dataset on the Hub: `org/codes` or `org/codes@revision`, and nothing on this disk."""
     return is_hub_id(str(place).partition("@")[0]) and not Path(place).exists()
 
 
-def read_sidecar(folder: Path) -> dict[str, object] | None:
+def read_sidecar(folder: Path | str) -> dict[str, object] | None:
     """The object in a folder's `codes.json`; None where there is no such file.
+
+    Args:
+        folder: a path, or an address.
 
     Raises:
         DataError: it cannot be read.
     """
+    if isinstance(folder, str):
+        return _read_remote_sidecar(Store(folder))
     if not (folder / SIDECAR).is_file():
         return None
     try:
@@ -113,22 +132,64 @@ def read_sidecar(folder: Path) -> dict[str, object] | None:
         raise DataError(f"{error}: make codes with `vqtok tokenize`") from None
 
 
+def _read_remote_sidecar(store: Store) -> dict[str, object] | None:
+    try:
+        values = json.loads(store.read(SIDECAR))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{store.path(SIDECAR)} is damaged ({error}): make codes with `vqtok tokenize`") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{store.path(SIDECAR)} is damaged: it holds no object; make codes with `vqtok tokenize`")
+    return values
+
+
+def _open_store(store: Store, streaming: bool) -> Opened:
+    """Codes at an address: where there is a plan, its shards; else the files of rows there."""
+    if store.is_local:
+        return open_codes(store.folder, streaming=streaming)
+    plan = read_plan(store)
+    own = f"{store.fs.unstrip_protocol(store.root)}/"
+    if plan is not None:
+        if _is_unfinished(store):
+            raise _not_finished(store.place)
+        files = {split: own + pattern for split, pattern in places_of(plan).items()}
+        with loading(store.place):
+            builder = load_dataset_builder(plan.request.format, data_files=files)
+        return _from_builder(builder, own, store.place, streaming, folder=store.place)
+    with loading(store.place):
+        folder, found = persistently(lambda: matching_addresses(store.place), f"listing {store.place}")
+    if not (tables := [file for file in found if table_kind(file) in KINDS]):
+        raise DataError(f"no codes at {store.place}: make some with `vqtok tokenize <images> --out {store.place}`")
+    builders, _ = read_files(f"{folder}/", store.place, tables, lambda builder, _: {"": builder})
+    return _from_builder(builders[""], f"{folder}/", store.place, streaming, folder=folder)
+
+
 def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
-    if _is_unfinished(path):
-        raise DataError(f"the codes in {name} are not finished: run the same `vqtok tokenize` again, which goes on")
+    if _is_unfinished(Store(path)):
+        raise _not_finished(name)
     if is_saved(path):
         saved = _load(path)
         return Opened(codes=_streamed(saved) if streaming else saved, folder=path)
     if not (tables := tables_in(path)):
+        if is_codes(path):
+            raise DataError(
+                f"{name} has lost its codes: it holds a {SIDECAR}, but neither shards nor a state of them; tokenize "
+                "the images again"
+            )
         raise DataError(f"{name} is not a codes folder: make one with `vqtok tokenize <images> --out codes`")
     builder, own, _ = open_tables(path, name, tables, None)
     return _from_builder(builder, own, name, streaming, folder=path)
 
 
-def _is_unfinished(folder: Path) -> bool:
+def _is_unfinished(store: Store) -> bool:
     with suppress(OSError, ValueError):
-        return is_unfinished(read_text(folder / CARD))
+        return is_unfinished(read_text(store.folder / CARD) if store.is_local else store.read(CARD).decode())
     return False
+
+
+def _not_finished(name: str) -> DataError:
+    return DataError(f"the codes in {name} are not finished: run the same `vqtok tokenize` again, which goes on")
 
 
 def tables_in(folder: Path) -> list[str]:
@@ -160,9 +221,9 @@ def _open_hub(repo_id: str, revision: str, streaming: bool) -> Opened:
 
 
 def _from_builder(
-    builder: DatasetBuilder, own: str, name: str, streaming: bool, *, folder: Path | None = None
+    builder: DatasetBuilder, own: str, name: str, streaming: bool, *, folder: Path | str | None = None
 ) -> Opened:
-    specs = () if own.startswith("hf://") else tuple(_specs_of_files(builder, name))
+    specs = () if is_url(own) else tuple(_specs_of_files(builder, name))
     with loading(name):
         if streaming:
             return Opened(codes=_unwrapped(IterableDatasetDict(stream(builder, own))), folder=folder, specs=specs)

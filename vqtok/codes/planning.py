@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,15 +16,15 @@ from vqtok.codes.added import added_features, held_out_file, packed
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
 from vqtok.codes.held_out import HeldOut, find_held_out_images
-from vqtok.codes.plan import Plan, Request, SplitPlan
+from vqtok.codes.plan import PLAN, Plan, Request, SplitPlan, read_plan
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
-from vqtok.codes.workplace import clear
+from vqtok.codes.workplace import clear, clear_planning
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "make_plan", "open_planned_rows"]
+__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows"]
 
 ALL = "all"
 NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
@@ -31,9 +32,16 @@ PLAN_FOLDER = "plan"
 
 
 def make_plan(
-    request: Request, spec: CodesSpec, dataset: str, store: Store, *, streaming: bool = False, progress: bool = True
+    request: Request,
+    spec: CodesSpec,
+    dataset: str,
+    store: Store,
+    *,
+    streaming: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """List the images of a dataset and write the plan of their codes in place of what is there.
+    """List the images of a dataset and write the plan of their codes, unless another process wrote one meanwhile.
 
     Returns:
         The plan, and what to tell the user.
@@ -41,6 +49,7 @@ def make_plan(
     Args:
         dataset: its name as the user gave it.
         streaming: read files of the Hub where they are.
+        overwrite: in place of the codes and the plan that are there.
         progress: show bars on a terminal.
 
     Raises:
@@ -71,11 +80,17 @@ def make_plan(
         splits = tuple(_split_plan(opened, name, rows, request, held, scratch) for name, rows in opened.splits.items())
         plan = Plan(request=request, spec=spec, splits=splits)
         card = unfinished_card_of(plan)
-        clear(store, card)
+        files = {file.relative_to(scratch).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        if overwrite:
+            clear(store, card)
+        elif (theirs := read_plan(store)) is not None:  # at an address, which has no locks
+            return theirs, tuple(notes)
+        else:
+            clear_planning(store, keep={SIDECAR, CARD, *files})
         store.put(SIDECAR, (spec.to_json() + "\n").encode())
         store.put(CARD, card)
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            store.put(file.relative_to(scratch).as_posix(), file.read_bytes())
+        for name, file in files.items():
+            store.put(name, file.read_bytes())
     plan.write(store)
     named = request.columns is not None and list(request.columns) != [ALL]
     return plan, (*notes, *([] if named else _left_out(opened, splits)))
@@ -84,6 +99,31 @@ def make_plan(
 def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
     """The rows of each split of a plan; nothing is read."""
     return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
+
+
+def check_sidecar(plan: Plan, store: Store) -> None:
+    """Write codes.json where it is gone, and refuse one that tells of other codes than the plan.
+
+    Raises:
+        DataError: it is damaged or was edited.
+    """
+    try:
+        values = json.loads(store.read(SIDECAR))
+    except FileNotFoundError:
+        store.put(SIDECAR, (plan.spec.to_json() + "\n").encode())
+        return
+    except (ValueError, RecursionError):
+        values = None
+    name = store.path(SIDECAR)
+    try:
+        spec = CodesSpec.from_dict(values, name=name)
+    except DataError as error:
+        raise DataError(f"{name} is damaged: delete it and run the same again, which writes it anew") from error
+    if spec.identity != plan.spec.identity:
+        raise DataError(
+            f"{name} was edited, and tells of other codes than {PLAN}: delete it and run the same again, which writes "
+            "it anew"
+        )
 
 
 def _find_held_out(request: Request, spec: CodesSpec, dataset: str, opened: OpenedRows) -> HeldOut | None:

@@ -1,4 +1,4 @@
-"""Send a codes folder to the Hub as a dataset: its shards as they lie, `codes.json`, the state and a card.
+"""Send a codes folder to the Hub as a dataset: its shards as they lie, `codes.json`, a card, and of Arrow the state.
 
 Up to `FILES_PER_COMMIT` files are one commit. More are several, as the Hub asks for; the first then brings a card that
 names no files, and the last the one that does, so that nobody loads half a code set.
@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import TypeAlias
 
 import datasets
+import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, constants
 
-from vqtok.codes.binding import attach, splits_of
+from vqtok.codes.binding import attach, features_of, splits_of
 from vqtok.codes.card import CARD, Files, codes_card, published, unfinished_card, with_files
-from vqtok.codes.opening import read_sidecar
+from vqtok.codes.opening import is_codes, read_sidecar, tables_in
 from vqtok.codes.reader import load_codes, read_spec
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved, split_folders
-from vqtok.errors import DataError, HubError
+from vqtok.data.tables import loading, open_tables
+from vqtok.errors import DataError
 from vqtok.hub import hub_errors
 from vqtok.hub.card import MARK, read_card
 from vqtok.hub.folder import check_links
+from vqtok.hub.push import make_repository
 from vqtok.schema import read_object
 
 __all__ = ["push_codes"]
@@ -38,6 +41,8 @@ FILES_PER_REPOSITORY = 100_000
 
 OF_CODES = re.compile(r"(.+/)?(codes\.json|dataset_dict\.json|dataset_info\.json|state\.json|data-[^/]*\.arrow)")
 """What an earlier push left on the Hub."""
+OF_PARQUET = re.compile(r"data/[^/]+-\d{5}-of-\d{5}\.parquet")
+"""So do these, beside a codes.json; where there is none, they are of `push_to_hub`."""
 
 Operation: TypeAlias = CommitOperationAdd | CommitOperationDelete
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -69,7 +74,7 @@ def push_codes(
     what it says to `datasets` about files and columns is set. No path of this machine is sent.
 
     Args:
-        folder: what `vqtok tokenize` or `save_to_disk` wrote.
+        folder: what `vqtok tokenize` or `save_to_disk` wrote, or parquet files with a codes.json beside them.
         repo_id: "owner/name", or "name" below the token's own user.
         private: make the repository private; one that is public already is refused.
         token: access token; by default that of `hf auth login` or HF_TOKEN.
@@ -87,11 +92,7 @@ def push_codes(
     upload = _gather(Path(folder), repo_id)
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     with hub_errors(repo_id, token):
-        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-        if private and not api.dataset_info(repo_id).private:
-            raise HubError(f"{repo_id} is public already: make it private in its settings first, or push elsewhere")
-        if revision is not None:
-            api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
+        repo_id = make_repository(api, repo_id, "dataset", private=private, revision=revision)
         upload = _gather(Path(folder), repo_id)  # its card names the user where `repo_id` did not
         url = _send(api, upload, repo_id, revision, commit_message or "Push codes of vqtok")
     return url if revision is None else f"{url}/tree/{revision}"
@@ -99,11 +100,28 @@ def push_codes(
 
 def _gather(folder: Path, repo_id: str) -> Upload:
     """What a codes folder sends; it is loaded first, so that nothing is sent that does not load."""
-    if not is_saved(folder):
+    if not is_codes(folder):
         raise DataError(f"{folder} is no codes folder: only what `vqtok tokenize` or `save_to_disk` wrote is pushed")
+    return _gather_saved(folder, repo_id) if is_saved(folder) else _gather_parquet(folder, repo_id)
+
+
+def _gather_parquet(folder: Path, repo_id: str) -> Upload:
+    """What a folder of parquet files sends, of which the schemas and numbers of rows are read."""
+    codes = load_codes(folder, streaming=True)
+    spec, features = read_spec(codes), features_of(next(iter(splits_of(codes).values())))
+    builder, own, _ = open_tables(folder, str(folder), tables_in(folder), None)
+    files = {str(split): [str(file) for file in paths] for split, paths in builder.config.data_files.items()}
+    places = {split: [path.removeprefix(own) for path in paths] for split, paths in files.items()}
+    with loading(str(folder)):
+        rows = {split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in files.items()}
+    shards = {name: folder / name for names in places.values() for name in names}
+    return _upload(folder, repo_id, spec, rows, features, shards, {}, places)
+
+
+def _gather_saved(folder: Path, repo_id: str) -> Upload:
     codes = load_codes(folder)
     spec, splits = read_spec(codes), splits_of(codes)
-    small: dict[str, bytes] = {SIDECAR: _sidecar(folder, spec)}
+    small: dict[str, bytes] = {}
     shards: dict[str, Path] = {}
     places: dict[str, list[str]] = {}
     folders = split_folders(folder)
@@ -114,14 +132,30 @@ def _gather(folder: Path, repo_id: str) -> Upload:
         shards |= {f"{split}/{name}": own / name for name in names}
         places[split] = [f"{split}/{name}" for name in names]
     small[SPLITS] = _json({"splits": list(splits)})
+    features = next(iter(splits.values())).features
+    counts = {split: len(rows) for split, rows in splits.items()}
+    return _upload(folder, repo_id, spec, counts, features, shards, small, places)
+
+
+def _upload(
+    folder: Path,
+    repo_id: str,
+    spec: CodesSpec,
+    rows: Mapping[str, int],
+    features: datasets.Features,
+    shards: Mapping[str, Path],
+    small: Mapping[str, bytes],
+    places: Mapping[str, list[str]],
+) -> Upload:
+    """All of it, with the sidecar and a card, unless something must not be sent."""
+    small = {SIDECAR: _sidecar(folder, spec), **small}
     check_links(folder, [folder / CARD, *shards.values()])
     _check_limits(folder, [*small, *shards])
-    features = next(iter(splits.values())).features
     patterns = {split: _pattern(split, paths) for split, paths in places.items()}
     if (folder / CARD).is_file() and MARK not in (text := read_card(folder / CARD)):
         card = with_files(text, features, patterns)
     else:
-        card = codes_card(spec, features, {split: len(rows) for split, rows in splits.items()}, patterns, repo_id)
+        card = codes_card(spec, features, rows, patterns, repo_id)
     return Upload(small=small, shards=shards, card=card, features=features, patterns=patterns)
 
 
@@ -142,8 +176,10 @@ def _json(value: object) -> bytes:
 
 def _pattern(split: str, paths: list[str]) -> str | list[str]:
     """One pattern where all shards are called as `vqtok tokenize` and `save_to_disk` call them."""
-    usual = f"{split}/data-*.arrow"
-    return usual if all(re.fullmatch(rf"{re.escape(split)}/data-[^/]*\.arrow", path) for path in paths) else paths
+    for usual in (f"{split}/data-*.arrow", f"data/{split}-*.parquet"):
+        if all(re.fullmatch(re.escape(usual).replace(r"\*", "[^/]*"), path) for path in paths):
+            return usual
+    return paths
 
 
 def _check_limits(folder: Path, names: list[str]) -> None:
@@ -163,7 +199,9 @@ def _send(api: HfApi, upload: Upload, repo_id: str, revision: str | None, messag
     if CARD in present and (theirs := _text_of_people(api, repo_id, revision)):
         card = with_files(theirs, upload.features, upload.patterns)
     kept = {CARD, *upload.small, *upload.shards}
-    shards: list[Operation] = [CommitOperationDelete(path_in_repo=name) for name in present if _is_stale(name, kept)]
+    of_codes = [OF_CODES, OF_PARQUET] if SIDECAR in present else [OF_CODES]
+    stale = [name for name in present if name not in kept and any(each.fullmatch(name) for each in of_codes)]
+    shards: list[Operation] = [CommitOperationDelete(path_in_repo=name) for name in stale]
     shards += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in upload.shards.items()]
     last: list[Operation] = [_put(name, content) for name, content in {**upload.small, CARD: card.encode()}.items()]
     if len(shards) + len(last) <= FILES_PER_COMMIT:
@@ -183,11 +221,6 @@ def _send(api: HfApi, upload: Upload, repo_id: str, revision: str | None, messag
 
 def _put(name: str, content: bytes) -> CommitOperationAdd:
     return CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
-
-
-def _is_stale(name: str, kept: set[str]) -> bool:
-    """Whether a file on the Hub is of an earlier push, and would be taken for one of these codes."""
-    return name not in kept and OF_CODES.fullmatch(name) is not None
 
 
 def _text_of_people(api: HfApi, repo_id: str, revision: str | None) -> str | None:

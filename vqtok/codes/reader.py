@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -20,6 +21,7 @@ from vqtok.codes.opening import Opened, is_on_hub, open_codes, read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved
 from vqtok.errors import DataError, one_line
+from vqtok.store import Store
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -52,7 +54,8 @@ def load_codes(path: str | Path, tokenizer: VQTokenizer | None = None, *, stream
 
     Args:
         path: what `vqtok tokenize --out` wrote or one split of it, any folder of codes that `datasets` wrote, a parquet
-            or Arrow file or a pattern of such files, or a Hub id (`org/codes`, `org/codes@revision`).
+            or Arrow file or a pattern of such files, an address of any of these such as s3://bucket/codes, or a Hub id
+            (`org/codes`, `org/codes@revision`).
         tokenizer: where given, the one that must have made the codes.
         streaming: give an `IterableDataset`; of a dataset on the Hub nothing is downloaded but what is read.
 
@@ -103,7 +106,7 @@ def _find_spec(opened: Opened, *, name: str) -> CodesSpec:
     """What the dataset says, its files and the sidecar beside them, all of which must agree."""
     told = [*opened.specs, *specs_in(opened.codes, name=name)]
     if opened.folder and (sidecar := read_sidecar(opened.folder)) is not None:
-        told.append(CodesSpec.from_dict(sidecar, name=str(opened.folder / SIDECAR)))
+        told.append(CodesSpec.from_dict(sidecar, name=f"{opened.folder}/{SIDECAR}"))
     if spec := agreed(told, name=name):
         return spec
     columns = {column: None for split in splits_of(opened.codes).values() for column in features_of(split)}
@@ -124,11 +127,16 @@ def read_bad_images(folder: str | Path) -> pa.Table:
     Raises:
         DataError: the table is damaged.
     """
-    file = Path(folder) / BAD_IMAGES
-    if not file.is_file():
+    store = Store(folder)
+    file = store.path(BAD_IMAGES)
+    if store.is_local and not (store.folder / BAD_IMAGES).is_file():
         return BAD_SCHEMA.empty_table()
     try:
-        return pq.read_table(file).select(BAD_SCHEMA.names).cast(BAD_SCHEMA)
+        data = store.read(BAD_IMAGES)
+    except FileNotFoundError:
+        return BAD_SCHEMA.empty_table()
+    try:
+        return pq.read_table(io.BytesIO(data)).select(BAD_SCHEMA.names).cast(BAD_SCHEMA)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{file} is damaged: {one_line(error)}") from error
 

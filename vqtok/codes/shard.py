@@ -164,6 +164,8 @@ def _decode(batch: RowBatch, split: SplitPlan, job: Job, skip: Mapping[int, str]
     decoded = map_images(_decoder(job), images, numbers, threads=False)  # each batch has one already
     reasons = {row: f"{batch.images[row - batch.start].name}: {why}" for row, why in skip.items() if _is_in(row, batch)}
     reasons |= {row: str(each) for row, each in zip(numbers, decoded, strict=True) if isinstance(each, DataError)}
+    if reasons:
+        job.rows[split.name].root.check_there()
     good = [row - batch.start for row in numbers if row not in reasons]
     found = [each for each in decoded if not isinstance(each, DataError)]
     contents = [content for _, content in found]

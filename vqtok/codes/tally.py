@@ -38,6 +38,7 @@ class Tally:
     max_bad_share: float
     images: dict[str, int] = field(default_factory=dict)
     bad: list[BadImage] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
 
     def result(self, *, made: int) -> Tokenized:
         return Tokenized(images=self.images, bad=tuple(self.bad), made=made, resumed=self.plan.num_shards - made)
@@ -51,6 +52,7 @@ class Tally:
         images = receipt.rows // self.plan.request.rows_per_image
         self.images[shard.split] = self.images.get(shard.split, 0) + images
         self.bad += receipt.bad
+        self.receipts[shard.name] = receipt
         share = 0 if self.stop_on_error else self.max_bad_share
         if len(self.bad) > share * self.plan.rows:
             first = "; ".join(image.reason for image in self.bad[:3])

@@ -27,6 +27,7 @@ from vqtok.codes.receipt import Receipt
 from vqtok.codes.schedule import Probe, Schedule, Task
 from vqtok.codes.shard import Job, probe_rows, tokenize_shard
 from vqtok.errors import DataError, VqtokError
+from vqtok.hub import be_patient
 from vqtok.store import Store
 
 __all__ = ["WorkerOptions", "do_work", "open_job", "tokenize_in_processes", "unseen"]
@@ -196,6 +197,7 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all; the parent ends this process
     _end_with_parent()
+    be_patient()
     try:
         job = open_job(options, report=connection.send)
         while True:

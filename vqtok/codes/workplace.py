@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from vqtok.folders import check_free
 from vqtok.locks import OWNER_FILE, locked, this_process
 from vqtok.store import Store, is_partial
 
-__all__ = ["check_place", "claimed", "clear", "codes_files"]
+__all__ = ["check_place", "claimed", "clear", "clear_planning", "codes_files"]
 
 
 def check_place(store: Store, *, overwrite: bool = False) -> None:
@@ -110,6 +110,14 @@ def clear(store: Store, card: bytes) -> None:
     store.put(CARD, card)
     last = [PLAN, CARD, SIDECAR]
     for name in [*(name for name in names if name not in last), *last]:
+        store.remove(name)
+    store.remove_folders_of(names)
+
+
+def clear_planning(store: Store, keep: Collection[str]) -> None:
+    """Remove what is left of an unfinished plan, save some files: another process may be writing the same ones."""
+    names = [name for name in store.sizes() if re.fullmatch(PLANNING, name) and name not in keep]
+    for name in names:
         store.remove(name)
     store.remove_folders_of(names)
 

@@ -11,14 +11,14 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-import fsspec
-
 from vqtok.data.row_files import is_url
 from vqtok.errors import DataError
+from vqtok.store import file_system
 
 __all__ = ["is_address", "is_pattern", "matching_addresses", "matching_files"]
 
 BRACES = re.compile(r"\{([^{}]*)\}")
+WEB = re.compile("https?://")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MOST = 1_000_000  # names that braces may stand for
 
@@ -29,8 +29,8 @@ def is_pattern(name: str) -> bool:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is the address of files that can be listed, as those of a web server cannot."""
-    return is_url(name) and not name.startswith(("http://", "https://"))
+    """Whether a name is the address of files rather than a path."""
+    return is_url(name)
 
 
 def matching_files(pattern: str) -> tuple[str, list[str]]:
@@ -54,13 +54,16 @@ def matching_addresses(address: str) -> tuple[str, list[str]]:
     """The folder that all files of an address lie below, as an address itself, and their paths from there, ascending.
 
     Args:
-        address: a file, a folder, or a pattern.
+        address: a file, a folder, or a pattern; of a web server, which lists nothing, a file or braces.
 
     Raises:
         DataError: there is no such file.
+        ConfigurationError: an address of a kind that is not known, or whose package is not installed.
         Exception: whatever the file system says.
     """
-    system, _ = fsspec.core.url_to_fs(address)
+    if WEB.match(address):
+        return _web_addresses(address)
+    system, _ = file_system(address)
     found: set[str] = set()
     for name in _expanded(address):
         path = system._strip_protocol(name)
@@ -71,6 +74,16 @@ def matching_addresses(address: str) -> tuple[str, list[str]]:
         found.update(files)
     folder = posixpath.commonpath([posixpath.dirname(file) for file in found])
     return str(system.unstrip_protocol(folder)), sorted(posixpath.relpath(file, folder) for file in found)
+
+
+def _web_addresses(address: str) -> tuple[str, list[str]]:
+    files = list(_expanded(address))
+    if any(glob.has_magic(file) or file.endswith("/") for file in files):
+        raise DataError(f"{address} cannot be listed, as no web server can: name a file, or several by {{000..007}}")
+    scheme = address.partition("://")[0]
+    paths = [file.partition("://")[2] for file in files]
+    folder = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    return f"{scheme}://{folder}", sorted(posixpath.relpath(path, folder) for path in paths)
 
 
 def _expanded(pattern: str, names: int = 1) -> Iterator[str]:

@@ -28,6 +28,23 @@ class DatasetRoot:
     folder: str | None = None
     follow_links: bool = False
 
+    def check_there(self) -> None:
+        """Refuse to take files for missing where all of them are: no disk is mounted there, or the folder was moved.
+
+        Raises:
+            DataError: the folder is gone or empty.
+        """
+        if self.folder is None:
+            return
+        try:
+            with os.scandir(self.folder) as entries:
+                if next(entries, None) is not None:
+                    return
+            what = "is empty now"
+        except OSError as error:
+            what = f"cannot be read now ({error.strerror})"
+        raise DataError(f"the folder {self.folder} {what}: put the images back, or mount their disk, and run again")
+
     def find(self, path: str, name: str) -> Path:
         """The file that a path in the dataset leads to.
 

@@ -47,6 +47,7 @@ from vqtok.data.tables import (
 )
 from vqtok.errors import DataError, HubError, did_you_mean, one_line
 from vqtok.names import KNOWN, is_hub_id
+from vqtok.retries import persistently
 from vqtok.text import counted
 
 __all__ = ["InCache", "NamedSplits", "Reading", "read_splits"]
@@ -168,8 +169,18 @@ def _read(dataset: str, revision: str | None, config: str | None, reading: Readi
 
 def _read_pattern(name: str, reading: Reading[S]) -> NamedSplits[S]:
     with loading(name):
-        folder, files = matching_addresses(name) if is_address(name) else matching_files(os.path.expanduser(name))
+        if is_address(name):
+            folder, files = persistently(lambda: matching_addresses(name), f"listing {name}")
+        else:
+            folder, files = matching_files(os.path.expanduser(name))
     strange = [file for file in files if table_kind(file) is None]
+    if strange and is_address(name) and strange[0].lower().endswith(tuple(SUFFIXES)):
+        raise DataError(
+            f"{name} holds images in files of their own ({strange[0]}, ...), which are read from a disk only: put them "
+            "into tar or parquet files, or copy or mount them"
+        )
+    if strange and not is_pattern(name) and len(files) == 1:
+        raise DataError(f"{name} is no file of rows ({KINDS})")
     if strange:
         raise DataError(f"a pattern must match only files of rows ({KINDS}), but {name} matches {strange[0]}")
     own = os.path.join(folder if is_address(name) else os.path.realpath(folder), "")

@@ -6,6 +6,7 @@ and otherwise every machine that needs it downloads it once into the cache of hu
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from vqtok.errors import DataError, HubError, VqtokError, one_line
 from vqtok.text import counted
 
-__all__ = ["FoundFile", "RowFile", "check_rows", "find_file", "is_url", "mark", "reading"]
+__all__ = ["FoundFile", "RowFile", "check_bytes", "check_rows", "find_file", "is_url", "mark", "reading"]
 
 BLOCK = 4 << 20  # bytes that a read of a remote file asks for at least
 MARK_ROWS = 1024  # at least so many rows lie between two places where reading can begin
@@ -133,6 +134,20 @@ def reading(path: str, planned: RowFile | None = None) -> Iterator[None]:
     except Exception as error:  # what is in the file decides which
         was = f"; the plan saw {planned.seen()}" if planned else ""
         raise DataError(f"{path} cannot be read: {one_line(error)}{was}") from error
+
+
+def check_bytes(found: FoundFile, planned: RowFile) -> None:
+    """Refuse other bytes than the plan saw, where it noted a checksum: of what vqtok wrote itself, which is small.
+
+    Raises:
+        DataError: names the file.
+    """
+    if planned.sha256 is None:
+        return
+    with found.open() as file:
+        now = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads as well as any
+    if now != planned.sha256:
+        raise DataError(_changed(planned, "other bytes"))
 
 
 def check_rows(planned: RowFile, rows: int) -> None:

@@ -16,10 +16,11 @@ from datasets.table import CastError, table_cast
 from tqdm import tqdm
 
 from vqtok.data.row_arrow import ArrowFormat
-from vqtok.data.row_files import FoundFile, RowFile, check_rows, find_file, reading
+from vqtok.data.row_files import FoundFile, RowFile, check_bytes, check_rows, find_file, reading
 from vqtok.data.row_parquet import ParquetFormat
 from vqtok.data.row_tar import TarFormat
-from vqtok.errors import DataError, one_line
+from vqtok.errors import DataError, VqtokError, one_line
+from vqtok.retries import Attempts, persistently
 
 __all__ = ["KINDS", "FileTable", "RowFormat", "measure_files"]
 
@@ -90,14 +91,21 @@ class FileTable:
             start, number = end, number + 1
 
     def _read_file(self, file: RowFile, start: int, stop: int, features: Features) -> Iterator[pa.Table]:
-        if start == stop:
-            return
-        rows = start
-        with reading(file.path, file):
-            found = find_file(file.path, streaming=self.streaming, planned=file)
-            for table in FORMATS[self.kind].read(found, file, start, stop, features):
-                rows += table.num_rows
-                yield table_cast(table, features.arrow_schema)
+        """The rows of one file; where a server that is busy or a connection that breaks ends that, from there on."""
+        rows, attempts = start, Attempts(f"reading {file.path}")
+        while rows < stop:
+            try:
+                with reading(file.path, file):
+                    found = find_file(file.path, streaming=self.streaming, planned=file)
+                    check_bytes(found, file)
+                    for table in FORMATS[self.kind].read(found, file, rows, stop, features):
+                        rows += table.num_rows
+                        attempts = Attempts(attempts.doing)
+                        yield table_cast(table, features.arrow_schema)
+                break
+            except VqtokError as error:
+                if not attempts.again(error):
+                    raise
         if rows != stop:
             check_rows(file, rows)
 
@@ -126,9 +134,12 @@ def measure_files(
         DataError: a file that cannot be read, was cut short, or has other columns; names it.
     """
 
-    def measure(path: str) -> RowFile:
+    def found(path: str) -> tuple[RowFile, pa.Schema | None]:
         with reading(path):
-            rows, schema = FORMATS[kind].measure(find_file(path, streaming=streaming))
+            return FORMATS[kind].measure(find_file(path, streaming=streaming))
+
+    def measure(path: str) -> RowFile:
+        rows, schema = persistently(lambda: found(path), f"reading {path}")
         if schema is not None and features is not None:
             try:
                 table_cast(schema.empty_table(), features.arrow_schema)

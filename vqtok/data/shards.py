@@ -6,13 +6,31 @@ are rows of one archive, it drops every image of the kind that comes later.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import fsspec
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
+from datasets.utils.file_utils import ArchiveIterable
 
 __all__ = ["Shards"]
+
+
+REMOTE = re.compile(r"(?!hf:|https?:|file:)[a-z][\w+.-]+://")
+"""Addresses that `datasets` hands an argument (block_size) on to with which s3fs cannot open them."""
+
+
+class RemoteArchive:
+    """The files of a tar file at an address, as often as it is asked for them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[Any]:
+        with fsspec.open(self.path, "rb") as file:
+            yield from ArchiveIterable.from_buf(file)
 
 
 class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
@@ -22,6 +40,11 @@ class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
     """
 
     IMAGE_EXTENSIONS = [*WebDataset.IMAGE_EXTENSIONS, "image"]
+
+    def _split_generators(self, dl_manager: Any) -> Any:
+        usual = dl_manager.iter_archive
+        dl_manager.iter_archive = lambda path: RemoteArchive(path) if REMOTE.match(str(path)) else usual(path)
+        return super()._split_generators(dl_manager)
 
     def _get_pipeline_from_tar(self, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
         for example in super()._get_pipeline_from_tar(tar_path, tar_iterator):

@@ -8,6 +8,7 @@ from vqtok.hub.errors import hub_errors
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
+from vqtok.hub.patience import be_patient
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
@@ -31,6 +32,7 @@ __all__ = [
     "PRIORS",
     "Kind",
     "ModelFolder",
+    "be_patient",
     "check_can_push",
     "check_finite",
     "check_fit",

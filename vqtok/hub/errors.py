@@ -60,6 +60,8 @@ def explain(error: Exception, repo_id: str, token: str | None) -> str:
         return f"{repo_id} needs the network, and HF_HUB_OFFLINE is set: unset it"
     if isinstance(error, LocalEntryNotFoundError) and constants.is_offline_mode():
         return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set: unset it"
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        return explain_status(error.__cause__, repo_id, token)
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo_id} is not in the cache and the Hub at {constants.ENDPOINT} cannot be reached: check the network"
     if not isinstance(error, HfHubHTTPError):

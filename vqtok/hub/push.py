@@ -15,7 +15,7 @@ from vqtok.hub.card import MARK, Card, card_of
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import CARD, METRICS, ModelFolder, check_links, open_folder
 
-__all__ = ["check_can_push", "open_to_push", "push", "push_model"]
+__all__ = ["check_can_push", "make_repository", "open_to_push", "push", "push_model"]
 
 # Files of an earlier push that would say something false beside other weights. What others put there stays.
 OWN_FILES = (METRICS, "generation_config.json", "preprocessor_config.json", "reconstructions.png", "samples.png")
@@ -124,11 +124,7 @@ def send(
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     contents(folder, origin, card_of(folder, repo_id, origin))  # what is refused is refused before anything is made
     with hub_errors(repo_id, token):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if private and not api.model_info(repo_id).private:
-            raise HubError(f"{repo_id} is public already: make it private in its settings first, or push elsewhere")
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        repo_id = make_repository(api, repo_id, "model", private=private, revision=revision)
         card = card_of(folder, repo_id, origin)
         files = contents(folder, origin, card)
         present = api.list_repo_files(repo_id, revision=revision)
@@ -146,6 +142,26 @@ def send(
             revision=revision,
         )
     return str(commit.repo_url) if revision is None else f"{commit.repo_url}/tree/{revision}"
+
+
+def make_repository(api: HfApi, repo_id: str, kind: str, *, private: bool, revision: str | None) -> str:
+    """Make a repository and a branch in it, unless they are there, and give the whole id of the repository.
+
+    Args:
+        kind: "model" or "dataset".
+        private: as it must be; one that is public already is refused.
+        revision: the branch, where it is not "main".
+
+    Raises:
+        HubError: the repository is public and should be private.
+        Exception: whatever the client says.
+    """
+    repo_id = api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True).repo_id
+    if private and not api.repo_info(repo_id, repo_type=kind).private:
+        raise HubError(f"{repo_id} is public already: make it private in its settings first, or push elsewhere")
+    if revision is not None:
+        api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+    return repo_id
 
 
 def written_by_people(api: HfApi, repo_id: str, revision: str | None) -> bool:

@@ -1,0 +1,84 @@
+"""`vqtok inspect --verify`: what is no longer as it was written is named, and made anew once it is deleted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, vqtok
+from tests.written_codes import contents
+from vqtok.tokenizer import VQTokenizer
+
+__all__ = ["vqtok"]
+
+TOKENIZE = ("tokenize", "images", "--tokenizer", "tok", "--out", "codes", "--shard-rows", "5", "--quiet")
+
+
+@pytest.fixture
+def codes(vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer) -> Path:
+    tiny_tokenizer.save_pretrained("tok")
+    assert vqtok(*TOKENIZE)[0] == 0
+    return Path("codes")
+
+
+def turn_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_codes_as_they_were_written(vqtok: Command, codes: Path) -> None:
+    size = sum(file.stat().st_size for file in codes.glob("train/data-*"))
+    status, said, _ = vqtok("inspect", "codes", "--verify")
+    assert (status, said) == (0, f"3 shards of codes ({size:,} bytes) as written\n")
+    status, said, _ = vqtok("inspect", "codes", "--verify", "--json")
+    assert status == 0
+    assert json.loads(said) == {"path": "codes", "kind": "codes", "shards": 3, "bytes": size, "wrong": []}
+
+
+def test_every_file_that_is_wrong_is_named_and_made_anew_once_it_is_deleted(vqtok: Command, codes: Path) -> None:
+    whole = contents(codes)
+    shard, gone = (f"train/data-0000{number}-of-00003.arrow" for number in (1, 2))
+    turn_a_bit(codes / shard)
+    (codes / gone).unlink()
+    (codes / "receipts/train/00000.json").write_text('{"plan"')
+    turn_a_bit(codes / "plan/train/00000.arrow")
+    status, said, complained = vqtok("inspect", "codes", "--verify")
+    lines = said.splitlines()
+    assert status == 2 and len(lines) == 4
+    assert lines[0].startswith("codes/plan/train/00000.arrow: its sha256 is ") and "the plan says" in lines[0]
+    assert lines[1].startswith("codes/receipts/train/00000.json: codes/receipts/train/00000.json is damaged")
+    assert lines[2].startswith(f"codes/{shard}: its sha256 is ") and "its receipt says" in lines[2]
+    assert lines[3] == f"codes/{gone}: it is missing"
+    assert complained.count("\n") == 1 and "4 files of codes are not what was written: delete" in complained
+    status, said, _ = vqtok("inspect", "codes", "--verify", "--json")
+    assert status == 2 and [each["file"] for each in json.loads(said)["wrong"]][2:] == [shard, gone]
+
+    turn_a_bit(codes / "plan/train/00000.arrow")  # back
+    (codes / shard).unlink()
+    (codes / "receipts/train/00000.json").unlink()
+    assert vqtok(*TOKENIZE)[0] == 0
+    assert vqtok("inspect", "codes", "--verify")[0] == 0 and contents(codes) == whole
+
+
+def test_a_sidecar_of_another_tokenizer_and_an_unfinished_set_are_named(vqtok: Command, codes: Path) -> None:
+    values = json.loads((codes / "codes.json").read_text())
+    (codes / "codes.json").write_text(json.dumps(values | {"fingerprint": "b" * 64}))
+    assert "codes/codes.json: it names tokenizer bbbbbbbbbbbb" in vqtok("inspect", "codes", "--verify")[1]
+    (codes / "codes.json").write_text(json.dumps(values))
+    (codes / "dataset_dict.json").unlink()
+    assert "codes/README.md: the dataset is not finished" in vqtok("inspect", "codes", "--verify")[1]
+
+
+def test_what_has_no_receipts_is_one_line(vqtok: Command, codes: Path) -> None:
+    shutil.rmtree(codes / "receipts")
+    (codes / "plan.json").unlink()
+    for place in ("codes", "nowhere", "tok"):
+        status, _, complained = vqtok("inspect", place, "--verify")
+        assert status == 2 and complained.count("\n") == 1
+        assert f"{place} has no plan.json and no receipts to check its files against" in complained
+    status, _, complained = vqtok("inspect", "codes", "--verify", "--dataset", "images")
+    assert status == 2 and "choose one" in complained
