@@ -8,7 +8,7 @@ CIFAR-10, resized to 256 x 256. For each, in turn, so that the noise of the mach
     vqtok           tokenize_images: plan, shards, receipts, dataset, all on disk
     encoder         the tokenizer alone on pixels in memory, as tokenize_images runs it: a batch on each core
     plain encoder   encoder and quantizer alone, all cores on one batch, whole and not in channels_last
-    compiled        with --compile: torch.compile with freezing in channels_last, and the quantizer; a batch on each core
+    compiled        with --compile: torch.compile with freezing in channels_last, and the quantizer, likewise
     decoding        the images alone, by as many threads as `vqtok.data` takes
     map             Dataset.map with tokenizer.tokenize in batches of 64
     npy             one .npy an image, a batch of one each
