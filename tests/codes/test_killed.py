@@ -22,6 +22,7 @@ from vqtok.codes import tokenize_images
 from vqtok.tokenizer import VQTokenizer
 
 logging.disable()
+tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a child that is killed with it keeps it for ever
 folder, (kind, processes, kills) = Path(sys.argv[1]), map(int, sys.argv[2:5])
 tokenizer = VQTokenizer.from_pretrained(folder / "tokenizer")
 choose = random.Random(0)
