@@ -36,7 +36,6 @@ def start(out):  # nothing runs in this process, whose threads a fork would not 
     if child:
         return child
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    tqdm.set_lock(threading.RLock())  # not one that a child that was killed may have held
     try:
         call(out)
     except SystemExit as left:
