@@ -43,6 +43,7 @@ T = TypeVar("T")
 IMAGE_BYTES = 128 << 20
 """Of images in a record batch, unless a single one has more: Arrow counts them in 31 bits."""
 MOST_IMAGE_BYTES = 1 << 30  # of one image that is kept
+TABLES = 64  # of the columns of batches, until they are joined
 BATCHES_AHEAD = 2  # read and waiting for a thread, or done and waiting for one before
 
 
@@ -80,22 +81,28 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
         DataError: a source that changed since the plan was made or cannot be read, or a store that does not take it.
         BadImagesError: an image that cannot be read, where that should end the work.
     """
-    grids: list[npt.NDArray[Any]] = []
+    images, spec = shard.stop - shard.start, job.plan.spec
+    # All at once: small arrays that stay, between the large ones of a batch that go, would break up the memory.
+    grids = np.empty((images * job.plan.request.rows_per_image, *spec.shape), dtype=spec.dtype)
+    rows = 0
     columns: list[pa.Table] = []
     bad: list[BadImage] = []
     for batch in _batches(shard.start, shard.stop, shard, job, partial(_encode, job=job), skip or {}):
         if batch.bad and job.stop_on_error:
             raise BadImagesError(f"{batch.bad[0].reason}; --on-error skip leaves out what cannot be read")
         if len(batch.grids):
-            grids.append(batch.grids)
+            grids[rows : rows + len(batch.grids)] = batch.grids
+            rows += len(batch.grids)
             columns += batch.columns
+        if len(columns) == TABLES and not job.plan.request.images:
+            columns = [pa.concat_tables(columns).combine_chunks()]
         bad += batch.bad
         job.report(batch.images + len(batch.bad))
-    data = _file_of(grids, columns, shard, job.plan)
+    data = _file_of(grids[:rows], columns, shard, job.plan)
     receipt = Receipt(
         plan=job.plan.digest,
         shard=shard.name,
-        rows=sum(map(len, grids)),
+        rows=rows,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         bad=tuple(bad),
@@ -211,21 +218,20 @@ def _is_in(row: int, batch: RowBatch) -> bool:
     return batch.start <= row < batch.start + len(batch)
 
 
-def _file_of(grids: Sequence[npt.NDArray[Any]], columns: Sequence[pa.Table], shard: Shard, plan: Plan) -> memoryview:
+def _file_of(grids: npt.NDArray[Any], columns: Sequence[pa.Table], shard: Shard, plan: Plan) -> memoryview:
     """The file of a shard, Arrow or parquet: one record batch, whose grids are viewed without a copy, or row group.
 
     With images there are several.
     """
     schema = plan.split(shard.split).features(plan.spec).arrow_schema
-    whole = np.concatenate([np.empty((0, *plan.spec.shape), dtype=plan.spec.dtype), *grids])
     sink = pa.BufferOutputStream()
     with _writer(sink, schema, shard.format) as writer:
         if columns and plan.request.images:
             for part in _parts([table.nbytes for table in columns]):
                 first, stop = (sum(table.num_rows for table in columns[:end]) for end in (part.start, part.stop))
-                writer.write_batch(_record_batch(whole[first:stop], columns[part], schema, plan))
+                writer.write_batch(_record_batch(grids[first:stop], columns[part], schema, plan))
         else:
-            writer.write_batch(_record_batch(whole, columns, schema, plan))
+            writer.write_batch(_record_batch(grids, columns, schema, plan))
     return memoryview(sink.getvalue())
 
 
