@@ -92,7 +92,7 @@ def unseen(place: str) -> DataError:
 def do_work(work: Task | Probe, job: Job) -> Receipt | None:
     """Make a shard, or decode some of its rows; gives the receipt of a shard."""
     if isinstance(work, Probe):
-        probe_rows(work.start, work.stop, work.shard, job)
+        probe_rows(work.start, work.stop, work.shard, job, skip=work.skip)
         return None
     return tokenize_shard(work.shard, job, skip=work.skip, attempts=work.attempts)
 
