@@ -10,7 +10,7 @@ import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, detokenize_dataset, load_codes, read_bad_images, read_spec, tokenize_dataset
-from vqtok.codes.plan import rows_of_shard
+from vqtok.codes.planning import rows_of_shard
 from vqtok.errors import ConfigurationError, DataError, MismatchError, VqtokError
 from vqtok.tokenizer import VQTokenizer
 

@@ -18,8 +18,8 @@ from vqtok.codes.binding import CodeSet
 from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.launch import Launch, is_launched
-from vqtok.codes.plan import Plan, Request, read_plan, rows_of_shard
-from vqtok.codes.planning import check_sidecar, make_plan
+from vqtok.codes.plan import Plan, Request, read_plan
+from vqtok.codes.planning import check_sidecar, make_plan, rows_of_shard
 from vqtok.codes.ray_cluster import by_actors, connected
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import read_receipts

@@ -26,17 +26,7 @@ from vqtok.schema import checked
 from vqtok.store import Store
 from vqtok.text import tokenizer_text
 
-__all__ = [
-    "IMAGE_SHARD_ROWS",
-    "PLAN",
-    "SHARD_ROWS",
-    "Plan",
-    "Request",
-    "Shard",
-    "SplitPlan",
-    "read_plan",
-    "rows_of_shard",
-]
+__all__ = ["IMAGE_SHARD_ROWS", "PLAN", "SHARD_ROWS", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
 
 PLAN = "plan.json"
 FORMAT = "vqtok-plan"
@@ -99,18 +89,6 @@ class Request(Options):
     def shard_images(self) -> int:
         """Images whose rows fill a shard."""
         return max(1, self.shard_rows // self.rows_per_image)
-
-
-def rows_of_shard(wanted: int | None, spec: CodesSpec, *, images: bool) -> int:
-    """The rows of a shard: those that were asked for, else as many as are of use and can be held.
-
-    Raises:
-        ConfigurationError: so many grids cannot be held.
-    """
-    if wanted is not None and wanted > spec.most_rows:
-        shape = " x ".join(map(str, spec.shape))
-        raise ConfigurationError(f"shard_rows must be at most {spec.most_rows:,} for grids of {shape}, got {wanted:,}")
-    return wanted if wanted is not None else min(IMAGE_SHARD_ROWS if images else SHARD_ROWS, spec.most_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
