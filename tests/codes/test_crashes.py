@@ -12,6 +12,7 @@ import pytest
 from tests.codes.crashing import OPTIONS, crash_decoders, save_images, tokenize_without
 from tests.written_codes import contents
 from vqtok.codes import drivers, read_bad_images, tokenize_images
+from vqtok.errors import DataError
 from vqtok.tokenizer import VQTokenizer
 
 UNGUARDED = """
@@ -20,6 +21,13 @@ from vqtok.tokenizer import VQTokenizer
 
 print("once")
 tokenize_images("images", VQTokenizer.from_pretrained("tokenizer"), "codes", num_processes=2, shard_rows=4)
+"""
+
+DEAD = """
+import os, signal, sys
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -65,6 +73,18 @@ def test_more_images_than_are_quick_to_do_again_are_done_by_another_process(
     monkeypatch.setattr(drivers, "tokenize_shard", None)
     tokenize_images(images, tiny_tokenizer, tmp_path / "codes", **OPTIONS)
     assert contents(tmp_path / "codes") == contents(tmp_path / "one" / "codes")
+
+
+def test_processes_that_die_before_they_have_work_are_no_fault_of_the_images(
+    tmp_path: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEAD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    images = save_images(tmp_path / "images", 4)
+    with pytest.raises(DataError, match=r"^no process can be started to work on images: Killed$"):
+        tokenize_images(images, tiny_tokenizer, tmp_path / "codes", num_processes=2, **OPTIONS)
+    monkeypatch.undo()
+    assert tokenize_images(images, tiny_tokenizer, tmp_path / "codes", **OPTIONS).bad == ()
 
 
 def test_a_script_needs_no_guard_to_use_several_processes(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:

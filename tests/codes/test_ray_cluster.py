@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,6 +18,9 @@ import pytest
 from tests.codes.crashing import OPTIONS, crash_decoders, save_images, tokenize_without
 from tests.written_codes import contents
 from vqtok.codes import ray_cluster, read_bad_images, tokenize_images
+from vqtok.codes.plan import Shard
+from vqtok.codes.schedule import Schedule
+from vqtok.codes.workers import WorkerOptions
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer
 
@@ -118,9 +122,45 @@ def test_a_shard_that_cannot_be_made_is_named(
     with pytest.raises(DataError, match=r"shard train/00001 \(rows 2 to 3\) cannot be made: its worker died 6 times"):
         tokenize_images(images, tiny_tokenizer, out, **on_ray)
     assert not (out / "tokenizer").exists() and not (out / "dataset_dict.json").exists()
-    assert receipts(out) == 2
+    assert receipts(out) >= 1  # that of the shard before; the one after where another actor was free for it
     tokenize_images(images, tiny_tokenizer, out, **OPTIONS)
     assert same_as_in_one_process(images, tiny_tokenizer, out)
+
+
+class DyingAtStart:
+    """What is used of `ray`, with actors that are placed and die when they open the codes folder."""
+
+    exceptions = ray.exceptions
+
+    def remote(self, worker: type) -> DyingAtStart:
+        return self
+
+    def options(self, **resources: object) -> SimpleNamespace:
+        def call(*given: object) -> SimpleNamespace:
+            return SimpleNamespace(start=method("start"), open=method("open"), do=method("do"))
+
+        def method(name: str) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda *given: [name])
+
+        return SimpleNamespace(remote=call)
+
+    def wait(self, busy: list[Any], **options: object) -> tuple[list[Any], list[Any]]:
+        return busy[:1], busy[1:]
+
+    def get(self, answer: list[str]) -> None:
+        if answer != ["start"]:
+            raise ray.exceptions.RayActorError(error_msg=f"it died in {answer[0]}")
+
+    def kill(self, handle: object) -> None:
+        return
+
+
+def test_actors_that_die_before_they_have_work_are_no_fault_of_the_images(tmp_path: Path) -> None:
+    cluster = ray_cluster.Cluster(ray=DyingAtStart(), number=2, gpus=0, cpus=1)
+    options = WorkerOptions(place=str(tmp_path), tokenizer=None, device="cpu", threads=1, stop_on_error=False)
+    shards = [Shard(split="train", index=0, number=1, start=0, stop=4, format="arrow")]
+    with pytest.raises(DataError, match=r"^no actor can be started on the Ray cluster: it died in open"):
+        list(ray_cluster._Actors(cluster, options).make(Schedule(shards)))
 
 
 def test_a_connection_that_is_there_is_used_and_left_open(

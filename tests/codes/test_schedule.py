@@ -28,8 +28,7 @@ def work_through(schedule: Schedule, deadly: set[int], workers: int = 1, seed: i
             busy.append(work)
         work = busy.pop(choose.randrange(len(busy)))
         area = (work.start, work.stop) if isinstance(work, Probe) else (work.shard.start, work.shard.stop)
-        skip = work.skip if isinstance(work, Task) else {}
-        if any(area[0] <= row < area[1] and row not in skip for row in deadly):
+        if any(area[0] <= row < area[1] and row not in work.skip for row in deadly):
             deaths += 1
             schedule.died(work, "signal 11")
             continue
@@ -48,7 +47,7 @@ def test_every_shard_is_done_once_without_the_rows_that_kill(workers: int, deadl
     assert {row for task in finished.values() for row in task.skip} == deadly
     reasons = {reason for task in finished.values() for reason in task.skip.values()}
     assert reasons <= {"the process that decoded it crashed"}
-    assert deaths <= len(deadly) * (ATTEMPTS + 8)  # log2(72) and one
+    assert deaths <= len(deadly) * (ATTEMPTS + 9)  # log2(72) and two
 
 
 def test_a_worker_that_died_by_chance_costs_one_attempt() -> None:
@@ -70,3 +69,31 @@ def test_a_shard_that_kills_whatever_is_left_out_ends_the_work() -> None:
                 schedule.died(work, "signal 9")
             else:
                 schedule.done(work)
+
+
+def test_a_shard_that_kills_beside_a_row_that_is_known_to_ends_the_work() -> None:
+    schedule = Schedule(make_shards(8))
+    with pytest.raises(DataError, match=r"train/00000 .* died 9 times \(signal 9\)"):
+        while work := schedule.next():
+            if isinstance(work, Task):
+                schedule.died(work, "signal 9")
+            elif work.start <= 3 < work.stop and 3 not in work.skip:
+                schedule.died(work, "signal 11")
+            else:
+                schedule.done(work)
+
+
+def test_a_worker_that_dies_by_chance_of_the_only_row_it_looks_at_costs_no_image() -> None:
+    schedule, chance = Schedule(make_shards(8)), True
+    while work := schedule.next():
+        if chance and isinstance(work, Probe) and (work.start, work.stop) == (2, 3):
+            chance = False
+            schedule.died(work, "its node is gone")
+        elif isinstance(work, Task) and 3 in work.skip:
+            schedule.done(work)
+            assert not chance and list(work.skip) == [3]
+        elif (isinstance(work, Task) or work.start <= 3 < work.stop) and 3 not in work.skip:
+            schedule.died(work, "signal 11")
+        else:
+            schedule.done(work)
+    assert schedule.is_finished

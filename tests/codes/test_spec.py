@@ -10,6 +10,7 @@ import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, detokenize_dataset, load_codes, read_bad_images, read_spec, tokenize_dataset
+from vqtok.codes.planning import rows_of_shard
 from vqtok.errors import ConfigurationError, DataError, MismatchError, VqtokError
 from vqtok.tokenizer import VQTokenizer
 
@@ -132,3 +133,16 @@ def test_the_name_of_a_tokenizer_is_not_one(tmp_path: Path, write_codes: WriteCo
     ):
         with pytest.raises(ConfigurationError, match="must be a VQTokenizer, got 'runs/model'; load it with VQTok"):
             use()
+
+
+def test_no_shard_has_more_codes_than_arrow_counts(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    spec = make_spec(grid=(64, 64), num_codebooks=8)
+    assert spec.most_rows * 64 * 64 * 8 < 2**31 <= (spec.most_rows + 1) * 64 * 64 * 8
+    assert rows_of_shard(None, spec, images=False) == spec.most_rows == 65_535
+    assert rows_of_shard(None, make_spec(), images=False) == 65_536
+    most = CodesSpec.from_tokenizer(tiny_tokenizer).most_rows
+    with pytest.raises(
+        ConfigurationError, match=f"^shard_rows must be at most {most:,} for grids of .*, got {10**9:,}$"
+    ):
+        tokenize_dataset("mnist-mini", tiny_tokenizer, tmp_path / "codes", shard_rows=10**9)
+    assert not (tmp_path / "codes").exists()

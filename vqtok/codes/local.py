@@ -18,8 +18,8 @@ from vqtok.codes.binding import CodeSet
 from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.launch import Launch, is_launched
-from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, read_plan
-from vqtok.codes.planning import check_sidecar, make_plan
+from vqtok.codes.plan import Plan, Request, read_plan
+from vqtok.codes.planning import check_sidecar, make_plan, rows_of_shard
 from vqtok.codes.ray_cluster import by_actors, connected
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import read_receipts
@@ -173,7 +173,7 @@ def tokenize_images(
         precision=precision,
         batch_size=batch_size,
         format=format,
-        shard_rows=shard_rows if shard_rows is not None else IMAGE_SHARD_ROWS if images else SHARD_ROWS,
+        shard_rows=rows_of_shard(shard_rows, plain, images=images),
     )
     call = _Call(
         dataset=str(dataset),

@@ -16,15 +16,15 @@ from vqtok.codes.added import added_features, held_out_file, packed
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
 from vqtok.codes.held_out import HeldOut, find_held_out_images
-from vqtok.codes.plan import PLAN, Plan, Request, SplitPlan, read_plan
+from vqtok.codes.plan import IMAGE_SHARD_ROWS, PLAN, SHARD_ROWS, Plan, Request, SplitPlan, read_plan
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear, clear_planning
 from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.rows import Rows
-from vqtok.errors import DataError, did_you_mean
+from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows"]
+__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows", "rows_of_shard"]
 
 ALL = "all"
 NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
@@ -94,6 +94,18 @@ def make_plan(
     plan.write(store)
     named = request.columns is not None and list(request.columns) != [ALL]
     return plan, (*notes, *([] if named else _left_out(opened, splits)))
+
+
+def rows_of_shard(wanted: int | None, spec: CodesSpec, *, images: bool) -> int:
+    """The rows of a shard: those that were asked for, else as many as are of use and can be held.
+
+    Raises:
+        ConfigurationError: so many grids cannot be held.
+    """
+    if wanted is not None and wanted > spec.most_rows:
+        shape = " x ".join(map(str, spec.shape))
+        raise ConfigurationError(f"shard_rows must be at most {spec.most_rows:,} for grids of {shape}, got {wanted:,}")
+    return wanted if wanted is not None else min(IMAGE_SHARD_ROWS if images else SHARD_ROWS, spec.most_rows)
 
 
 def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:

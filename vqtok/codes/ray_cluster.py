@@ -146,7 +146,7 @@ def _cluster(ray: Any, device: str | None, num_processes: int | None) -> Cluster
 
 
 class _Worker:
-    """What an actor is: it opens the codes folder when it gets its first work."""
+    """What an actor is: it opens the codes folder, then works."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
@@ -156,9 +156,16 @@ class _Worker:
         """Answered once the actor is placed and its machine has this package."""
         be_patient()
 
-    def do(self, work: Task | Probe) -> Receipt | VqtokError | None:
+    def open(self) -> VqtokError | None:
         try:
-            self.job = self.job or open_job(self.options)
+            self.job = open_job(self.options)
+        except VqtokError as error:
+            return error
+        return None
+
+    def do(self, work: Task | Probe) -> Receipt | VqtokError | None:
+        assert self.job is not None
+        try:
             return do_work(work, self.job)
         except VqtokError as error:
             return error
@@ -166,11 +173,12 @@ class _Worker:
 
 @dataclass
 class _Actor:
-    """An actor and what it is doing: it is started, works, or is free."""
+    """An actor and what it is doing: it is started, opens the codes folder, works, or is free."""
 
     handle: Any
     answer: Any
     work: Task | Probe | None = None
+    is_placed: bool = False
 
 
 class _Actors:
@@ -215,6 +223,9 @@ class _Actors:
             return None
         if isinstance(answer, VqtokError):
             raise answer
+        if not actor.is_placed:
+            actor.is_placed, actor.answer = True, actor.handle.open.remote()
+            return None
         self.failures = 0
         if work is not None:
             schedule.done(work)
@@ -232,7 +243,7 @@ class _Actors:
             raise DataError(f"no actor can be started on the Ray cluster: {why}")
 
     def _check_placed(self) -> None:
-        if any(actor.work is not None or actor.answer is None for actor in self.actors):
+        if any(actor.is_placed for actor in self.actors):
             self.placed = time.monotonic()
         if time.monotonic() - self.placed > PLACED_WITHIN:
             free = self.ray.available_resources()

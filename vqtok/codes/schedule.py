@@ -2,14 +2,15 @@
 
 An image can crash the library that decodes it, and with it the process. A shard whose worker died `ATTEMPTS` times is
 therefore looked through: workers decode its halves, the halves of the half that kills them, and so on down to the one
-row, which is then left out of the shard and named like any other image that cannot be read.
+row, which is then left out of the shard and named like any other image that cannot be read. Workers also die by chance,
+so that one row is tried again before it is given up.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from vqtok.codes.plan import Shard
@@ -37,11 +38,18 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Rows [start, stop) of a shard to be decoded only, to see whether the worker lives."""
+    """Rows [start, stop) of a shard to be decoded only, to see whether the worker lives.
+
+    Attributes:
+        skip: rows that are known to kill it, with the reason.
+        again: whether a worker died of it before.
+    """
 
     shard: Shard
     start: int
     stop: int
+    skip: dict[int, str]
+    again: bool = False
 
 
 @dataclass
@@ -107,7 +115,10 @@ class Schedule:
         self._out -= 1
         state = self._states[work.shard.name]
         if isinstance(work, Probe):
-            if work.stop - work.start == 1:
+            if work.stop - work.start == 1 and not work.again:
+                state.probes += 1
+                self._waiting.appendleft(replace(work, again=True))
+            elif work.stop - work.start == 1:
                 state.skip[work.start] = CRASHED
                 state.found = True
             else:
@@ -131,11 +142,11 @@ class Schedule:
         return bool(self._waiting)
 
     def _look_through(self, shard: Shard, start: int, stop: int) -> None:
-        middle = (start + stop) // 2
+        middle, state = (start + stop) // 2, self._states[shard.name]
         for first, last in ((start, middle), (middle, stop)):
             if first < last:
-                self._states[shard.name].probes += 1
-                self._waiting.appendleft(Probe(shard=shard, start=first, stop=last))
+                state.probes += 1
+                self._waiting.appendleft(Probe(shard=shard, start=first, stop=last, skip=dict(state.skip)))
 
     def _probed(self, probe: Probe) -> None:
         """Once all parts were looked at, the shard is tried again without what was found."""

@@ -113,13 +113,16 @@ def tokenize_shard(shard: Shard, job: Job, *, skip: Mapping[int, str] | None = N
     return receipt
 
 
-def probe_rows(start: int, stop: int, shard: Shard, job: Job) -> None:
+def probe_rows(start: int, stop: int, shard: Shard, job: Job, *, skip: Mapping[int, str] | None = None) -> None:
     """Decode rows [start, stop) of the split of a shard and forget them: a process that lives has decoded them all.
+
+    Args:
+        skip: rows that are not decoded, as in `tokenize_shard`.
 
     Raises:
         DataError: a source that changed since the plan was made or cannot be read.
     """
-    for _ in _batches(start, stop, shard, job, lambda batch: None, {}):
+    for _ in _batches(start, stop, shard, job, lambda batch: None, skip or {}):
         pass
 
 

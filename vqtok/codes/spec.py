@@ -7,6 +7,7 @@ identifies the tokenizer is also the `id` of the column's feature, which survive
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -130,6 +131,11 @@ class CodesSpec:
     def shape(self) -> tuple[int, ...]:
         """Shape of one grid: (h, w), or (h, w, Q) where Q > 1."""
         return self.grid if self.num_codebooks == 1 else (*self.grid, self.num_codebooks)
+
+    @property
+    def most_rows(self) -> int:
+        """Grids that fit into one column of a record batch: Arrow counts their codes in 31 bits."""
+        return max(1, (2**31 - 1) // math.prod(self.shape))
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -54,7 +54,7 @@ class Tally:
         self.bad += receipt.bad
         self.receipts[shard.name] = receipt
         share = 0 if self.stop_on_error else self.max_bad_share
-        if len(self.bad) > share * self.plan.rows:
+        if self.bad and len(self.bad) / self.plan.rows > share:  # 0.29 * 100 is less than 29
             first = "; ".join(image.reason for image in self.bad[:3])
             raise BadImagesError(
                 f"{len(self.bad):,} of {counted(self.plan.rows, 'image')} cannot be read, more than the share of "

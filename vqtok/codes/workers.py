@@ -24,7 +24,7 @@ from vqtok.codes.lending import borrowed
 from vqtok.codes.plan import Shard, read_plan
 from vqtok.codes.planning import open_planned_rows
 from vqtok.codes.receipt import Receipt
-from vqtok.codes.schedule import Probe, Schedule, Task
+from vqtok.codes.schedule import ATTEMPTS, Probe, Schedule, Task
 from vqtok.codes.shard import Job, probe_rows, tokenize_shard
 from vqtok.errors import DataError, VqtokError
 from vqtok.hub import be_patient
@@ -92,7 +92,7 @@ def unseen(place: str) -> DataError:
 def do_work(work: Task | Probe, job: Job) -> Receipt | None:
     """Make a shard, or decode some of its rows; gives the receipt of a shard."""
     if isinstance(work, Probe):
-        probe_rows(work.start, work.stop, work.shard, job)
+        probe_rows(work.start, work.stop, work.shard, job, skip=work.skip)
         return None
     return tokenize_shard(work.shard, job, skip=work.skip, attempts=work.attempts)
 
@@ -105,18 +105,19 @@ def tokenize_in_processes(
     A process that dies is replaced, and what it did is handed out again; see `Schedule`.
 
     Raises:
-        VqtokError: what a worker meets that no second try mends, or a shard that cannot be made.
+        VqtokError: what a worker meets that no second try mends, a shard that cannot be made, or processes that die
+            before they have any work.
     """
     schedule = Schedule(shards)
     workers = [_Worker(each) for each in options]
+    failures = 0  # of processes that were started, in a row
     try:
         while not schedule.is_finished:
             for worker in workers:
-                if worker.work is None and (work := schedule.next()) is not None:
+                if worker.is_free and (work := schedule.next()) is not None:
                     worker.give(work)
-            busy = [worker for worker in workers if worker.work is not None]
-            ready = wait([worker.connection for worker in busy])
-            for worker in [worker for worker in busy if worker.connection in ready]:
+            ready = wait([worker.connection for worker in workers])
+            for worker in [worker for worker in workers if worker.connection in ready]:
                 answer = worker.answer()
                 if isinstance(answer, int):
                     report(answer)
@@ -124,14 +125,19 @@ def tokenize_in_processes(
                 done = worker.take()
                 if isinstance(answer, _Died):
                     logger.warning("a process of tokenize died (%s), and is replaced", answer.why)
-                    schedule.died(done, answer.why)
                     workers[workers.index(worker)] = _Worker(worker.options)
+                    if done is not None:
+                        schedule.died(done, answer.why)
+                    elif (failures := failures + 1) > ATTEMPTS:
+                        raise DataError(f"no process can be started to work on images: {answer.why}")
                     continue
                 if isinstance(answer, BaseException):
                     raise answer
-                schedule.done(done)
-                if isinstance(answer, Receipt):
-                    yield done.shard, answer
+                failures = 0
+                if done is not None:
+                    schedule.done(done)
+                    if isinstance(answer, Receipt):
+                        yield done.shard, answer
     finally:
         for worker in workers:
             worker.stop()
@@ -143,7 +149,7 @@ class _Died:
 
 
 class _Worker:
-    """A process and the connection to it."""
+    """A process and the connection to it; it answers once when it is ready, and then all that it is given."""
 
     def __init__(self, options: WorkerOptions) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share what CUDA and OpenMP have begun
@@ -154,15 +160,21 @@ class _Worker:
             self.process.start()
         theirs.close()
         self.work: Task | Probe | None = None
+        self.is_ready = False
+
+    @property
+    def is_free(self) -> bool:
+        return self.is_ready and self.work is None
 
     def give(self, work: Task | Probe) -> None:
         self.work = work
         with suppress(OSError):  # it is dead, which `answer` says
             self.connection.send(work)
 
-    def take(self) -> Task | Probe:
+    def take(self) -> Task | Probe | None:
+        """What it answers to; None where it says that it is ready."""
         work, self.work = self.work, None
-        assert work is not None
+        self.is_ready = True
         return work
 
     def answer(self) -> Any:
@@ -200,6 +212,7 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
     be_patient()
     try:
         job = open_job(options, report=connection.send)
+        connection.send(None)
         while True:
             work = connection.recv()
             connection.send(do_work(work, job))
