@@ -30,7 +30,7 @@ PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/(\d+\.arrow|held_out\.bin)"
 RECEIPT = r"receipts/([^/]+)/\d+\.json"
 """A regular expression of receipts, whose group is the split."""
 LENT_TOKENIZER = r"plan/tokenizer/((preprocessor_)?config\.json|model[\w.-]*\.safetensors(\.index\.json)?)"
-"""A regular expression of the files of a tokenizer that lies there while workers need it; tokenizer/ is left to people."""
+"""A regular expression of a tokenizer that lies there while workers need it; tokenizer/ is left to people."""
 
 
 def own_files(splits: Iterable[str]) -> str:
