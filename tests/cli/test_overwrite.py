@@ -323,7 +323,7 @@ def test_codes_are_replaced_wherever_the_removal_of_the_old_ones_was_cut_off(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "remove", cut_off)
         assert "cut off" in vqtok(*tokenize, "--overwrite")[2]
-    with pytest.raises(DataError, match="not finished" if removed != -1 else "is not a codes folder"):
+    with pytest.raises(DataError, match="not finished" if removed != -1 else "holds a codes.json and no codes"):
         load_codes("codes")
     code, _, said = vqtok(*tokenize, "--overwrite")
     assert code == 0, said

@@ -22,6 +22,7 @@ from vqtok.codes import tokenize_images
 from vqtok.tokenizer import VQTokenizer
 
 logging.disable()
+tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a child that is killed with it keeps it for ever
 folder, (kind, processes, kills) = Path(sys.argv[1]), map(int, sys.argv[2:5])
 tokenizer = VQTokenizer.from_pretrained(folder / "tokenizer")
 choose = random.Random(0)
@@ -35,7 +36,6 @@ def start(out):  # nothing runs in this process, whose threads a fork would not 
     if child:
         return child
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    tqdm.set_lock(threading.RLock())  # not one that a child that was killed may have held
     try:
         call(out)
     except SystemExit as left:

@@ -122,10 +122,12 @@ def test_the_commands_take_an_address(
 
 
 KILLING = """
-import json, os, random, signal, sys, time, traceback
+import json, os, random, signal, sys, threading, time, traceback
+from tqdm import tqdm
 from vqtok.codes import tokenize_images
 from vqtok.tokenizer import VQTokenizer
 
+tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a child that is killed with it keeps it for ever
 images, folder, place, options = sys.argv[1:]
 tokenizer = VQTokenizer.from_pretrained(folder)
 

@@ -174,8 +174,7 @@ def _open_folder(path: Path, name: str, streaming: bool) -> Opened:
     if not (tables := tables_in(path)):
         if is_codes(path):
             raise DataError(
-                f"{name} has lost its codes: it holds a {SIDECAR}, but neither shards nor a state of them; tokenize "
-                "the images again"
+                f"{name} holds a {SIDECAR} and no codes, not yet or no longer: run the same `vqtok tokenize` again"
             )
         raise DataError(f"{name} is not a codes folder: make one with `vqtok tokenize <images> --out codes`")
     builder, own, _ = open_tables(path, name, tables, None)

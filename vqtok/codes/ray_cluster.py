@@ -30,6 +30,7 @@ from vqtok.codes.schedule import ATTEMPTS, Probe, Schedule, Task
 from vqtok.codes.shard import Job
 from vqtok.codes.workers import WorkerOptions, do_work, open_job
 from vqtok.errors import ConfigurationError, DataError, VqtokError, one_line
+from vqtok.hub import be_patient
 from vqtok.store import is_url
 from vqtok.text import counted
 
@@ -153,6 +154,7 @@ class _Worker:
 
     def start(self) -> None:
         """Answered once the actor is placed and its machine has this package."""
+        be_patient()
 
     def do(self, work: Task | Probe) -> Receipt | VqtokError | None:
         try:
