@@ -24,7 +24,7 @@ from vqtok.data.rows import Rows
 from vqtok.errors import DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows"]
+__all__ = ["ALL", "check_sidecar", "make_plan"]
 
 ALL = "all"
 NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
@@ -94,11 +94,6 @@ def make_plan(
     plan.write(store)
     named = request.columns is not None and list(request.columns) != [ALL]
     return plan, (*notes, *([] if named else _left_out(opened, splits)))
-
-
-def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
-    """The rows of each split of a plan; nothing is read."""
-    return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
 
 
 def check_sidecar(plan: Plan, store: Store) -> None:
