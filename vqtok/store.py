@@ -101,6 +101,7 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
+        self._check_file(name)
         data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
 
@@ -111,6 +112,8 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
+
+        self._check_file(name)
 
         def digest() -> str:
             made = hashlib.sha256()
@@ -170,6 +173,11 @@ class Store:
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
+
+    def _check_file(self, name: str) -> None:
+        """Refuse devices and pipes, which can keep a reader waiting for ever."""
+        if self.is_local and os.path.exists(place := self._full(name)) and not os.path.isfile(place):
+            raise DataError(f"cannot read {self.path(name)}: it is no regular file")
 
     def _check_own(self, name: str) -> None:
         """Refuse to write through a link in the folder, which may come from somebody else, or out of it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,18 @@ def test_links_in_the_codes_folder_are_not_written_through(vqtok: Command, whole
     said = complaint(vqtok(*TOKENIZE, "codes"))
     assert f"codes/{name}" in said and "is or lies behind a link" in said
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["plan.json", "codes.json", "README.md", "receipts/train/00001.json"])
+def test_pipes_in_a_codes_folder_keep_nobody_waiting(vqtok: Command, whole: dict[str, bytes], name: str) -> None:
+    shutil.copytree("whole/codes", "codes")
+    Path("codes", name).unlink()
+    os.mkfifo(f"codes/{name}")
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)  # ends the tests, which nothing else would
+    try:
+        found = complaint(vqtok("inspect", "codes", "--verify"))
+        assert name in found or name.startswith(("receipts", "codes.json", "README"))
+        assert name in complaint(vqtok(*TOKENIZE, "codes"))
+    finally:
+        signal.alarm(0)
