@@ -17,7 +17,7 @@ from datasets.naming import camelcase_to_snakecase
 from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.codes.plan import PLAN, Plan, SplitPlan
-from vqtok.data.globs import is_address, is_pattern
+from vqtok.data.globs import is_address, is_pattern, local_path
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.rows import Rows
 from vqtok.data.tables import table_kind
@@ -72,6 +72,7 @@ class _Dataset:
     """Which paths are parts of a dataset, by its name alone: it may be gone from this disk."""
 
     def __init__(self, name: str) -> None:
+        name = local_path(name)
         path = os.path.expanduser(name)
         named, _ = meaning(name)
         self.is_on_hub = not os.path.exists(path) and not os.path.isabs(named) and is_hub_id(named)

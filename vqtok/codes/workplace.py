@@ -30,6 +30,8 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
     """
     if store.is_local:
         check_path(store.folder)
+        if "::" in store.root:
+            raise ConfigurationError(f"{store.place}: `datasets` reads no folder with :: in its path; choose another")
     names = [name for name in store.sizes() if name != OWNER_FILE and not is_partial(name)]
     if names and not overwrite and PLAN in names:
         return
