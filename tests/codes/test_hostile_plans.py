@@ -61,6 +61,7 @@ DAMAGED = {
     "rows in other files": of_files(rows=6),
     "fewer than no rows": of_files(rows=-1),
     "rows beyond number": lambda plan: (split(rows=10**30)(plan), of_files(rows=10**30)(plan)),
+    "shards beyond number": lambda plan: (split(rows=3 * 10**12)(plan), of_files(rows=10**12)(plan)),
     "no image column": source(image_column="nothing"),
     "another folder": source(root={"folder": "/", "follow_links": True}),
     "columns of no type": split(columns={"file_name": {"_type": "Nothing"}}),

@@ -38,7 +38,7 @@ IMAGE_SHARD_ROWS = 4096
 """Where the images themselves are kept: of 100 kB each a shard takes 400 MB, and three times that while it is made."""
 
 
-MOST_ROWS = 2**48  # of a split; only a plan that somebody made up has more, of which no shards are counted
+MOST_SHARDS = 1_000_000  # each is a file and a receipt, whose names are in memory; 10^9 rows are 15,259
 
 
 class Request(Options):
@@ -142,7 +142,7 @@ class SplitPlan:
     """
 
     name: str
-    rows: int
+    rows: NonNegativeInt
     source: dict[str, Any]
     columns: dict[str, Any]
     added: dict[str, Any] = field(default_factory=dict)
@@ -171,6 +171,11 @@ class Plan:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.num_shards > MOST_SHARDS:
+            raise DataError(
+                f"a plan of {self.num_shards:,} shards, and at most {MOST_SHARDS:,} are possible: give a shard more "
+                "rows (--shard-rows)"
+            )
         object.__setattr__(self, "digest", hashlib.sha256(_canonical(self._content())).hexdigest())
 
     @property
@@ -283,8 +288,6 @@ def _split(values: dict[str, Any], name: str) -> SplitPlan:
     split = replace(checked(SplitPlan, {**values, "source": {}}, name=name, error=DataError), source=source)
     if not split.name or split.name in (".", "..") or not {"/", "\\", "\0"}.isdisjoint(split.name):
         raise DataError(f"{name} is damaged: {shortened(split.name)} is no name of a split")
-    if not 0 <= split.rows < MOST_ROWS:
-        raise DataError(f"{name} is damaged: a split of {split.rows:,} rows")
     try:
         datasets.Features.from_dict({**split.columns, **split.added}).arrow_schema  # noqa: B018  which looks at them
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
