@@ -37,7 +37,7 @@ def is_address(name: str) -> bool:
 
 
 def local_path(name: str) -> str:
-    """The path of an address of this machine, such as file:///data/train-*.tar; any other name as it is."""
+    """The path of an address of this machine, of the kind file or local; any other name as it is."""
     if LOCAL.match(name) is None or os.path.exists(name):
         return name
     return str(LocalFileSystem._strip_protocol(name))
