@@ -101,6 +101,7 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
+        self._check_file(name)
         data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
 
@@ -111,6 +112,8 @@ class Store:
             FileNotFoundError: it is not there.
             DataError: it cannot be read.
         """
+
+        self._check_file(name)
 
         def digest() -> str:
             made = hashlib.sha256()
@@ -126,10 +129,11 @@ class Store:
         """Write a file whole or not at all, in place of an older one.
 
         Raises:
-            ConfigurationError: the place cannot be written.
+            ConfigurationError: the place cannot be written, or a link in it leads elsewhere.
             DataError: the disk is full, or the store does not take it.
         """
         if self.is_local:
+            self._check_own(name)
             write_bytes(Path(self._full(name)), data, named=self.folder / name)
             return
         self._ask("write", name, lambda: self.fs.pipe_file(self._full(name), bytes(data)))
@@ -169,6 +173,20 @@ class Store:
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
+
+    def _check_file(self, name: str) -> None:
+        """Refuse devices and pipes, which can keep a reader waiting for ever."""
+        if self.is_local and os.path.exists(place := self._full(name)) and not os.path.isfile(place):
+            raise DataError(f"cannot read {self.path(name)}: it is no regular file")
+
+    def _check_own(self, name: str) -> None:
+        """Refuse to write through a link in the folder, which may come from somebody else, or out of it."""
+        place = os.path.join(os.path.realpath(self.root), name)
+        if (real := os.path.realpath(place)) != place:
+            raise ConfigurationError(
+                f"{self.path(name)} is or lies behind a link to {real}, and is left alone: delete the link, or put "
+                "what it leads to in its place"
+            )
 
     def _ask(self, doing: str, name: str, ask: Callable[[], Any]) -> Any:
         """Ask a file system of fsspec, each of which raises errors of its own: what passes again, all else one line."""

@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqtok.codes.card import CARD, codes_card, is_unfinished, unfinished_card
+from vqtok.codes.card import CARD, codes_card, is_of_people, is_unfinished, unfinished_card, with_files
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt
@@ -60,7 +61,7 @@ def assemble(plan: Plan, store: Store, receipts: Mapping[str, Receipt]) -> None:
         for name, pairs in splits.items():
             _write_split(store, plan, name, pairs)
     features = plan.splits[0].features(plan.spec)
-    store.put(CARD, codes_card(plan.spec, features, rows, places_of(plan), Path(store.place).name).encode())
+    store.put(CARD, _card(store, plan, features, rows).encode())
     if plan.request.format == "arrow":
         store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
 
@@ -82,6 +83,15 @@ def places_of(plan: Plan) -> dict[str, str]:
     """Where the files of each split lie, as a pattern."""
     pattern = "data/{}-*.parquet" if plan.request.format == "parquet" else "{}/data-*.arrow"
     return {split.name: pattern.format(split.name) for split in plan.splits}
+
+
+def _card(store: Store, plan: Plan, features: datasets.Features, rows: Mapping[str, int]) -> str:
+    """The card; of one that people wrote in its place the text stays."""
+    with suppress(FileNotFoundError):
+        text = store.read(CARD).decode(errors="replace")
+        if is_of_people(text):
+            return with_files(text, features, places_of(plan))
+    return codes_card(plan.spec, features, rows, places_of(plan), Path(store.place).name)
 
 
 def _rows(split: str, done: Done) -> int:

@@ -13,8 +13,11 @@ import datasets
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
+from yaml import YAMLError
 
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, IMAGE_ID, CodesSpec
+from vqtok.errors import DataError
+from vqtok.errors import one_line as error_line
 from vqtok.hub import grid_text
 from vqtok.hub.card import MARK, hub_id, short_name
 from vqtok.hub.markdown import fenced, one_line, plain, table
@@ -24,6 +27,7 @@ __all__ = [
     "CARD",
     "Files",
     "codes_card",
+    "is_of_people",
     "is_unfinished",
     "published",
     "unfinished_card",
@@ -110,9 +114,16 @@ def is_unfinished(text: str) -> bool:
     return UNFINISHED in text
 
 
+def is_of_people(text: str) -> bool:
+    """Whether somebody wrote a card: it says something, and has lost the mark of a generated one."""
+    if MARK in text or is_unfinished(text):
+        return False
+    return bool(_parsed(text).text.strip())
+
+
 def with_files(text: str, features: datasets.Features | None, places: Files) -> str:
     """A card, of whoever wrote it, that says to `datasets` where the files lie and what their columns are."""
-    card = DatasetCard(text, ignore_metadata_errors=True)
+    card = _parsed(text)
     for section in ("configs", "dataset_info"):
         card.data.pop(section, None)
     if features is not None:
@@ -127,7 +138,7 @@ def with_files(text: str, features: datasets.Features | None, places: Files) -> 
 
 def with_features(text: str, spec: CodesSpec) -> str:
     """A card whose column of codes names their tokenizer; one that lists no columns as it is."""
-    card = DatasetCard(text, ignore_metadata_errors=True)
+    card = _parsed(text)
     info: Any = card.data.get("dataset_info")
     (told,) = datasets.Features({COLUMN: spec.feature})._to_yaml_list()
     for section in info if isinstance(info, list) else [info or {}]:
@@ -135,3 +146,15 @@ def with_features(text: str, spec: CodesSpec) -> str:
             if column["name"] == COLUMN:
                 column |= told
     return str(card)
+
+
+def _parsed(text: str) -> DatasetCard:
+    """A card that people may have written.
+
+    Raises:
+        DataError: the header of it is not YAML, or no mapping.
+    """
+    try:
+        return DatasetCard(text, ignore_metadata_errors=True)
+    except (ValueError, YAMLError) as error:
+        raise DataError(f"{CARD} cannot be read as a card: {error_line(error)}; mend or delete it") from error

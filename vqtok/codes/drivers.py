@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from vqtok.codes.encoder import Encoder
+from vqtok.codes.origin import planned_rows
 from vqtok.codes.plan import SHARD_ROWS, Plan, Shard
-from vqtok.codes.planning import open_planned_rows
 from vqtok.codes.receipt import Receipt
 from vqtok.codes.shard import Job, tokenize_shard
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes
@@ -58,7 +58,7 @@ def here(shards: Iterable[Shard], work: Work) -> Made:
         plan=work.plan,
         store=work.store,
         encoder=work.encoder,
-        rows=open_planned_rows(work.plan, work.store),
+        rows=planned_rows(work.plan, work.store),
         stop_on_error=work.stop_on_error,
         report=work.report,
     )

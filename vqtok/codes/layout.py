@@ -6,7 +6,7 @@ codes.json              which tokenizer, see `spec.py`
 train/data-*.arrow      shards, in any order, each followed by its receipt in receipts/
 bad_images.parquet      what could not be read
 train/state.json        of every split, beside a dataset_info.json
-tokenizer/              only while actors on other machines work, who load it from there
+plan/tokenizer/         only while actors on other machines work, who load it from there
 README.md               now with the files
 dataset_dict.json       last: without it `load_from_disk` refuses the folder
 """
@@ -29,8 +29,8 @@ PLANNING = rf"{SIDECAR}|README\.md|plan/[^/]+/(\d+\.arrow|held_out\.bin)"
 """A regular expression of the files that are there before plan.json is: where there are no others, nothing was lost."""
 RECEIPT = r"receipts/([^/]+)/\d+\.json"
 """A regular expression of receipts, whose group is the split."""
-LENT_TOKENIZER = r"tokenizer/((preprocessor_)?config\.json|model[\w.-]*\.safetensors(\.index\.json)?)"
-"""A regular expression of the files of a tokenizer that lies in the codes folder while workers need it."""
+LENT_TOKENIZER = r"plan/tokenizer/((preprocessor_)?config\.json|model[\w.-]*\.safetensors(\.index\.json)?)"
+"""A regular expression of a tokenizer that lies there while workers need it; tokenizer/ is left to people."""
 
 
 def own_files(splits: Iterable[str]) -> str:

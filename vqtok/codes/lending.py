@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["borrowed", "lent", "remove_lent"]
 
-FOLDER = "tokenizer"
+FOLDER = "plan/tokenizer"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from vqtok.codes.binding import CodeSet
 from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.launch import Launch, is_launched
+from vqtok.codes.origin import check_origin
 from vqtok.codes.plan import Plan, Request, read_plan
 from vqtok.codes.planning import check_sidecar, make_plan, rows_of_shard
 from vqtok.codes.ray_cluster import by_actors, connected
@@ -243,6 +244,7 @@ class _Call:
             else:
                 check_sidecar(plan, store)
             plan.check(self._request(plan), store.place)
+            check_origin(plan, store)
             planned(plan, notes)
             tally, missing = self._tally(plan), []
             with tqdm(total=plan.rows, desc="tokenizing", unit=" images", disable=None if progress else True) as bar:

@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from vqtok.codes.spec import COLUMN, CodesSpec
 from vqtok.data.fitting import WHITE
 from vqtok.data.views import Views
-from vqtok.errors import ConfigurationError, DataError, shortened
+from vqtok.errors import ConfigurationError, DataError, one_line, shortened
 from vqtok.options import Options
 from vqtok.schema import checked
 from vqtok.store import Store
@@ -36,6 +36,9 @@ SHARD_ROWS = 65_536
 
 IMAGE_SHARD_ROWS = 4096
 """Where the images themselves are kept: of 100 kB each a shard takes 400 MB, and three times that while it is made."""
+
+
+MOST_SHARDS = 1_000_000  # each is a file and a receipt, whose names are in memory; 10^9 rows are 15,259
 
 
 class Request(Options):
@@ -139,7 +142,7 @@ class SplitPlan:
     """
 
     name: str
-    rows: int
+    rows: NonNegativeInt
     source: dict[str, Any]
     columns: dict[str, Any]
     added: dict[str, Any] = field(default_factory=dict)
@@ -168,6 +171,11 @@ class Plan:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.num_shards > MOST_SHARDS:
+            raise DataError(
+                f"a plan of {self.num_shards:,} shards, and at most {MOST_SHARDS:,} are possible: give a shard more "
+                "rows (--shard-rows)"
+            )
         object.__setattr__(self, "digest", hashlib.sha256(_canonical(self._content())).hexdigest())
 
     @property
@@ -246,11 +254,13 @@ def read_plan(store: Store) -> Plan | None:
         raise DataError(f"{name} is no plan of vqtok: choose another folder")
     if values.get("version") != VERSION:
         raise DataError(f"{name} has version {shortened(values.get('version'))}, not {VERSION}: update vqtok")
-    plan = Plan(
-        request=checked(Request, _entry(values, "request", name), name=name, error=DataError),
-        spec=CodesSpec.from_dict(values.get("codes"), name=name),
-        splits=tuple(_split(split, name) for split in _splits(values, name)),
-    )
+    request = checked(Request, _entry(values, "request", name), name=name, error=DataError)
+    spec = CodesSpec.from_dict(values.get("codes"), name=name)
+    splits = tuple(_split(split, name) for split in _splits(values, name))
+    try:
+        plan = Plan(request=request, spec=spec, splits=splits)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise DataError(f"{name} is damaged ({one_line(error)}): choose another folder, or pass --overwrite") from None
     if plan.digest != values.get("digest"):
         raise DataError(f"{name} was edited: its digest is that of another plan; pass --overwrite to begin anew")
     return plan
@@ -267,13 +277,22 @@ def _splits(values: dict[str, Any], name: str) -> list[dict[str, Any]]:
     splits = values.get("splits")
     if not isinstance(splits, list) or not all(isinstance(split, dict) for split in splits) or not splits:
         raise DataError(f"{name} is damaged: splits must be a list of objects, got {shortened(splits)}")
+    if len({str(split.get("name")) for split in splits}) < len(splits):
+        raise DataError(f"{name} is damaged: two splits have one name")
     return splits
 
 
 def _split(values: dict[str, Any], name: str) -> SplitPlan:
     """One split; its source, which can name a million files, is what the digest says, and is not looked through."""
     source = _entry(values, "source", name)
-    return replace(checked(SplitPlan, {**values, "source": {}}, name=name, error=DataError), source=source)
+    split = replace(checked(SplitPlan, {**values, "source": {}}, name=name, error=DataError), source=source)
+    if not split.name or split.name in (".", "..") or not {"/", "\\", "\0"}.isdisjoint(split.name):
+        raise DataError(f"{name} is damaged: {shortened(split.name)} is no name of a split")
+    try:
+        datasets.Features.from_dict({**split.columns, **split.added}).arrow_schema  # noqa: B018  which looks at them
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{name} is damaged: its columns are none of `datasets` ({one_line(error)})") from None
+    return split
 
 
 def _canonical(values: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ from vqtok.data.rows import Rows
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "check_sidecar", "make_plan", "open_planned_rows", "rows_of_shard"]
+__all__ = ["ALL", "check_sidecar", "make_plan", "rows_of_shard"]
 
 ALL = "all"
 NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
@@ -106,11 +106,6 @@ def rows_of_shard(wanted: int | None, spec: CodesSpec, *, images: bool) -> int:
         shape = " x ".join(map(str, spec.shape))
         raise ConfigurationError(f"shard_rows must be at most {spec.most_rows:,} for grids of {shape}, got {wanted:,}")
     return wanted if wanted is not None else min(IMAGE_SHARD_ROWS if images else SHARD_ROWS, spec.most_rows)
-
-
-def open_planned_rows(plan: Plan, store: Store) -> dict[str, Rows]:
-    """The rows of each split of a plan; nothing is read."""
-    return {split.name: Rows.from_json(split.source, base=store.place) for split in plan.splits}
 
 
 def check_sidecar(plan: Plan, store: Store) -> None:

@@ -6,6 +6,7 @@ A run that goes on looks at the sizes of shards alone: to read half a terabyte o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tqdm import tqdm
 
 from vqtok.codes.assemble import is_assembled
 from vqtok.codes.card import CARD
+from vqtok.codes.layout import PLANNING
+from vqtok.codes.origin import check_origin
 from vqtok.codes.plan import PLAN, Plan, Shard, read_plan
 from vqtok.codes.receipt import read_receipt
 from vqtok.codes.spec import SIDECAR, CodesSpec
@@ -96,8 +99,10 @@ def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
         yield WrongFile(file=SIDECAR, reason="it is missing")
     except (VqtokError, ValueError, RecursionError) as error:
         yield WrongFile(file=SIDECAR, reason=f"it is damaged ({error})")
-    for entry in (entry for split in plan.splits for entry in split.source["files"] if "sha256" in entry):
-        yield from _wrong_bytes(store, entry["path"], entry["sha256"], "the plan")
+    check_origin(plan, store)
+    for entry in (entry for split in plan.splits for entry in split.source["files"] if entry.get("sha256")):
+        if re.fullmatch(PLANNING, entry["path"]):
+            yield from _wrong_bytes(store, entry["path"], entry["sha256"], "the plan")
 
 
 def _look(store: Store, plan: Plan, shard: Shard) -> tuple[int, list[WrongFile]]:

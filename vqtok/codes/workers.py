@@ -21,8 +21,8 @@ import torch
 
 from vqtok.codes.encoder import Encoder
 from vqtok.codes.lending import borrowed
+from vqtok.codes.origin import planned_rows
 from vqtok.codes.plan import Shard, read_plan
-from vqtok.codes.planning import open_planned_rows
 from vqtok.codes.receipt import Receipt
 from vqtok.codes.schedule import ATTEMPTS, Probe, Schedule, Task
 from vqtok.codes.shard import Job, probe_rows, tokenize_shard
@@ -75,7 +75,7 @@ def open_job(options: WorkerOptions, report: Callable[[int], None] = lambda imag
         plan=plan,
         store=store,
         encoder=encoder,
-        rows=open_planned_rows(plan, store),
+        rows=planned_rows(plan, store),
         stop_on_error=options.stop_on_error,
         report=report,
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vqtok.codes.card import CARD
+from vqtok.codes.card import CARD, is_unfinished
 from vqtok.codes.layout import PLANNING, RECEIPT, own_files
 from vqtok.codes.lending import remove_lent
 from vqtok.codes.plan import PLAN, read_plan
@@ -30,10 +30,12 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
     """
     if store.is_local:
         check_path(store.folder)
+        if "::" in store.root:
+            raise ConfigurationError(f"{store.place}: `datasets` reads no folder with :: in its path; choose another")
     names = [name for name in store.sizes() if name != OWNER_FILE and not is_partial(name)]
     if names and not overwrite and PLAN in names:
         return
-    if all(re.fullmatch(PLANNING, name) for name in names) and (not names or SIDECAR in names):
+    if not names or _is_planning(store, names):
         if store.is_local:
             check_writable(store.folder)
         return
@@ -120,6 +122,13 @@ def clear_planning(store: Store, keep: Collection[str]) -> None:
     for name in names:
         store.remove(name)
     store.remove_folders_of(names)
+
+
+def _is_planning(store: Store, names: Collection[str]) -> bool:
+    """Whether these are the files of a plan that was not finished, whose card says so."""
+    if SIDECAR not in names or not all(re.fullmatch(PLANNING, name) for name in names):
+        return False
+    return CARD not in names or is_unfinished(store.read(CARD).decode(errors="replace"))
 
 
 def codes_files(folder: Path) -> str:

@@ -11,14 +11,17 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from fsspec.implementations.local import LocalFileSystem
+
 from vqtok.data.row_files import is_url
 from vqtok.errors import DataError
 from vqtok.store import file_system
 
-__all__ = ["is_address", "is_pattern", "matching_addresses", "matching_files"]
+__all__ = ["is_address", "is_pattern", "local_path", "matching_addresses", "matching_files"]
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 WEB = re.compile("https?://")
+LOCAL = re.compile("(file|local)://")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MOST = 1_000_000  # names that braces may stand for
 
@@ -31,6 +34,13 @@ def is_pattern(name: str) -> bool:
 def is_address(name: str) -> bool:
     """Whether a name is the address of files rather than a path."""
     return is_url(name)
+
+
+def local_path(name: str) -> str:
+    """The path of an address of this machine, of the kind file or local; any other name as it is."""
+    if LOCAL.match(name) is None or os.path.exists(name):
+        return name
+    return str(LocalFileSystem._strip_protocol(name))
 
 
 def matching_files(pattern: str) -> tuple[str, list[str]]:

@@ -30,7 +30,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vqtok.data.folders import FolderFiles, Paths, image_folder_splits, left_out, list_files
 from vqtok.data.formats import SUFFIXES
-from vqtok.data.globs import is_address, is_pattern, matching_addresses, matching_files
+from vqtok.data.globs import is_address, is_pattern, local_path, matching_addresses, matching_files
 from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.saved import is_saved, load_saved
@@ -140,6 +140,7 @@ def read_splits(
 
 
 def _read(dataset: str, revision: str | None, config: str | None, reading: Reading[S]) -> NamedSplits[S]:
+    dataset = local_path(dataset)
     path = Path(os.path.expanduser(dataset))  # Path.expanduser raises for an unknown user
     if dataset in KNOWN:
         if dataset == "mnist-mini":

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from datasets import Features, Image
 from datasets.table import table_cast
+from pydantic import Field, NonNegativeInt
 
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.row_files import RowFile, is_url
@@ -170,6 +171,8 @@ class Rows:
             features = Features.from_dict(found.features)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"the features in the description of rows are damaged: {error}") from error
+        if found.image_column not in features:
+            raise DataError(f"the description of rows has no column {found.image_column}, where their images are to be")
         return cls(
             table=FileTable(kind=found.kind, features=features, files=tuple(files), streaming=found.streaming),
             image_column=found.image_column,
@@ -182,8 +185,8 @@ class Rows:
 @dataclass(frozen=True)
 class _File:
     path: str
-    bytes: int = 0
-    rows: int = 0
+    bytes: NonNegativeInt = 0
+    rows: Annotated[int, Field(ge=0, lt=2**48)] = 0
     marks: list[tuple[int, int]] = field(default_factory=list)
     sha256: str | None = None
 
