@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -39,6 +40,7 @@ COMMANDS = {
 NO_MEMORY = re.compile("out of memory|allocate memory")
 """What torch says where there is none left."""
 
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
 """Commands that do something without arguments; the others show their help."""
 
@@ -127,6 +129,10 @@ def main() -> None:
     try:
         with exit_on_sigterm():
             app(prog_name="vqtok")  # also under `python -m`
+    except SystemExit as left:
+        if left.code in STOPPED:
+            end_at_once(left.code)
+        raise
     except Exception as error:
         message = user_message(error)
         if message is None:
@@ -136,6 +142,14 @@ def main() -> None:
 
         typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
         sys.exit(3 if isinstance(error, BadImagesError) else 2)
+
+
+def end_at_once(code: int) -> None:
+    """End the process where threads are in the midst of their work: all is cleaned up, and nobody needs it now."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def has_colours() -> bool:

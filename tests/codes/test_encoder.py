@@ -60,7 +60,25 @@ def test_an_error_ends_the_threads(tiny_tokenizer: VQTokenizer, threads: int) ->
     with pytest.raises(ZeroDivisionError), Encoder(tiny_tokenizer).side_by_side() as (pool, _):
         pool.submit(lambda: 1 // 0).result()
     assert torch.get_num_threads() == threads_of_a_new_thread() == threads
-    assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
+    for thread in [each for each in threading.enumerate() if "ThreadPoolExecutor" in each.name]:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def test_who_ends_early_waits_for_no_batch(tiny_tokenizer: VQTokenizer) -> None:
+    under_way, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        under_way.set()
+        may_end.wait(timeout=30)
+
+    with pytest.raises(KeyboardInterrupt), Encoder(tiny_tokenizer).side_by_side() as (pool, _):
+        done = pool.submit(work)
+        assert under_way.wait(timeout=30)
+        raise KeyboardInterrupt
+    assert not done.done()
+    may_end.set()
+    done.result(timeout=30)
 
 
 @pytest.mark.gpu

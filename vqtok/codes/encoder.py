@@ -79,7 +79,7 @@ class Encoder:
             with float32_products(self.device):  # for all at once: it is a switch of the whole process
                 yield pool, threads
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # who ends early waits for no batch that is under way
             torch.set_num_threads(threads)  # what a thread says of itself holds for those that begin later
 
     def _autocast(self) -> AbstractContextManager[Any]:

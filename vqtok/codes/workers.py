@@ -221,6 +221,8 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
     except VqtokError as error:
         with suppress(OSError):
             connection.send(error)
+    except SystemExit as left:
+        os._exit(int(str(left.code)))  # all is cleaned up, but threads may be in the midst of a batch
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to clean up, and it would cut the end short
 
