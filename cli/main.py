@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -131,6 +130,8 @@ def main() -> None:
             app(prog_name="vqtok")  # also under `python -m`
     except SystemExit as left:
         if left.code in STOPPED:
+            from vqtok.threads import end_at_once
+
             end_at_once(left.code)
         raise
     except Exception as error:
@@ -142,14 +143,6 @@ def main() -> None:
 
         typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
         sys.exit(3 if isinstance(error, BadImagesError) else 2)
-
-
-def end_at_once(code: int) -> None:
-    """End the process where threads are in the midst of their work: all is cleaned up, and nobody needs it now."""
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def has_colours() -> bool:

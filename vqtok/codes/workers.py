@@ -29,6 +29,7 @@ from vqtok.codes.shard import Job, probe_rows, tokenize_shard
 from vqtok.errors import DataError, VqtokError
 from vqtok.hub import be_patient
 from vqtok.store import Store
+from vqtok.threads import end_at_once
 
 __all__ = ["WorkerOptions", "do_work", "open_job", "tokenize_in_processes", "unseen"]
 
@@ -222,7 +223,8 @@ def _serve(connection: Connection, options: WorkerOptions) -> None:
         with suppress(OSError):
             connection.send(error)
     except SystemExit as left:
-        os._exit(int(str(left.code)))  # all is cleaned up, but threads may be in the midst of a batch
+        end_at_once(int(str(left.code)))
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to clean up, and it would cut the end short
 
