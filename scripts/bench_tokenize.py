@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import copy
 import io
-import os
 import shutil
 import statistics
 import tempfile
@@ -169,12 +168,12 @@ def measure(work: Workload, rounds: int) -> None:
             images = way()
             if round_ > 0:  # the first fills caches
                 times[name].append((time.perf_counter() - began) / images)
-    cores = os.cpu_count() or 1
+    cores = torch.get_num_threads()
     share = 1 / cores if work.decodes_by_one_thread else 1.0
     times["bound"] = [
         encoding + share * decoding for encoding, decoding in zip(times["encoder"], times["decoding"], strict=True)
     ]
-    print(f"\n{work.name}, {len(work.pixels):,} images, {cores} cores, {torch.get_num_threads()} threads of torch")
+    print(f"\n{work.name}, {len(work.pixels):,} images, {cores} cores")
     for name, found in times.items():
         print(f"  {name:<14}{1 / statistics.median(found):>9,.0f} images/s   best {1 / min(found):>9,.0f}")
     for name, other, aim in (
