@@ -43,6 +43,7 @@ from vqtok.codes.encoder import Encoder
 from vqtok.data import open_images
 from vqtok.data.dataset import decode_images, stacked
 from vqtok.data.stored import StoredImage
+from vqtok.text import counted
 
 BATCH = 64
 NPY_IMAGES = 500  # one file an image is so slow that a few tell
@@ -173,7 +174,7 @@ def measure(work: Workload, rounds: int) -> None:
     times["bound"] = [
         encoding + share * decoding for encoding, decoding in zip(times["encoder"], times["decoding"], strict=True)
     ]
-    print(f"\n{work.name}, {len(work.pixels):,} images, {cores} cores")
+    print(f"\n{work.name}, {len(work.pixels):,} images, {counted(cores, 'core')}")
     for name, found in times.items():
         print(f"  {name:<14}{1 / statistics.median(found):>9,.0f} images/s   best {1 / min(found):>9,.0f}")
     for name, other, aim in (
