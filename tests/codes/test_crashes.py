@@ -46,6 +46,7 @@ def test_an_image_that_crashes_one_of_several_processes_is_left_out(
     assert contents(tmp_path / "codes") == contents(tmp_path / "without" / "codes")
 
 
+@pytest.mark.slow
 def test_the_command_that_an_image_crashed_finds_it_when_it_is_run_again(
     tmp_path: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

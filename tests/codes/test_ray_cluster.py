@@ -115,6 +115,7 @@ def test_an_image_that_crashes_its_decoder_is_left_out(
     assert contents(out) == contents(tmp_path / "without" / "codes")
 
 
+@pytest.mark.slow
 def test_a_shard_that_cannot_be_made_is_named(
     tmp_path: Path, tiny_tokenizer: VQTokenizer, on_ray: dict[str, Any]
 ) -> None:
