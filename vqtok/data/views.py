@@ -2,10 +2,11 @@
 
     center     2: the image as the tokenizer's own preprocessing gives it, and its mirror image
     ten-crop  10: the four corners and the middle of the image at 1.1 times the size, then those of its mirror image
-    random:K   K: a part with 0.8 to 1 of the sides that the center has, from anywhere, mirrored every other time
+    random:K   K: a part with 0.8 to 1 of the sides that the center has, from anywhere, mirrored with probability 1/2
 
-Ten crops are those of LlamaGen (Sun et al. 2024, arXiv:2406.06525), in the order of torchvision's `TenCrop`; random
-ones those of guided diffusion (Dhariwal and Nichol 2021, arXiv:2105.05233), but for the side, which is not rounded.
+Ten crops lie where those of LlamaGen do (Sun et al. 2024, arXiv:2406.06525), in the order of torchvision's `TenCrop`;
+random ones are as in guided diffusion (Dhariwal and Nichol 2021, arXiv:2105.05233), but that any share of the sides in
+these bounds is as likely as any other.
 A random view depends on the seed, the number of its image and its own number alone.
 """
 
