@@ -27,6 +27,12 @@ UNFINISHED = re.compile(r"\.vqtok-[0-9a-f]{8}\.tmp(\..*)?")
 """What a file is called while `write_bytes` writes it."""
 
 
+OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("s3", "s3a"), {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+)
+"""Of file systems, by the kind of address. s3fs asks five times itself: with botocore's attempts inside these and ours
+around them, a store that refuses for ever would be asked for minutes."""
+
 BLOCK = 8 << 20  # bytes that a checksum reads at a time
 PACKAGES = {"s3": "'vqtok[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What fsspec needs beside itself, by the kind of address."""
@@ -49,7 +55,7 @@ def file_system(place: str, **options: Any) -> tuple[Any, str]:
         ConfigurationError: it is of a kind that is not known, or whose package is not installed.
     """
     try:
-        system, path = fsspec.core.url_to_fs(place, **options)
+        system, path = fsspec.core.url_to_fs(place, **OPTIONS.get(place.partition("://")[0], {}), **options)
     except ImportError as error:
         package = PACKAGES.get(place.partition("://")[0])
         hint = f": pip install {package}" if package else f": {one_line(error)}"
@@ -144,8 +150,9 @@ class Store:
             found = self._ask("list", folder, lambda: self.fs.find(self._full(folder), detail=True))
         except FileNotFoundError:
             return {}
-        below = len(self.root) + 1
-        return {path[below:]: info["size"] for path, info in sorted(found.items())}
+        # s3fs gives the folder itself where its first file appears while it looks
+        inside, below = f"{self._full(folder)}/", len(self.root) + 1
+        return {path[below:]: info["size"] for path, info in sorted(found.items()) if path.startswith(inside)}
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is no error.

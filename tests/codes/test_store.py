@@ -12,6 +12,7 @@ import pytest
 
 from tests.written_codes import contents
 from vqtok.codes import planning, tokenize_images
+from vqtok.codes.card import CARD
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.store import Store
 from vqtok.tokenizer import VQTokenizer
@@ -43,6 +44,15 @@ def test_what_is_put_is_read_and_listed_and_removed(store: Store) -> None:
     assert list(store.sizes()) == ["deep/er/two"]
     with pytest.raises(FileNotFoundError):
         store.read("one")
+
+
+def test_the_folder_itself_is_none_of_its_files(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s3fs lists it where its first file appears between two of its requests."""
+    path, size = "/bucket/codes", {"type": "directory", "size": 0}
+    monkeypatch.setattr(type(memory), "find", lambda self, place, **options: {path: size, f"{path}/one": {"size": 3}})
+    assert Store("memory://bucket/codes").sizes() == {"one": 3}
 
 
 def test_an_unfinished_file_is_no_content_and_goes(tmp_path: Path) -> None:
@@ -102,3 +112,27 @@ def test_a_run_that_ended_while_another_was_listing_loses_nothing(
     monkeypatch.setattr(planning, "open_rows", slow)
     second = tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
     assert (second.made, second.resumed, len(times)) == (0, 3, 2)
+
+
+def test_a_run_that_ended_while_another_looked_at_the_place_is_gone_on_with(
+    images_folder: Path,
+    tiny_tokenizer: VQTokenizer,
+    memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between its list of names, which had no plan yet, and the card that it then reads."""
+    options = {"shard_rows": 5, "batch_size": 2, "progress": False}
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(planning.Plan, "write", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
+    read, made = Store.read, []
+
+    def slow(store: Store, name: str) -> bytes:
+        if name == CARD and not made:
+            made.append(None)
+            tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "read", slow)
+    second = tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
+    assert (second.made, second.resumed, len(made)) == (0, 3, 1)

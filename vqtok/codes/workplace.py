@@ -41,6 +41,8 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
         return
     if store.is_local:
         check_free(store.folder, marker=SIDECAR, ours=codes_files, overwrite=overwrite)
+    elif not overwrite and PLAN in store.sizes():  # another process wrote it since: there are no locks
+        return
     elif not overwrite or SIDECAR not in names:
         hint = ", or pass --overwrite" if SIDECAR in names else ""
         raise ConfigurationError(f"{store.place} is not empty: choose another place{hint}")
