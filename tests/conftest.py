@@ -15,7 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
+from vqtok import retries
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+
+@pytest.fixture(autouse=True)
+def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried at once. In-process commands make the client of the Hub patient for good."""
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="session")
