@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import Command, vqtok
@@ -70,7 +72,37 @@ def test_a_sidecar_of_another_tokenizer_and_an_unfinished_set_are_named(vqtok: C
     assert "codes/codes.json: it names tokenizer bbbbbbbbbbbb" in vqtok("inspect", "codes", "--verify")[1]
     (codes / "codes.json").write_text(json.dumps(values))
     (codes / "dataset_dict.json").unlink()
-    assert "codes/README.md: the dataset is not finished" in vqtok("inspect", "codes", "--verify")[1]
+    assert "codes/dataset_dict.json: it is missing" in vqtok("inspect", "codes", "--verify")[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("train/state.json", "{", "it is damaged"),
+        ("train/state.json", '{"_data_files": []}', "it is not what the receipts say"),
+        ("train/dataset_info.json", "[]", "it is damaged"),
+        ("train/dataset_info.json", '{"description": "", "features": {}}', "it is not what the receipts say"),
+        ("dataset_dict.json", '{"splits": ["train", "test"]}', "it is not what the receipts say"),
+        ("bad_images.parquet", "no parquet", "it is damaged"),
+    ],
+)
+def test_what_lies_beside_the_shards_is_checked_and_made_anew(
+    vqtok: Command, codes: Path, file: str, content: str, says: str
+) -> None:
+    """By the same command, which looks at no image again."""
+    whole = contents(codes)
+    (codes / file).write_text(content)
+    status, said, _ = vqtok("inspect", "codes", "--verify")
+    assert status == 2 and said.splitlines() == [f"codes/{file}: {says}"]
+    assert vqtok(*TOKENIZE)[0] == 0 and contents(codes) == whole
+
+
+def test_bad_images_that_somebody_edited_are_named(vqtok: Command, codes: Path) -> None:
+    pq.write_table(pq.read_table(codes / "bad_images.parquet"), codes / "bad_images.parquet", compression="none")
+    assert vqtok("inspect", "codes", "--verify")[0] == 0, "the same rows, as another version of pyarrow writes them"
+    row = {"split": ["train"], "row": [0], "path": ["x.png"], "reason": ["none"]}
+    pq.write_table(pa.table(row), codes / "bad_images.parquet")
+    assert "codes/bad_images.parquet: it is not what the receipts say" in vqtok("inspect", "codes", "--verify")[1]
 
 
 def test_what_has_no_receipts_is_one_line(vqtok: Command, codes: Path) -> None:

@@ -7,10 +7,10 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
@@ -25,7 +25,7 @@ from vqtok.codes.spec import SPLIT_NAME
 from vqtok.errors import DataError
 from vqtok.store import Store
 
-__all__ = ["assemble", "is_assembled", "places_of", "unfinished_card_of"]
+__all__ = ["assemble", "places_of", "unfinished_card_of", "wrong_files"]
 
 UNFINISHED = """---
 tags:
@@ -36,6 +36,7 @@ tags:
 `vqtok tokenize` has not finished here, so there is nothing to load yet. The same command goes on where it stopped.
 """
 INFO = "dataset_info.json"
+STATE = "state.json"
 Done = Sequence[tuple[Shard, Receipt]]
 
 
@@ -54,24 +55,40 @@ def assemble(plan: Plan, store: Store, receipts: Mapping[str, Receipt]) -> None:
         if receipt is None or sizes.get(shard.file) != receipt.bytes or shard.receipt not in sizes:
             raise DataError(f"{store.place} is not finished: its shard {shard.name} is missing; run the same again")
         done.append((shard, receipt))
-    splits = {name: list(pairs) for name, pairs in groupby(done, lambda pair: pair[0].split)}
-    rows = {name: _rows(name, pairs) for name, pairs in splits.items()}
-    _write_bad_images(store, done)
-    if plan.request.format == "arrow":
-        for name, pairs in splits.items():
-            _write_split(store, plan, name, pairs)
-    features = plan.splits[0].features(plan.spec)
-    store.put(CARD, _card(store, plan, features, rows).encode())
-    if plan.request.format == "arrow":
-        store.put(SPLITS, json.dumps({"splits": list(splits)}).encode())
+    rows = {name: _rows(name, pairs) for name, pairs in _splits(done)}
+    files = _files(plan, done)
+    last = files.pop(SPLITS, None)
+    for name, content in files.items():
+        store.put(name, content)
+    store.put(CARD, _card(store, plan, plan.splits[0].features(plan.spec), rows).encode())
+    if last is not None:
+        store.put(SPLITS, last)
 
 
-def is_assembled(plan: Plan, store: Store) -> bool:
-    """Whether all that `assemble` writes is there; the shards are not looked at."""
-    names = {BAD_IMAGES, CARD}
-    if plan.request.format == "arrow":
-        names |= {SPLITS, *(f"{split.name}/{file}" for split in plan.splits for file in ("state.json", INFO))}
-    return names <= store.sizes().keys() and not is_unfinished(store.read(CARD).decode(errors="replace"))
+def wrong_files(plan: Plan, store: Store, receipts: Mapping[str, Receipt]) -> Iterator[tuple[str, str]]:
+    """The files that `assemble` would write anew, each with what is wrong with it; the shards are not looked at.
+
+    Args:
+        receipts: as in `assemble`.
+    """
+    for name, content in _files(plan, [(shard, receipts[shard.name]) for shard in plan.shards()]).items():
+        parse = CONTENTS[PurePosixPath(name).name]
+        try:
+            same = parse(store.read(name)) == parse(content)
+        except FileNotFoundError:
+            yield name, "it is missing"
+        except (ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
+            yield name, "it is damaged"
+        except DataError as error:
+            yield name, str(error)
+        else:
+            if not same:
+                yield name, "it is not what the receipts say"
+    try:
+        if is_unfinished(store.read(CARD).decode(errors="replace")):
+            yield CARD, "it says that the codes are not finished"
+    except FileNotFoundError:
+        yield CARD, "it is missing"
 
 
 def unfinished_card_of(plan: Plan) -> bytes:
@@ -102,23 +119,40 @@ def _rows(split: str, done: Done) -> int:
     return rows
 
 
-def _write_bad_images(store: Store, done: Done) -> None:
-    bad = [(shard.split, image) for shard, receipt in done for image in receipt.bad]
-    rows = [(split, image.row, image.name, image.reason) for split, image in bad]
+def _splits(done: Done) -> Iterator[tuple[str, Done]]:
+    return ((name, list(pairs)) for name, pairs in groupby(done, lambda pair: pair[0].split))
+
+
+def _files(plan: Plan, done: Done) -> dict[str, bytes]:
+    """What lies beside the shards and the card, by name."""
+    files = {BAD_IMAGES: _bad_images(done)}
+    if plan.request.format == "arrow":
+        for name, pairs in _splits(done):
+            files[f"{name}/{INFO}"] = _info(plan, name)
+            files[f"{name}/{STATE}"] = _state(plan, name, pairs)
+        files[SPLITS] = json.dumps({"splits": [split.name for split in plan.splits]}).encode()
+    return files
+
+
+def _bad_images(done: Done) -> bytes:
+    rows = [(shard.split, image.row, image.name, image.reason) for shard, receipt in done for image in receipt.bad]
     columns = zip(BAD_SCHEMA.names, zip(*rows, strict=True), strict=True) if rows else ()
     table = pa.table({name: list(values) for name, values in columns}, BAD_SCHEMA) if rows else BAD_SCHEMA.empty_table()
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    store.put(BAD_IMAGES, sink.getvalue())
+    return sink.getvalue()
 
 
-def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
-    """Write what `load_from_disk` reads of a split; its fingerprint, by which `datasets` caches, is of the bytes."""
-    features = plan.split(split).features(plan.spec)
-    info = datasets.DatasetInfo(description=plan.spec.to_json(), features=features)
+def _info(plan: Plan, split: str) -> bytes:
+    """What `load_from_disk` reads of the columns."""
+    info = datasets.DatasetInfo(description=plan.spec.to_json(), features=plan.split(split).features(plan.spec))
     with tempfile.TemporaryDirectory() as folder:
         info.write_to_directory(folder, pretty_print=True)
-        store.put(f"{split}/{INFO}", (Path(folder) / INFO).read_bytes())
+        return (Path(folder) / INFO).read_bytes()
+
+
+def _state(plan: Plan, split: str, done: Done) -> bytes:
+    """What `load_from_disk` reads of the files; the fingerprint, by which `datasets` caches, is of their bytes."""
     digest = hashlib.sha256(plan.spec.to_json().encode())
     for _, receipt in done:
         digest.update(receipt.sha256.encode())
@@ -131,4 +165,19 @@ def _write_split(store: Store, plan: Plan, split: str, done: Done) -> None:
         "_output_all_columns": False,
         "_split": split if re.fullmatch(SPLIT_NAME, split) else None,  # else unreadable
     }
-    store.put(f"{split}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())
+    return json.dumps(state, indent=2, sort_keys=True).encode()
+
+
+def _columns(content: bytes) -> tuple[Any, Any]:
+    """What matters of a dataset_info.json, to which other versions of `datasets` write other keys beside."""
+    info = json.loads(content)
+    return info["description"], info["features"]
+
+
+CONTENTS: dict[str, Callable[[bytes], Any]] = {
+    BAD_IMAGES: lambda content: pq.read_table(pa.BufferReader(content)),
+    INFO: _columns,
+    STATE: json.loads,
+    SPLITS: json.loads,
+}
+"""What a file says, by its name, whichever versions of pyarrow and `datasets` wrote it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
-from vqtok.codes.assemble import assemble, is_assembled
+from vqtok.codes.assemble import assemble, wrong_files
 from vqtok.codes.binding import CodeSet
 from vqtok.codes.drivers import Driver, Work, on_this_machine
 from vqtok.codes.encoder import Encoder
@@ -256,7 +256,7 @@ class _Call:
                         bar.update(shard.stop - shard.start)
                 for shard, receipt in drive(missing, self._work(plan, bar.update, died)):
                     tally.add(shard, receipt)
-            if missing or not is_assembled(plan, store):
+            if missing or any(wrong_files(plan, store, tally.receipts)):
                 assemble(plan, store, tally.receipts)
         return tally.result(made=len(missing))
 

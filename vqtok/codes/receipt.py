@@ -97,7 +97,10 @@ def read_receipt(store: Store, shard: Shard, plan: Plan) -> Receipt:
         raise DataError(f"{name} is damaged ({error}): delete it, and the shard is made again") from None
     if not isinstance(values, Mapping):
         raise DataError(f"{name} is damaged: it holds no object; delete it, and the shard is made again")
-    receipt = checked(Receipt, values, name=name, error=DataError)
+    try:
+        receipt = checked(Receipt, values, name=name, error=DataError)
+    except DataError as error:
+        raise DataError(f"{error}: delete it, and the shard is made again") from None
     if (receipt.plan, receipt.shard) != (plan.digest, shard.name):
         raise DataError(f"{name} belongs to another plan: delete it, and the shard is made again")
     images = shard.stop - shard.start - len(receipt.bad)

@@ -1,4 +1,4 @@
-"""Whether a codes folder still holds what was written: shards against their receipts, and those against the plan.
+"""Whether a codes folder still holds what was written: shards against their receipts, all else against the plan.
 
 A run that goes on looks at the sizes of shards alone: to read half a terabyte of codes again would take it hours.
 """
@@ -14,12 +14,11 @@ from functools import partial
 
 from tqdm import tqdm
 
-from vqtok.codes.assemble import is_assembled
-from vqtok.codes.card import CARD
+from vqtok.codes.assemble import wrong_files
 from vqtok.codes.layout import PLANNING
 from vqtok.codes.origin import check_origin
 from vqtok.codes.plan import PLAN, Plan, Shard, read_plan
-from vqtok.codes.receipt import read_receipt
+from vqtok.codes.receipt import Receipt, read_receipt
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.errors import DataError, VqtokError
 from vqtok.store import Store
@@ -74,18 +73,20 @@ def verify_codes(place: str, *, progress: bool = True) -> Verified:
             f"{place} has no {PLAN} and no receipts to check its files against: only what `vqtok tokenize` wrote has "
             "them, and what was pushed, saved or loaded elsewhere has not"
         )
-    bytes, wrong = 0, list(_wrong_spec(store, plan))
+    bytes, receipts, wrong = 0, dict[str, Receipt](), list(_wrong_spec(store, plan))
     with (
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(total=plan.rows, desc="verifying", unit=" images", disable=None if progress else True) as bar,
     ):
         looked = pool.map(partial(_look, store, plan), plan.shards())
-        for shard, (read, found) in zip(plan.shards(), looked, strict=True):
-            bytes += read
+        for shard, (receipt, found) in zip(plan.shards(), looked, strict=True):
             wrong += found
             bar.update(shard.stop - shard.start)
-    if not wrong and not is_assembled(plan, store):
-        wrong.append(WrongFile(file=CARD, reason="the dataset is not finished, though its shards are"))
+            if receipt is not None:
+                bytes += receipt.bytes
+                receipts[shard.name] = receipt
+    if len(receipts) == plan.num_shards:
+        wrong += [WrongFile(file=name, reason=reason) for name, reason in wrong_files(plan, store, receipts)]
     return Verified(shards=plan.num_shards, bytes=bytes, wrong=tuple(wrong))
 
 
@@ -105,15 +106,15 @@ def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
             yield from _wrong_bytes(store, entry["path"], entry["sha256"], "the plan")
 
 
-def _look(store: Store, plan: Plan, shard: Shard) -> tuple[int, list[WrongFile]]:
-    """The bytes of a shard that should be read, and what is wrong with it or its receipt."""
+def _look(store: Store, plan: Plan, shard: Shard) -> tuple[Receipt | None, list[WrongFile]]:
+    """The receipt of a shard, if there is one, and what is wrong with it or its shard."""
     try:
         receipt = read_receipt(store, shard, plan)
     except FileNotFoundError:
-        return 0, [WrongFile(file=shard.receipt, reason="it is missing")]
+        return None, [WrongFile(file=shard.receipt, reason="it is missing")]
     except DataError as error:
-        return 0, [WrongFile(file=shard.receipt, reason=str(error))]
-    return receipt.bytes, list(_wrong_bytes(store, shard.file, receipt.sha256, "its receipt"))
+        return None, [WrongFile(file=shard.receipt, reason=str(error))]
+    return receipt, list(_wrong_bytes(store, shard.file, receipt.sha256, "its receipt"))
 
 
 def _wrong_bytes(store: Store, name: str, sha256: str, who: str) -> Iterator[WrongFile]:
