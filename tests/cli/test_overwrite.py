@@ -206,7 +206,14 @@ def test_a_run_with_files_of_the_user_in_its_folders_is_not_replaced(
         assert "cut off" in vqtok(*train, "--overwrite")[2]
     assert sorted(os.listdir("run/health")) == ["health.json"]
     assert vqtok(*train, "--overwrite")[0] == 0
-    assert sorted(os.listdir("run")) == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "samples"]
+    assert sorted(os.listdir("run")) == [
+        "checkpoints",
+        "config.yaml",
+        "images.json",
+        "metrics.jsonl",
+        "model",
+        "samples",
+    ]
 
 
 def test_what_the_user_put_beside_a_model_is_there_when_the_run_went_on(vqtok: Command, images_folder: Path) -> None:

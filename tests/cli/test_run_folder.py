@@ -76,7 +76,14 @@ def test_the_lock_is_held_to_the_end_and_leaves_nothing(train: Command, monkeypa
     monkeypatch.setattr(loop, "save_model", look)
     assert train("--out", "run")[0] == 0
     assert len(looked) == 1
-    assert sorted(os.listdir("run")) == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "samples"]
+    assert sorted(os.listdir("run")) == [
+        "checkpoints",
+        "config.yaml",
+        "images.json",
+        "metrics.jsonl",
+        "model",
+        "samples",
+    ]
 
 
 def test_where_there_are_no_locks_a_run_goes_on(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:

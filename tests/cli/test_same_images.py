@@ -83,7 +83,7 @@ def test_a_run_does_not_go_on_with_another_number_of_images(vqtok: Command, held
     code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "others", "--steps=5")
     assert code == 2 and Path("run/config.yaml").read_text() == before
     assert (
-        "vqtok: error: others, split train, has 7 images, and the run began with 8: resume it with the images "
+        "vqtok: error: others has training images 7, and the run began with 8: resume it with the images "
         "it began with, or start a new run\n" in complained
     )
     code, _, complained = vqtok("train", "--resume", "--out", "run", "--dataset", "moved", "--steps=5")

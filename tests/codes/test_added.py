@@ -48,6 +48,7 @@ def trained(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> Trained:
         tiny_tokenizer.save_pretrained(run / "model")
         config = {"out": "runs/x", "steps": 5, "checkpoint_every": 5, "test_share": 0.25, "seed": 3}
         (run / "config.yaml").write_text(yaml.safe_dump(config | {"dataset": str(images)}))
+        (run / "images.json").write_text(open_splits(str(images), test_share=0.25)[0].record().model_dump_json())
         loaded: VQTokenizer = VQTokenizer.from_pretrained(run / "model")
         return loaded
 
@@ -114,6 +115,7 @@ def test_a_split_to_test_on_makes_the_column_needless(tmp_path: Path, images_fol
         assert "held_out" not in datasets.load_from_disk(str(tmp_path / f"{split}"))["train"].column_names
     (images_folder / "test" / "00.png").rename(images_folder / "train" / "cat" / "00.png")
     (images_folder / "test").rmdir()
+    tokenizer = trained(images_folder)
     codes = tokenize_dataset(images_folder, tokenizer, tmp_path / "only", split="train", **QUIET)
     assert sum(codes["held_out"][:]) == 3
 

@@ -34,6 +34,7 @@ def test_a_run_leaves_a_model_and_its_numbers(tmp_path: Path, sources: tuple[Ima
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "images.json",
         "metrics.jsonl",
         "model",
         "samples",

@@ -2,12 +2,11 @@
 
 A dataset with a split to test on tells them apart by that split. Of one without, training holds out a share of the
 training split, which share and seed decide; both are on record in the run folder that the tokenizer is the `model/` of,
-and the codes of the same dataset can say of each image whether it was among them.
+as are the number and names of its images, and the codes of the same images say of each whether it was among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,15 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from vqtok.assignments import read_yaml
+from vqtok.codes.spec import HELD_OUT_COLUMN
 from vqtok.data.held_out import HELD_OUT, held_out_rows, training_split
 from vqtok.data.layout import split_group
+from vqtok.data.opening import OpenedRows
+from vqtok.data.record import SplitRecord
 from vqtok.errors import CheckpointError
-from vqtok.hub import run_of
+from vqtok.hub import IMAGES_RECORD, run_of
 from vqtok.names import meaning
-from vqtok.schema import checked
+from vqtok.schema import checked, read_object
 
 __all__ = ["HeldOut", "find_held_out_images"]
 
@@ -54,7 +56,6 @@ class Run(BaseModel):
     """What config.yaml of a run says of the images that it held out."""
 
     dataset: str
-    revision: str | None = None
     dataset_config: str | None = None
     test_share: float
     seed: int
@@ -63,42 +64,50 @@ class Run(BaseModel):
 def find_held_out_images(
     tokenizer: str | Path | None,
     dataset: str,
-    rows: Mapping[str, int],
+    opened: OpenedRows,
     *,
-    revision: str | None = None,
     dataset_config: str | None = None,
-) -> HeldOut | None:
-    """What the run of a tokenizer held out of these images; None where nothing is known or a split tells it already.
+) -> tuple[HeldOut | None, tuple[str, ...]]:
+    """What the run of a tokenizer held out of these images, and what to tell the user.
+
+    None where nothing is known, a split tells it already, or the images are others than those of the run by now.
 
     Args:
         tokenizer: where it was loaded from, as `tokenizer.repository`.
-        dataset: the images, by the name that `open_all` takes.
-        rows: of each split of the whole dataset its number of rows; splits without rows are left out.
-        revision: branch, tag or commit of a dataset on the Hub.
+        dataset: the images, by the name that `open_rows` takes.
+        opened: the same, opened.
         dataset_config: configuration of the dataset.
 
     Raises:
-        CheckpointError: the run has a damaged configuration.
+        CheckpointError: the run has a damaged configuration or record.
+        DataError: the names of the images cannot be read.
+        HubError: the Hub does not give them.
     """
-    run = _run_beside(tokenizer)
-    split = training_split(rows)
-    if run is None or split is None or any(split_group(other) in HELD_OUT for other in rows if other != split):
-        return None
-    if rows[split] < 2 or not _is_same(run, dataset, revision, dataset_config):
-        return None
-    return HeldOut(split=split, total=rows[split], share=run.test_share, seed=run.seed)
+    folder = _run_beside(tokenizer)
+    split = training_split(opened.names)
+    if folder is None or split is None or split not in opened.splits:
+        return None, ()
+    if any(split_group(other) in HELD_OUT for other in opened.names if other != split):
+        return None, ()
+    run = checked(Run, read_yaml(folder / "config.yaml", error=CheckpointError), name=str(folder / "config.yaml"))
+    if (meaning(run.dataset)[0], run.dataset_config) != (meaning(dataset)[0], dataset_config):
+        return None, ()
+    file = folder / IMAGES_RECORD
+    then, now = checked(SplitRecord, read_object(file), name=str(file)), opened.record(split)
+    if then != now:
+        return None, (f"there is no column {HELD_OUT_COLUMN}: {_change(then, now)} since the tokenizer was trained",)
+    return HeldOut(split=split, total=now.rows, share=run.test_share, seed=run.seed), ()
 
 
-def _run_beside(tokenizer: str | Path | None) -> Run | None:
-    """The run of a tokenizer folder, where it trained on images."""
-    if tokenizer is None or not Path(tokenizer).is_dir() or (run := run_of(Path(tokenizer))) is None:
-        return None
-    values = read_yaml(run / "config.yaml", error=CheckpointError)
-    return checked(Run, values, name=str(run / "config.yaml")) if "dataset" in values else None
+def _run_beside(tokenizer: str | Path | None) -> Path | None:
+    """The run folder of a tokenizer that was trained on images, where it kept which."""
+    run = run_of(Path(tokenizer)) if tokenizer is not None and Path(tokenizer).is_dir() else None
+    return run if run is not None and (run / IMAGES_RECORD).is_file() else None
 
 
-def _is_same(run: Run, dataset: str, revision: str | None, dataset_config: str | None) -> bool:
-    """Whether these are the images of the run, as far as their name and revision say."""
-    (trained_on, trained_at), (named, named_at) = meaning(run.dataset), meaning(dataset)
-    then, now = run.revision or trained_at, revision or named_at
-    return (trained_on, then, run.dataset_config) == (named, now, dataset_config)
+def _change(then: SplitRecord, now: SplitRecord) -> str:
+    if then.rows != now.rows:
+        return f"the images of {now.split} were {then.rows:,} and are {now.rows:,}"
+    if then.revision != now.revision:
+        return f"the dataset was at {then.revision or 'no revision'} and is at {now.revision or 'no revision'}"
+    return f"the images of {now.split} have other names or another order"

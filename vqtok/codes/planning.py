@@ -20,6 +20,7 @@ from vqtok.codes.plan import IMAGE_SHARD_ROWS, PLAN, SHARD_ROWS, Plan, Request, 
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear, clear_planning
 from vqtok.data.opening import OpenedRows, open_rows
+from vqtok.data.record import NAMES
 from vqtok.data.rows import Rows
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.store import Store
@@ -27,7 +28,6 @@ from vqtok.store import Store
 __all__ = ["ALL", "check_sidecar", "make_plan", "rows_of_shard"]
 
 ALL = "all"
-NAMES = ("file_name", "__key__")  # what images are called in folders and in tar files
 PLAN_FOLDER = "plan"
 
 
@@ -69,8 +69,8 @@ def make_plan(
             shard_rows=request.shard_images,
             progress=progress,
         )
-        held = _find_held_out(request, spec, dataset, opened)
-        notes = [*opened.notes]
+        held, told = find_held_out_images(spec.repository, dataset, opened, dataset_config=request.dataset_config)
+        notes = [*opened.notes, *told]
         if held and (taken := [name for name, rows in opened.splits.items() if _keeps(opened, rows, request)]):
             notes.append(
                 f"the column {HELD_OUT_COLUMN} of {taken[0]} is kept as it is: it does not say what the tokenizer held "
@@ -131,15 +131,6 @@ def check_sidecar(plan: Plan, store: Store) -> None:
             f"{name} was edited, and tells of other codes than {PLAN}: delete it and run the same again, which writes "
             "it anew"
         )
-
-
-def _find_held_out(request: Request, spec: CodesSpec, dataset: str, opened: OpenedRows) -> HeldOut | None:
-    """What the tokenizer held out of these images, where its run says so and its split is among them."""
-    rows = {name: len(opened.splits[name]) if name in opened.splits else 1 for name in opened.names}
-    held = find_held_out_images(
-        spec.repository, dataset, rows, revision=request.revision, dataset_config=request.dataset_config
-    )
-    return held if held and held.split in opened.splits else None
 
 
 def _keeps(opened: OpenedRows, rows: Rows, request: Request) -> bool:

@@ -22,6 +22,7 @@ from vqtok.data.folders import FolderFiles, Paths
 from vqtok.data.layout import matching_split
 from vqtok.data.listing import listed_files, write_dataset, write_images, write_metadata
 from vqtok.data.readers import NamedSplits, read_splits
+from vqtok.data.record import SplitRecord, digest_of_names, name_column
 from vqtok.data.row_table import FileTable, measure_files
 from vqtok.data.rows import Rows
 from vqtok.data.shards import Shards
@@ -52,6 +53,22 @@ class OpenedRows:
     revision: str | None = None
     label_column: str | None = None
     notes: tuple[str, ...] = ()
+
+    def record(self, split: str) -> SplitRecord:
+        """What is kept of a split to know it again, as `ImageSource.record` has it; reads the names of its images.
+
+        Raises:
+            DataError: a file that cannot be read, or is not what was counted.
+            HubError: the Hub does not give it.
+        """
+        rows = self.splits[split]
+        names = name_column(rows.features)
+        return SplitRecord(
+            split=split,
+            rows=len(rows),
+            revision=self.revision,
+            names=digest_of_names(rows.table.read(0, len(rows), [names])) if names else None,
+        )
 
 
 def open_rows(

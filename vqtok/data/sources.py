@@ -20,12 +20,15 @@ from vqtok.data.held_out import find_held_out, held_out_rows, training_split
 from vqtok.data.layout import matching_split, split_group
 from vqtok.data.paths import DatasetRoot
 from vqtok.data.readers import InCache, NamedSplits, read_splits
+from vqtok.data.record import SplitRecord, digest_of_names, name_column
 from vqtok.data.stored import StoredImage, row_name, stored_cells
 from vqtok.data.tables import loading
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.text import counted
 
 __all__ = ["ImageSource", "open_all", "open_images", "open_splits"]
+
+RECORDED_AT_ONCE = 8192  # rows whose names are in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class ImageSource:
         revision: the commit on the Hub, where there is one.
         root: where paths in the dataset may lead.
         notes: what the user should be told, such as images held out for testing.
+        undivided: the split that this is a share of, if it is.
     """
 
     dataset: Dataset
@@ -53,6 +57,7 @@ class ImageSource:
     revision: str | None = None
     root: DatasetRoot = DatasetRoot()
     notes: tuple[str, ...] = ()
+    undivided: ImageSource | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -85,6 +90,18 @@ class ImageSource:
             )
             for index, cell in zip(indices, cells, strict=True)
         ]
+
+    def record(self) -> SplitRecord:
+        """What is kept of the split, all of it, to know it again."""
+        whole = self.undivided or self
+        names = name_column(whole.dataset.features)
+        tables = whole.dataset.select_columns([names]).with_format("arrow").iter(RECORDED_AT_ONCE) if names else None
+        return SplitRecord(
+            split=whole.split,
+            rows=len(whole),
+            revision=whole.revision,
+            names=digest_of_names(tables) if tables else None,
+        )
 
     def _row_name(self, index: int, cell: dict[str, Any]) -> str:
         """What an error calls a row: its file, or its number and the name of the dataset."""
@@ -217,8 +234,8 @@ def _hold_out(train: ImageSource, test_share: float, seed: int) -> tuple[ImageSo
     )
     notes = (*train.notes, note)
     return (
-        replace(train, dataset=train.dataset.select(train_rows), notes=notes),
-        replace(train, dataset=train.dataset.select(test_rows), split="test", notes=notes),
+        replace(train, dataset=train.dataset.select(train_rows), notes=notes, undivided=train),
+        replace(train, dataset=train.dataset.select(test_rows), split="test", notes=notes, undivided=train),
     )
 
 

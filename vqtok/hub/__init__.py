@@ -13,6 +13,7 @@ from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
     HEALTH,
+    IMAGES_RECORD,
     is_health,
     is_run,
     newest_sample,
@@ -29,6 +30,7 @@ from vqtok.hub.weights import check_finite, check_fit
 __all__ = [
     "DTYPES",
     "HEALTH",
+    "IMAGES_RECORD",
     "PRIORS",
     "Kind",
     "ModelFolder",

@@ -16,6 +16,7 @@ from vqtok.schema import checked, integer, read_object
 
 __all__ = [
     "HEALTH",
+    "IMAGES_RECORD",
     "RunMetadata",
     "find_run_metadata",
     "is_health",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 HEALTH = "health.json"
+IMAGES_RECORD = "images.json"
+"""What a run keeps of its training images to know them again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,7 @@ def train(
             load_checkpoint(accelerator, newest)
         if main:  # only now, since the checkpoint may refuse other images
             save_config(config, run / "config.yaml")
+            task.write_records(run)
             (run / "metrics.jsonl").touch()  # a configuration alone may be a copy, and is never replaced
         return train_from(start, config, accelerator, task, batches)
 

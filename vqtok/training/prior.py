@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from vqtok.training import loop
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.prior_config import PriorTrainingConfig
+from vqtok.training.same_data import SameData
 from vqtok.training.task import Report, Task, sum_over_processes
 
 __all__ = ["PriorTask", "train_prior"]
@@ -47,34 +47,6 @@ class PriorLoss(nn.Module):
 
     def forward(self, codes: Tensor, classes: Tensor) -> Tensor:
         return training_loss(self.prior, codes, classes)
-
-
-class SameCodes:
-    """Refuses to go on from a checkpoint with other codes, which would be in another order or of another tokenizer.
-
-    Args:
-        name: what an error calls the codes.
-        facts: what must be the same, by name.
-    """
-
-    def __init__(self, name: str, facts: Mapping[str, object]) -> None:
-        self.name, self.facts = name, facts
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self.facts)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Compare with what `state_dict` gave.
-
-        Raises:
-            DataError: something is not the same.
-        """
-        for fact, value in self.facts.items():
-            if state[fact] != value:
-                raise DataError(
-                    f"{self.name} has {fact} {value}, and the run began with {state[fact]}: resume it with the codes "
-                    "it began with, or start a new run"
-                )
 
 
 def train_prior(
@@ -140,7 +112,7 @@ class PriorTask(Task):
         self.units_per_step = config.batch_size * binding.codes_per_image
         self.unigram = unigram_bits_per_code(train_counts, test_counts)
         facts = {"tokenizer": binding.fingerprint, "training images": len(train), "held-out images": len(test)}
-        accelerator.register_for_checkpointing(SameCodes(config.codes, facts))
+        accelerator.register_for_checkpointing(SameData(config.codes, "codes", facts))
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = training_order(

@@ -12,7 +12,7 @@ from typing import Any
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.files import check_path, check_writable, write_text
 from vqtok.folders import check_ours, clear_folder, remove
-from vqtok.hub import HEALTH, Kind, is_health, is_run, kind_of, read_metric_rows, read_settings
+from vqtok.hub import HEALTH, IMAGES_RECORD, Kind, is_health, is_run, kind_of, read_metric_rows, read_settings
 from vqtok.locks import OWNER_FILE, locked
 from vqtok.staging import entries_of, is_folder
 from vqtok.training.checkpoint import CHECKPOINT_FILES, MODEL_FILES
@@ -21,7 +21,7 @@ __all__ = ["MetricsFile", "check_run", "newest_model", "prepare_run"]
 
 HEALTH_FILES = r"health/((frequencies|distances|positions|examples)\.png|health\.json)"
 RUN_FILES = (
-    rf"config\.yaml|metrics\.jsonl|\.owner\.txt|samples/step-\d{{6,}}\.png|{HEALTH_FILES}|model/({MODEL_FILES})"
+    rf"config\.yaml|images\.json|metrics\.jsonl|\.owner\.txt|samples/step-\d{{6,}}\.png|{HEALTH_FILES}|model/({MODEL_FILES})"
     rf"|checkpoints/(step-\d{{6,}}/({CHECKPOINT_FILES})|\.step-\d{{6,}}\.(partial|old)/.*)|\.model\.(partial|old)/.*"
 )
 """Regular expressions of the files that commands write into a run folder, also of those that were cut off."""
@@ -110,7 +110,7 @@ def remove_run(run: Path) -> None:
         if folder.name == "health" and is_folder(folder):
             clear_folder(folder, marker=HEALTH)  # last what shows that it is ours
         remove(folder)
-    for name in ("metrics.jsonl", "config.yaml"):
+    for name in ("metrics.jsonl", IMAGES_RECORD, "config.yaml"):
         remove(run / name)
 
 

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -61,6 +62,10 @@ class Task(ABC):
 
         Each is some tensors with a row for every image, by which the loop splits it into parts.
         """
+
+    def write_records(self, run: Path) -> None:
+        """Called on the main process once the run folder is its own: what is kept beside the configuration."""
+        return
 
     def initialize(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
         """Called before the first step of a run with all parts of its batch, if there are several."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +24,8 @@ from vqtok.data import (
     training_batches,
 )
 from vqtok.data.loading import sampled_rows
+from vqtok.files import write_text
+from vqtok.hub import IMAGES_RECORD
 from vqtok.quantizers import CodeCounting
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -31,6 +34,7 @@ from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
+from vqtok.training.same_data import SameData
 from vqtok.training.task import Report, Task, sum_over_processes
 from vqtok.training.unreadable import UnreadableImages
 
@@ -99,7 +103,9 @@ def train_tokenizer(
     resume: bool = False,
     overwrite: bool = False,
 ) -> TrainingResult:
-    """Train into the run folder `config.out`: config.yaml, metrics.jsonl, samples/, checkpoints/ and at the end model/.
+    """Train into the run folder `config.out`, which holds the model in model/ at the end.
+
+    Beside it are config.yaml, images.json, metrics.jsonl, samples/ and checkpoints/.
 
     Args:
         config: with image_size and num_channels set, see `open_training_images`.
@@ -153,7 +159,13 @@ class TokenizerTask(Task):
             UnreadableImages(images, config.max_unreadable, accelerator)
             for images in (self.train_images, self.test_images)
         )
-        accelerator.register_for_checkpointing(self.window, self.alarm, self.unreadable, self.unreadable_test)
+        self.record = train.record()
+        facts = {"training images": len(train), "held-out images": len(test), "a sha256 of names": self.record.names}
+        same = SameData(config.dataset, "images", facts)
+        accelerator.register_for_checkpointing(self.window, self.alarm, same, self.unreadable, self.unreadable_test)
+
+    def write_records(self, run: Path) -> None:
+        write_text(run / IMAGES_RECORD, self.record.model_dump_json(indent=2) + "\n")
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, ...]]:
         batches = training_batches(

@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from vqtok.data import ImageDataset, UnreadableImage
-from vqtok.errors import DataError
 from vqtok.text import counted
 
 __all__ = ["UnreadableImages"]
@@ -53,21 +52,10 @@ class UnreadableImages:
         return {"unreadable_images": len(known)}, [f"step {step}: {line(new, what)}"] if new else []
 
     def state_dict(self) -> dict[str, Any]:
-        told = [asdict(self.images.unreadable[index]) for index in sorted(self.told)]
-        return {"num_images": len(self.images), "told": told}
+        return {"told": [asdict(self.images.unreadable[index]) for index in sorted(self.told)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
-
-        Raises:
-            DataError: that was of another number of images, so that they are others or in another order.
-        """
-        if len(self.images) != state["num_images"]:
-            source = self.images.source
-            raise DataError(
-                f"{source.name}, split {source.split}, has {counted(len(self.images), 'image')}, and the run began "
-                f"with {state['num_images']:,}: resume it with the images it began with, or start a new run"
-            )
+        """Go on from what `state_dict` gave, which was of the same images."""
         before = [UnreadableImage(**image) for image in state["told"]]
         self.images.unreadable |= {image.index: image for image in before}
         self.told = {image.index for image in before}
