@@ -34,7 +34,7 @@ def test_plots_that_cannot_be_written_are_refused_before_any_work(
     tiny_tokenizer.save_pretrained("tok")
     Path("file").touch()
     Path("loop").symlink_to("loop")
-    monkeypatch.setattr("vqtok.evaluation.measure_health", None)
+    monkeypatch.setattr("vqtok_cli.codebook.measure_health", None)
     below = ("file/sub", "file/sub/further")
     for out, why in (*((out, "Not a directory") for out in below), ("loop", "Too many levels of symbolic links")):
         code, _, said = vqtok("inspect", "tok", "--dataset", "images", "--out", out)
