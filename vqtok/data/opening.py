@@ -21,7 +21,8 @@ from vqtok.data.columns import find_image_column, find_label_column
 from vqtok.data.folders import FolderFiles, Paths
 from vqtok.data.layout import matching_split
 from vqtok.data.listing import listed_files, write_dataset, write_images, write_metadata
-from vqtok.data.readers import NamedSplits, read_splits
+from vqtok.data.readers import read_splits
+from vqtok.data.reading import NamedSplits
 from vqtok.data.record import SplitRecord, digest_of_names, name_column
 from vqtok.data.row_table import FileTable, measure_files
 from vqtok.data.rows import Rows

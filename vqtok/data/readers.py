@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,16 +27,16 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
-from vqtok.data.folders import FolderFiles, Paths, image_folder_splits, left_out, list_files
+from vqtok.data.folders import Paths, left_out, list_files
 from vqtok.data.formats import SUFFIXES
 from vqtok.data.globs import is_address, is_pattern, local_path, matching_addresses, matching_files
 from vqtok.data.metadata import is_metadata, read_metadata
 from vqtok.data.paths import DatasetRoot
+from vqtok.data.reading import NamedSplits, Reading
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import (
     KINDS,
     WITH_IMAGES,
-    build,
     loading,
     read_files,
     read_table,
@@ -50,65 +49,11 @@ from vqtok.names import KNOWN, is_hub_id
 from vqtok.retries import persistently
 from vqtok.text import counted
 
-__all__ = ["InCache", "NamedSplits", "Reading", "read_splits"]
+__all__ = ["read_splits"]
 
 S = TypeVar("S")
 
 SAMPLE = Path(__file__).parent / "sample" / "mnist-mini.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedSplits(Generic[S]):
-    """A dataset as its source has it.
-
-    Attributes:
-        splits: by name, in the source's order.
-        resolved: the Hub id or the absolute path behind the name.
-        revision: the commit on the Hub, where there is one.
-        root: where paths in the dataset may lead.
-        notes: what the user should know.
-    """
-
-    splits: dict[str, S]
-    resolved: str
-    revision: str | None = None
-    root: DatasetRoot = DatasetRoot()
-    notes: tuple[str, ...] = ()
-
-
-class Reading(Protocol[S]):
-    """What becomes of the files of a dataset once they are found."""
-
-    def new_files(self, root: Path) -> FolderFiles:
-        """Where the paths below a folder are put."""
-
-    def build(self, builder: DatasetBuilder, own: str, /) -> dict[str, S]:
-        """The splits of the files that a builder found; arguments and errors are those of `tables.build`."""
-
-    def keep(self, splits: Mapping[str, Dataset], /) -> dict[str, S]:
-        """The splits of what is loaded already."""
-
-    def image_folder(self, root: Path, name: str, images: Paths, /) -> tuple[dict[str, S], tuple[str, ...]]:
-        """The splits of a folder of images; arguments and errors are those of `folders.image_folder_splits`."""
-
-    def metadata(self, root: Path, splits: Mapping[str, Dataset], /) -> dict[str, S]:
-        """The splits of what `read_metadata` gives."""
-
-
-class InCache:
-    """Every split as a `Dataset`, which `datasets` keeps in its cache."""
-
-    build = staticmethod(build)
-    image_folder = staticmethod(image_folder_splits)
-
-    def new_files(self, root: Path) -> FolderFiles:
-        return FolderFiles()
-
-    def keep(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-        return dict(splits)
-
-    def metadata(self, root: Path, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-        return dict(splits)
 
 
 def read_splits(

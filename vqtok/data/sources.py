@@ -19,7 +19,8 @@ from vqtok.data.columns import Labels, find_image_column, find_labels
 from vqtok.data.held_out import find_held_out, held_out_rows, training_split
 from vqtok.data.layout import matching_split, split_group
 from vqtok.data.paths import DatasetRoot
-from vqtok.data.readers import InCache, NamedSplits, read_splits
+from vqtok.data.readers import read_splits
+from vqtok.data.reading import InCache, NamedSplits
 from vqtok.data.record import SplitRecord, digest_of_names, name_column
 from vqtok.data.stored import StoredImage, row_name, stored_cells
 from vqtok.data.tables import loading
