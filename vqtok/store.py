@@ -7,6 +7,7 @@ renamed: one request puts the whole file there.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -110,6 +111,25 @@ class Store:
         self._check_file(name)
         data: bytes = self._ask("read", name, lambda: self.fs.cat_file(self._full(name)))
         return data
+
+    def read_object(self, name: str, *, advice: str) -> dict[str, Any] | None:
+        """The JSON object in a file; None where there is no such file.
+
+        Args:
+            advice: what an error says to do about a file that is damaged.
+
+        Raises:
+            DataError: it cannot be read, or holds no object.
+        """
+        try:
+            values = json.loads(self.read(name))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.path(name)} is damaged ({one_line(error)}): {advice}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{self.path(name)} is damaged (it holds no object): {advice}")
+        return values
 
     def sha256(self, name: str) -> str:
         """The checksum of a file as hex, of which a few megabytes at a time are in memory.

@@ -136,3 +136,13 @@ def test_a_run_that_ended_while_another_looked_at_the_place_is_gone_on_with(
     monkeypatch.setattr(Store, "read", slow)
     second = tokenize_images(images_folder, tiny_tokenizer, "memory://bucket/codes", **options)
     assert (second.made, second.resumed, len(made)) == (0, 3, 1)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "\xff", "[" * 100_000])
+def test_an_object_of_json_is_read_or_one_line_says_what_to_do(store: Store, text: str) -> None:
+    assert store.read_object("one.json", advice="write it anew") is None
+    store.put("one.json", b'{"a": [1]}')
+    assert store.read_object("one.json", advice="write it anew") == {"a": [1]}
+    store.put("one.json", text.encode("latin1"))
+    with pytest.raises(DataError, match=r"one\.json is damaged \([^\n]+\): write it anew$"):
+        store.read_object("one.json", advice="write it anew")

@@ -6,7 +6,7 @@ A receipt is written after the shard, so that a shard with a receipt is whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -91,12 +91,9 @@ def read_receipt(store: Store, shard: Shard, plan: Plan) -> Receipt:
         DataError: it is damaged, or belongs to another plan.
     """
     name = store.path(shard.receipt)
-    try:
-        values = json.loads(store.read(shard.receipt))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is damaged ({error}): delete it, and the shard is made again") from None
-    if not isinstance(values, Mapping):
-        raise DataError(f"{name} is damaged: it holds no object; delete it, and the shard is made again")
+    values = store.read_object(shard.receipt, advice="delete it, and the shard is made again")
+    if values is None:
+        raise FileNotFoundError(name)
     try:
         receipt = checked(Receipt, values, name=name, error=DataError)
     except DataError as error:
