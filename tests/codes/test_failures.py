@@ -122,7 +122,7 @@ def test_a_shard_that_was_cut_short_is_made_again(vqtok: Command, whole: dict[st
         ("cut receipts/train/00001.json", "receipts/train/00001.json is damaged", "receipts/train/00001.json"),
         ("cut plan.json", "plan.json is damaged", "--overwrite"),
         ("edit plan.json", "plan.json was edited: its digest is that of another plan", "--overwrite"),
-        ("cut codes.json", "codes.json is damaged: delete it and run the same again", "codes.json"),
+        ("cut codes.json", "delete it and run the same again, which writes it anew", "codes.json"),
         ("edit codes.json", "codes.json was edited, and tells of other codes than plan.json", "codes.json"),
         ("cut plan/train/00001.arrow", "00001.arrow is not what the plan saw", "--overwrite"),
         ("turn plan/train/00001.arrow", "00001.arrow is not what the plan saw", "--overwrite"),

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from vqtok.codes.binding import AnyCodes, agreed, attach, features_of, specs_in, splits_of
 from vqtok.codes.card import CARD, with_features
 from vqtok.codes.columns import view
-from vqtok.codes.opening import files_of, is_on_hub, open_codes, read_schema, read_sidecar, tables_in
+from vqtok.codes.opening import files_of, is_on_hub, open_codes, read_schema, tables_in
 from vqtok.codes.reader import load_codes
+from vqtok.codes.sidecar import read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved, split_folders
 from vqtok.errors import ConfigurationError, DataError, MismatchError

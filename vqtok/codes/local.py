@@ -20,10 +20,11 @@ from vqtok.codes.encoder import Encoder
 from vqtok.codes.launch import Launch, is_launched
 from vqtok.codes.origin import check_origin
 from vqtok.codes.plan import Plan, Request, read_plan
-from vqtok.codes.planning import check_sidecar, make_plan, rows_of_shard
+from vqtok.codes.planning import make_plan, rows_of_shard
 from vqtok.codes.ray_cluster import by_actors, connected
 from vqtok.codes.reader import load_codes
 from vqtok.codes.receipt import read_receipts
+from vqtok.codes.sidecar import check_sidecar
 from vqtok.codes.spec import CodesSpec
 from vqtok.codes.tally import Tally, Tokenized
 from vqtok.codes.workers import unseen
@@ -242,7 +243,7 @@ class _Call:
                 listing = {"streaming": streaming, "overwrite": overwrite, "progress": progress}
                 plan, notes = make_plan(self.request, self.spec, self.dataset, store, **listing)
             else:
-                check_sidecar(plan, store)
+                check_sidecar(plan.spec, store)
             plan.check(self._request(plan), store.place)
             check_origin(plan, store)
             planned(plan, notes)

@@ -8,7 +8,6 @@ streamed.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from contextlib import suppress
@@ -38,17 +37,15 @@ from vqtok.data.folders import list_files
 from vqtok.data.globs import matching_addresses
 from vqtok.data.saved import is_saved, load_saved
 from vqtok.data.tables import build, loading, open_tables, read_files, stream, table_builder, table_kind
-from vqtok.errors import CheckpointError, DataError
+from vqtok.errors import DataError
 from vqtok.files import read_text
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
 from vqtok.retries import persistently
-from vqtok.schema import read_object
 from vqtok.store import Store, is_url
 
-__all__ = ["Opened", "files_of", "is_codes", "is_on_hub", "open_codes", "read_schema", "read_sidecar", "tables_in"]
+__all__ = ["Opened", "files_of", "is_codes", "is_on_hub", "open_codes", "read_schema", "tables_in"]
 
-MOST_SIDECAR = 2**30  # bytes; it names every image that could not be read
 KINDS = ("parquet", "arrow")  # of files that hold codes
 # What lies beside the shards of a codes folder on the Hub, in its own words and those of `save_to_disk`.
 SMALL = ("README.md", SIDECAR, "dataset_dict.json", "*state.json", "*dataset_info.json")
@@ -111,37 +108,6 @@ def is_codes(folder: Path) -> bool:
 def is_on_hub(place: str | Path) -> bool:
     """Whether a name stands for a dataset on the Hub: `org/codes` or `org/codes@revision`, and nothing on this disk."""
     return is_hub_id(str(place).partition("@")[0]) and not Path(place).exists()
-
-
-def read_sidecar(folder: Path | str) -> dict[str, object] | None:
-    """The object in a folder's `codes.json`; None where there is no such file.
-
-    Args:
-        folder: a path, or an address.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if isinstance(folder, str):
-        return _read_remote_sidecar(Store(folder))
-    if not (folder / SIDECAR).is_file():
-        return None
-    try:
-        return read_object(folder / SIDECAR, most=MOST_SIDECAR)
-    except CheckpointError as error:
-        raise DataError(f"{error}: make codes with `vqtok tokenize`") from None
-
-
-def _read_remote_sidecar(store: Store) -> dict[str, object] | None:
-    try:
-        values = json.loads(store.read(SIDECAR))
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{store.path(SIDECAR)} is damaged ({error}): make codes with `vqtok tokenize`") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{store.path(SIDECAR)} is damaged: it holds no object; make codes with `vqtok tokenize`")
-    return values
 
 
 def _open_store(store: Store, streaming: bool) -> Opened:

@@ -31,6 +31,7 @@ __all__ = ["IMAGE_SHARD_ROWS", "PLAN", "SHARD_ROWS", "Plan", "Request", "Shard",
 PLAN = "plan.json"
 FORMAT = "vqtok-plan"
 VERSION = 1
+ELSEWHERE = "choose another folder, or pass --overwrite"
 SHARD_ROWS = 65_536
 """Rows of a shard. Of 16 x 16 codes they take 35 MB; a process can map about 60,000 files, so 10^9 rows need 16,667."""
 
@@ -243,14 +244,10 @@ def read_plan(store: Store) -> Plan | None:
     Raises:
         DataError: it is damaged, was edited, or is one of a newer vqtok.
     """
-    name = store.path(PLAN)
-    try:
-        values = json.loads(store.read(PLAN))
-    except FileNotFoundError:
+    values, name = store.read_object(PLAN, advice=ELSEWHERE), store.path(PLAN)
+    if values is None:
         return None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is damaged ({error}): choose another folder, or pass --overwrite") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if values.get("format") != FORMAT:
         raise DataError(f"{name} is no plan of vqtok: choose another folder")
     if values.get("version") != VERSION:
         raise DataError(f"{name} has version {shortened(values.get('version'))}, not {VERSION}: update vqtok")
@@ -260,7 +257,7 @@ def read_plan(store: Store) -> Plan | None:
     try:
         plan = Plan(request=request, spec=spec, splits=splits)
     except (UnicodeEncodeError, RecursionError) as error:
-        raise DataError(f"{name} is damaged ({one_line(error)}): choose another folder, or pass --overwrite") from None
+        raise DataError(f"{name} is damaged ({one_line(error)}): {ELSEWHERE}") from None
     if plan.digest != values.get("digest"):
         raise DataError(f"{name} was edited: its digest is that of another plan; pass --overwrite to begin anew")
     return plan

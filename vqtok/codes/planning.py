@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,8 @@ from vqtok.codes.added import added_features, held_out_file, packed
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
 from vqtok.codes.held_out import HeldOut, find_held_out_images
-from vqtok.codes.plan import IMAGE_SHARD_ROWS, PLAN, SHARD_ROWS, Plan, Request, SplitPlan, read_plan
+from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, SplitPlan, read_plan
+from vqtok.codes.sidecar import write_sidecar
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear, clear_planning
 from vqtok.data.opening import OpenedRows, open_rows
@@ -25,7 +25,7 @@ from vqtok.data.rows import Rows
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 from vqtok.store import Store
 
-__all__ = ["ALL", "check_sidecar", "make_plan", "rows_of_shard"]
+__all__ = ["ALL", "make_plan", "rows_of_shard"]
 
 ALL = "all"
 PLAN_FOLDER = "plan"
@@ -87,7 +87,7 @@ def make_plan(
             return theirs, tuple(notes)
         else:
             clear_planning(store, keep={SIDECAR, CARD, *files})
-        store.put(SIDECAR, (spec.to_json() + "\n").encode())
+        write_sidecar(spec, store)
         store.put(CARD, card)
         for name, file in files.items():
             store.put(name, file.read_bytes())
@@ -106,31 +106,6 @@ def rows_of_shard(wanted: int | None, spec: CodesSpec, *, images: bool) -> int:
         shape = " x ".join(map(str, spec.shape))
         raise ConfigurationError(f"shard_rows must be at most {spec.most_rows:,} for grids of {shape}, got {wanted:,}")
     return wanted if wanted is not None else min(IMAGE_SHARD_ROWS if images else SHARD_ROWS, spec.most_rows)
-
-
-def check_sidecar(plan: Plan, store: Store) -> None:
-    """Write codes.json where it is gone, and refuse one that tells of other codes than the plan.
-
-    Raises:
-        DataError: it is damaged or was edited.
-    """
-    try:
-        values = json.loads(store.read(SIDECAR))
-    except FileNotFoundError:
-        store.put(SIDECAR, (plan.spec.to_json() + "\n").encode())
-        return
-    except (ValueError, RecursionError):
-        values = None
-    name = store.path(SIDECAR)
-    try:
-        spec = CodesSpec.from_dict(values, name=name)
-    except DataError as error:
-        raise DataError(f"{name} is damaged: delete it and run the same again, which writes it anew") from error
-    if spec.identity != plan.spec.identity:
-        raise DataError(
-            f"{name} was edited, and tells of other codes than {PLAN}: delete it and run the same again, which writes "
-            "it anew"
-        )
 
 
 def _keeps(opened: OpenedRows, rows: Rows, request: Request) -> bool:

@@ -20,8 +20,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCa
 
 from vqtok.codes.binding import attach, features_of, splits_of
 from vqtok.codes.card import CARD, Files, codes_card, published, unfinished_card, with_files
-from vqtok.codes.opening import is_codes, read_sidecar, tables_in
+from vqtok.codes.opening import is_codes, tables_in
 from vqtok.codes.reader import load_codes, read_spec
+from vqtok.codes.sidecar import read_sidecar
 from vqtok.codes.spec import SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved, split_folders
 from vqtok.data.tables import loading, open_tables

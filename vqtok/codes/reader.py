@@ -17,7 +17,8 @@ from huggingface_hub import is_offline_mode
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, agreed, attach, features_of, specs_in, splits_of
 from vqtok.codes.columns import grid_feature, view
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA
-from vqtok.codes.opening import Opened, is_on_hub, open_codes, read_sidecar
+from vqtok.codes.opening import Opened, is_on_hub, open_codes
+from vqtok.codes.sidecar import read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved
 from vqtok.errors import DataError, one_line
