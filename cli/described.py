@@ -1,8 +1,10 @@
-"""Options of a command that are settings of a run, made from their descriptions so that nothing is said twice."""
+"""Options of a command, made from the descriptions of settings so that nothing is said twice."""
 
 from __future__ import annotations
 
+import csv
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -10,13 +12,16 @@ import typer
 import yaml
 
 from vqtok.assignments import read_yaml_text
+from vqtok.errors import ConfigurationError
 from vqtok.options import Options, Setting, setting, settings_of, types_of
 from vqtok.training.config import LoopConfig
 from vqtok_cli.parameters import with_parameters
 
 __all__ = ["capitalized", "default_of", "grouped", "options_from", "sentence"]
 
-METAVARS = {int: "<int>", float: "<float>", str: "<str>", list: "<int|list>"}
+METAVARS = {int: "<int>", float: "<float>", str: "<str>", list: "<int|list>", tuple: "<name,...>"}
+LEADING_ZEROS = re.compile(r"^0+(?=\d)")  # which make a number octal in YAML
+NAMES = " Names are separated by commas; one that holds a comma is put in double quotes."
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -26,11 +31,12 @@ def options_from(
 ) -> Decorator:
     """Give a command an option for each of these settings: `--codebook-size` for `quantizer.codebook_size`.
 
-    The command gets as `given` what was typed, by the names of the settings. Defaults are shown but not in it, so that
-    a configuration file stays above them. Values are checked with the rest of the configuration, not here.
+    They stand where the command has its parameter `given`, which gets what was typed, by the names of the settings.
+    Defaults are shown but not in it, so that a configuration file stays above them. Values are checked with the rest of
+    the settings, not here.
 
     Args:
-        kind: the configuration of a run.
+        kind: the configuration of a run, or the options of what the command does.
         panels: names of settings, by the heading that they stand under.
         defaults: what to show as the default of a setting that the command fills in.
     """
@@ -44,7 +50,7 @@ def options_from(
             command(given={name: read(setting(kind, name), text) for name, text in texts.items()}, **own)
 
         with_context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        return with_parameters(run, command, before=[with_context, *made], without="given")
+        return with_parameters(run, command, before=[with_context], instead={"given": made})
 
     return decorate
 
@@ -55,13 +61,30 @@ def was_typed(context: typer.Context, option: str) -> bool:
 
 
 def read(item: Setting, given: Any) -> Any:
-    """What was typed as a value of this setting, read as YAML as in files; a text stays as it is."""
+    """What was typed as a value of this setting: names between commas, a text as it is, else YAML as in files."""
     if item.type in (str, bool):
         return given
+    if item.type is tuple:
+        return names_in(given, item.name)
     try:
-        return read_yaml_text(given)
+        return read_yaml_text(LEADING_ZEROS.sub("", given))
     except yaml.YAMLError:
         return given  # the check of the configuration says what is wrong with it
+
+
+def names_in(text: str, name: str) -> list[str]:
+    """Names between commas; a name in double quotes may hold commas itself.
+
+    Args:
+        name: of the setting, for the error.
+
+    Raises:
+        ConfigurationError: a line break outside of quotes.
+    """
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise ConfigurationError(f"{name} cannot be told apart ({error}): put names in double quotes") from None
 
 
 def parameter(kind: type[Options], name: str, panel: str, default: str | None) -> inspect.Parameter:
@@ -87,10 +110,10 @@ def parameter(kind: type[Options], name: str, panel: str, default: str | None) -
 
 def sentence(kind: type[Options], name: str) -> str:
     """What a setting is for, and the methods that have it where not all do."""
-    text = setting(kind, name).description
+    item = setting(kind, name)
     types, having = types_of_section(kind, name), defaults_by_type(kind, name)
     only = f" For {', '.join(having)}." if len(having) < len(types) else ""
-    return f"{capitalized(text)}.{only}"
+    return f"{capitalized(item.description)}.{NAMES if item.type is tuple else ''}{only}"
 
 
 def capitalized(text: str) -> str:
@@ -99,7 +122,10 @@ def capitalized(text: str) -> str:
 
 def default_of(kind: type[Options], name: str) -> str | None:
     """The default of a setting as text, followed by those of other methods that differ: `256 (pixelcnn: 128)`."""
-    default = setting(kind, name).default
+    item = setting(kind, name)
+    if item.default_text:
+        return f"({item.default_text})" if item.default is None else item.default_text
+    default = item.default
     others = [f"{method}: {value}" for method, value in defaults_by_type(kind, name).items() if value != default]
     if default is None:
         return None

@@ -123,11 +123,15 @@ def with_parameters(
     *,
     before: Sequence[inspect.Parameter] = (),
     after: Sequence[inspect.Parameter] = (),
-    without: str = "",
+    instead: Mapping[str, Sequence[inspect.Parameter]] | None = None,
 ) -> Callable[..., None]:
-    """The wrapper of a command as typer sees it: the command's own parameters but `without`, between these."""
+    """The wrapper of a command as typer sees it: the command's own parameters between these, some with others instead.
+
+    Args:
+        instead: what stands where the command has a parameter of this name.
+    """
     own = inspect.signature(command, eval_str=True)
-    kept = [parameter for name, parameter in own.parameters.items() if name != without]
+    kept = [each for name, parameter in own.parameters.items() for each in (instead or {}).get(name, [parameter])]
     # by name alone, since an argument without a default may follow an option with one
     order = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*before, *kept, *after)]
     shown = wraps(command)(wrapper)

@@ -92,7 +92,8 @@ print([name for name in {unwanted} if name in sys.modules])
     assert run_python(code) == "[]"
 
 
-FROM_DESCRIPTIONS = ["settings", "train", "train-prior"]  # help made from the typed options, which are torch's world
+FROM_DESCRIPTIONS = ["settings", "tokenize", "train", "train-prior"]
+"""Commands whose help is made from the typed options, which are torch's world."""
 
 
 def test_help_loads_no_framework() -> None:

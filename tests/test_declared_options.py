@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vqtok
+from vqtok.codes import TokenizeOptions
 from vqtok.errors import ConfigurationError
 from vqtok.networks import NETWORKS
 from vqtok.options import Options, setting, settings_of, types_of
@@ -21,7 +22,7 @@ from vqtok.training.config import LoopConfig, TokenizerTrainingConfig
 from vqtok.training.prior_config import PriorTrainingConfig
 
 ROOT = Path(__file__).parents[1]
-CONFIGURATIONS: list[type[Options]] = [PriorTrainingConfig, TokenizerOptions, TokenizerTrainingConfig]
+CONFIGURATIONS: list[type[Options]] = [PriorTrainingConfig, TokenizeOptions, TokenizerOptions, TokenizerTrainingConfig]
 METHODS: list[type[Options]] = [
     *(method.Options for method in QUANTIZERS.values()),
     *(network.options for network in NETWORKS.values()),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import AfterValidator, Field, model_validator
 
 from vqtok.errors import ConfigurationError
-from vqtok.options import Allowed, Options, Setting, Types, setting, settings_of
+from vqtok.options import Allowed, DefaultText, Options, Setting, Types, setting, settings_of
 
 
 def is_even(number: int) -> int:
@@ -237,6 +237,22 @@ def test_settings_say_what_is_declared() -> None:
         "share": (float, "a number above 0 and below 1", 0.5, False),
         "shape": (str, "one of flat, pair, round", "round", False),
     }
+
+
+def test_a_default_may_be_said_in_words_and_names_may_be_a_list() -> None:
+    class Listing(Options):
+        entry = "an option of listing"
+
+        names: Annotated[tuple[str, ...] | None, DefaultText("all names")] = Field(None, description="what is listed")
+
+    item = setting(Listing, "names")
+    assert (item.type, item.default, item.default_text) == (tuple, None, "all names")
+    assert item.allowed == "a list, each text or null" and setting(Drawing, "number").default_text == ""
+    assert Listing(names=("a", "b")).names == ("a", "b")
+    with pytest.raises(ConfigurationError, match=r"^names must be a list, each text or null, got \('a', 1\)$"):
+        Listing(names=("a", 1))
+    with pytest.raises(ConfigurationError, match="^'nams' is not an option of listing. Did you mean 'names'?"):
+        Listing(nams=())
 
 
 def test_one_setting_by_its_name() -> None:

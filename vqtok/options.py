@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean, shortened
 
-__all__ = ["Allowed", "Options", "Setting", "Types", "setting", "settings_of", "types_of"]
+__all__ = ["Allowed", "DefaultText", "Options", "Setting", "Types", "setting", "settings_of", "types_of"]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -54,13 +54,20 @@ class Options(BaseModel, metaclass=_Explained):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    section: ClassVar[str] = ""
-    """Where these options stand in a configuration."""
+    section: ClassVar[str] = ""  # where these options stand in a configuration
+    entry: ClassVar[str] = "a configuration key"  # what an error calls one of these options
 
 
 @dataclass(frozen=True)
 class Allowed:
     """Annotation that says what a field takes where its type and bounds do not say it well, after "must be"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class DefaultText:
+    """Annotation that says what the default of a field stands for, where null or a number does not say it."""
 
     text: str
 
@@ -132,6 +139,7 @@ class Setting:
         required: whether it must be given.
         description: what it is for.
         choices: the words it may be, where these are all; of a section its types.
+        default_text: its default in words, where it has such.
     """
 
     name: str
@@ -141,6 +149,7 @@ class Setting:
     required: bool
     description: str
     choices: tuple[str, ...] = ()
+    default_text: str = ""
 
 
 def settings_of(kind: type[Options], prefix: str = "") -> Iterator[Setting]:
@@ -176,6 +185,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         default=section.default if section else None if field.is_required() else field.get_default(),
         required=field.is_required(),
         description=field.description or "",
+        default_text=next((item.text for item in field.metadata if isinstance(item, DefaultText)), ""),
     )
 
 
@@ -210,7 +220,7 @@ def _in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
     if origin in (Union, types.UnionType):
         return " or ".join(_in_words(kind, () if kind is types.NoneType else metadata) for kind in arguments)
-    what = f"a list, each {_in_words(arguments[0])}" if origin is list else KINDS[annotation]
+    what = f"a list, each {_in_words(arguments[0])}" if origin in (list, tuple) else KINDS[annotation]
     return what + _bounds_in_words(metadata)
 
 
@@ -276,7 +286,7 @@ def _explain_unknown(names: list[str], kind: type[Options]) -> str:
     }
     hint = f" Did you mean {within[name]!r}?" if name in within else did_you_mean(name, [*known, *within.values()])
     if not outer:
-        return _with_hint(f"{name!r} is not a configuration key", hint)
+        return _with_hint(f"{name!r} is not {kind.entry}", hint)
     owner = f"{'.'.join(outer)}.type {kind.model_fields['type'].default!r}"
     return _with_hint(f"{'.'.join(names)} is not an option of {owner}, which has {', '.join(known) or 'none'}", hint)
 

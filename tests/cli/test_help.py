@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from vqtok import __version__
+from vqtok.codes import TokenizeOptions
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig
 from vqtok_cli.main import COMMANDS
@@ -72,6 +73,20 @@ def test_help_shows_the_defaults_and_choices_of_the_settings(vqtok: Command) -> 
     assert "--arch <pixelcnn|transformer>" in said and "[default: 256 (pixelcnn: 128)]" in said
 
 
+def test_help_of_tokenize_shows_the_options_as_they_are_declared(vqtok: Command) -> None:
+    said = flat(vqtok("tokenize", "--help")[1])
+    for name, field in TokenizeOptions.model_fields.items():
+        option = f"--{name.replace('_', '-')} "
+        assert (option in said) == (name not in ("revision", "ray_device")) or name == "revision"
+        if name not in ("revision", "ray_device"):
+            text = flat(field.description or "")
+            assert f"{text[:1].upper()}{text[1:]}." in said
+    assert "--split <str> Split to read. [default: (every split)]" in said
+    assert "--precision <float32|bfloat16|float16>" in said and "[default: (65536; 4096 where images are kept)]" in said
+    assert "--columns <name,...>" in said and "Names are separated by commas;" in said and "[default: white]" in said
+    assert said.index("--out") < said.index("--tokenizer") < said.index("--split") < said.index("--batch-size")
+
+
 def flat(text: str) -> str:
     return " ".join(text.split())
 
@@ -81,6 +96,8 @@ def test_help_on_a_terminal_has_panels_and_keeps_square_brackets() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
     assert "\x1b[" in said and "─ Data ─" in plain and "─ Training ─" in plain
     assert "[height, width]" in plain and "[default: 10000]" in plain
+    said = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal("tokenize", "--help"))
+    assert "─ Images ─" in said and "─ Codes ─" in said and "─ Where it runs ─" in said
     assert "─" not in on_terminal("--help", NO_COLOR="1", TERM="dumb")
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from vqtok.codes import TokenizeOptions
 from vqtok.options import setting
 from vqtok.quantizers import QUANTIZERS
 from vqtok.training import TokenizerTrainingConfig
 from vqtok.training.prior_config import PriorTrainingConfig
-from vqtok_cli import train, train_prior
+from vqtok_cli import tokenize, train, train_prior
 from vqtok_cli.parameters import DATASETS
 from vqtok_cli.settings import METHODS
 
@@ -49,6 +50,12 @@ def test_without_a_name_it_says_which_there_are_and_a_mistyped_one_is_refused(vq
     code, _, complained = vqtok("settings", "gumble")
     assert code == 2 and complained.startswith("vqtok: error: there are no settings of 'gumble', only of train, ")
     assert complained.endswith("Did you mean 'gumbel'?\n")
+
+
+def test_every_option_of_tokenizing_is_one_of_the_command() -> None:
+    offered = [name for names in tokenize.OPTIONS.values() for name in names]
+    elsewhere = {"revision", "ray_device"}  # in the name of the dataset, and --device
+    assert sorted([*offered, *elsewhere]) == sorted(TokenizeOptions.model_fields)
 
 
 def test_every_option_of_a_training_command_is_a_setting() -> None:

@@ -166,7 +166,7 @@ def test_what_is_left_out_and_how_many_images_there_are_is_said_before_the_work(
         return encode(self, pixels)
 
     monkeypatch.setattr(VQTokenizer, "encode", look)
-    tokenize("images", split=None)
+    APP(["tokenize", "images"], standalone_mode=False)
     (before,) = seen
     assert (
         "images      12 train\n" in before and "\nnote: left out as no images by their names: cat/notes.txt\n" in before
@@ -181,6 +181,14 @@ def test_what_is_left_out_and_how_many_images_there_are_is_said_before_the_work(
         (["images", "--tokenizer", "empty"], CheckpointError, "empty"),
         (["images", "--split", "tarin"], DataError, "Did you mean 'train'"),
         (["images", "--batch-size", "0"], ConfigurationError, "batch_size must be from 1 to 1,048,576, got 0"),
+        (["images", "--batch-size", "many"], ConfigurationError, "batch_size must be from 1 to 1,048,576, got 'many'"),
+        (["images", "--shard-rows", "0"], ConfigurationError, "shard_rows must be a whole number of at least 1"),
+        (["images", "--max-bad-share", "5"], ConfigurationError, "max_bad_share must be a number from 0 to 1, got 5"),
+        (["images", "--precision", "bf16"], ConfigurationError, "Did you mean 'bfloat16'?"),
+        (["images", "--on-error", "skp"], ConfigurationError, "on_error must be one of skip, stop, got 'skp'"),
+        (["images", "--executor", "rai"], ConfigurationError, "executor must be one of local, ray, got 'rai'"),
+        (["images", "--ray-address", "auto"], ConfigurationError, "ray_address belongs to executor ray"),
+        (["images", "--executor", "ray", "--device", "mps"], ConfigurationError, "ray_device must be cpu or cuda"),
         (["images", "--device", "toaster"], ConfigurationError, "no device 'toaster'"),
         (["images", "--image-column", "label"], DataError, "holds no images"),
     ],
@@ -321,6 +329,11 @@ def test_metadata_beside_images_becomes_columns(work: Path, kind: str) -> None:
     vqtok("tokenize", "images")
     codes = load_codes("codes")
     assert isinstance(codes, datasets.Dataset) and codes.remove_columns("codes").to_list() == rows
+
+
+def test_numbers_are_decimal_with_zeros_before_them_too(work: Path) -> None:
+    said = vqtok("tokenize", "images", "--batch-size", "010", "--max-bad-share", "1e-1", "--shard-rows", "0100")
+    assert "batch_size  10\n" in said and "of up to 100 rows" in said
 
 
 def test_views_images_and_background_are_options(work: Path, tiny_tokenizer: VQTokenizer) -> None:

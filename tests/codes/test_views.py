@@ -149,7 +149,7 @@ def test_the_same_call_goes_on_and_one_with_other_views_is_refused(
         ({"views": "ten"}, "views must be center, ten-crop or random:K"),
         ({"seed": 3}, "seed 3 is for the views random:K, and they are not asked for"),
         ({"views": "center", "seed": 3}, "seed 3 is for the views random:K, and they are center"),
-        ({"views": "random:2", "seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"views": "random:2", "seed": -1}, "seed must be a whole number of at least 0 or null, got -1"),
         ({"views": "ten-crop", "images": True}, "images cannot be kept beside the views ten-crop"),
         ({"background": "whit"}, "a colour must be a name such as white"),
     ],

@@ -16,6 +16,7 @@ from vqtok.codes.grids import open_grids
 from vqtok.codes.launch import OtherProcessError, is_launched, launch_size, local_rank
 from vqtok.codes.local import tokenize_dataset, tokenize_images
 from vqtok.codes.opening import is_codes, is_on_hub
+from vqtok.codes.options import TokenizeOptions
 from vqtok.codes.plan import Plan
 from vqtok.codes.push import push_codes
 from vqtok.codes.reader import codes_array, load_codes, read_bad_images, read_spec
@@ -33,6 +34,7 @@ __all__ = [
     "CodesSpec",
     "OtherProcessError",
     "Plan",
+    "TokenizeOptions",
     "Tokenized",
     "Verified",
     "bind_codes",

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from vqtok.codes.encoder import Encoder
+from vqtok.codes.options import SHARD_ROWS
 from vqtok.codes.origin import planned_rows
-from vqtok.codes.plan import SHARD_ROWS, Plan, Shard
+from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt
 from vqtok.codes.shard import Job, tokenize_shard
 from vqtok.codes.workers import WorkerOptions, tokenize_in_processes

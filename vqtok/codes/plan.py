@@ -12,64 +12,36 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from vqtok.codes.options import SEED, SHARD_ROWS, SHARD_SIZE, CodesOptions
 from vqtok.codes.spec import COLUMN, CodesSpec
 from vqtok.data.fitting import WHITE
 from vqtok.data.views import Views
 from vqtok.errors import ConfigurationError, DataError, one_line, shortened
-from vqtok.options import Options
 from vqtok.schema import checked
 from vqtok.store import Store
 from vqtok.text import tokenizer_text
 
-__all__ = ["IMAGE_SHARD_ROWS", "PLAN", "SHARD_ROWS", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
+__all__ = ["PLAN", "Plan", "Request", "Shard", "SplitPlan", "read_plan"]
 
 PLAN = "plan.json"
 FORMAT = "vqtok-plan"
 VERSION = 1
 ELSEWHERE = "choose another folder, or pass --overwrite"
-SHARD_ROWS = 65_536
-"""Rows of a shard. Of 16 x 16 codes they take 35 MB; a process can map about 60,000 files, so 10^9 rows need 16,667."""
-
-IMAGE_SHARD_ROWS = 4096
-"""Where the images themselves are kept: of 100 kB each a shard takes 400 MB, and three times that while it is made."""
-
-
 MOST_SHARDS = 1_000_000  # each is a file and a receipt, whose names are in memory; 10^9 rows are 15,259
 
 
-class Request(Options):
-    """What the user asks for; of two requests for one folder, all of it must be the same."""
+class Request(CodesOptions):
+    """What a folder was begun with; of two requests for one folder, all of it must be the same."""
 
     dataset: str = Field(description="Hub id or absolute path of the images")
-    split: str | None = Field(None, description="the one split that is encoded; by default all")
-    dataset_config: str | None = Field(None, description="which configuration of a dataset that has several")
-    image_column: str | None = Field(None, description="where the images are")
-    revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
-    columns: tuple[str, ...] | None = Field(None, description="columns of the source that are kept beside the codes")
-    images: bool = Field(False, description="keep the encoded images beside their codes")
-    views: str | None = Field(None, description="views of each image: center, ten-crop or random:K; by default one")
-    seed: NonNegativeInt = Field(0, description="of random views")
-    background: str = Field(WHITE, description="colour behind transparent images, as #rrggbb")
     fingerprint: str = Field(description="that of the tokenizer")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="arithmetic of the encoder; codes of another precision differ here and there"
-    )
-    batch_size: PositiveInt = Field(64, description="images encoded at a time; it moves the last bits of latents")
-    format: Literal["arrow", "parquet"] = Field("arrow", description="what the shards are")
-    shard_rows: PositiveInt = Field(SHARD_ROWS, description="rows of a shard")
-
-    def model_post_init(self, context: Any) -> None:
-        """Refuse views that do not exist, and a copy of each image beside every one of its views."""
-        if self.rows_per_image > 1 and self.images:
-            raise ConfigurationError(
-                f"images cannot be kept beside the views {self.views}, each of which would bring a copy of its image: "
-                "leave one of them out"
-            )
+    seed: NonNegativeInt = Field(0, description=SEED)
+    shard_rows: PositiveInt = Field(SHARD_ROWS, description=SHARD_SIZE)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -215,8 +187,8 @@ class Plan:
             ConfigurationError: it differs; the message names the first difference.
         """
         before, now = self.request.model_dump(mode="json"), request.model_dump(mode="json")
-        for name, value in before.items():
-            if now[name] != value:
+        for name in ("dataset", "fingerprint", *before):
+            if now[name] != (value := before[name]):
                 what = f"{name} {shortened(value)}, not {shortened(now[name])}"
                 if name == "fingerprint":
                     what = f"the tokenizer {tokenizer_text(value, self.spec.repository)}, not {now[name][:12]}"

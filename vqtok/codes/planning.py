@@ -15,7 +15,8 @@ from vqtok.codes.added import added_features, held_out_file, packed
 from vqtok.codes.assemble import unfinished_card_of
 from vqtok.codes.card import CARD
 from vqtok.codes.held_out import HeldOut, find_held_out_images
-from vqtok.codes.plan import IMAGE_SHARD_ROWS, SHARD_ROWS, Plan, Request, SplitPlan, read_plan
+from vqtok.codes.options import IMAGE_SHARD_ROWS, SHARD_ROWS, CodesOptions, TokenizeOptions
+from vqtok.codes.plan import Plan, Request, SplitPlan, read_plan
 from vqtok.codes.sidecar import write_sidecar
 from vqtok.codes.spec import COLUMN, HELD_OUT_COLUMN, SIDECAR, CodesSpec
 from vqtok.codes.workplace import clear, clear_planning
@@ -23,12 +24,32 @@ from vqtok.data.opening import OpenedRows, open_rows
 from vqtok.data.record import NAMES
 from vqtok.data.rows import Rows
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
+from vqtok.names import findable
 from vqtok.store import Store
 
-__all__ = ["ALL", "make_plan", "rows_of_shard"]
+__all__ = ["ALL", "make_plan", "make_request", "rows_of_shard"]
 
 ALL = "all"
 PLAN_FOLDER = "plan"
+
+
+def make_request(options: TokenizeOptions, dataset: str, spec: CodesSpec) -> Request:
+    """What a folder is begun with where these are the options.
+
+    Args:
+        dataset: its name as the user gave it.
+        spec: that of the tokenizer.
+
+    Raises:
+        ConfigurationError: shards of more rows than can be held.
+    """
+    return Request(
+        **options.model_dump(include=set(CodesOptions.model_fields)),
+        dataset=findable(dataset),
+        fingerprint=spec.fingerprint,
+        seed=options.seed or 0,
+        shard_rows=rows_of_shard(options.shard_rows, spec, images=options.images),
+    )
 
 
 def make_plan(
