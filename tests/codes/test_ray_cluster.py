@@ -58,13 +58,13 @@ def receipts(out: Path) -> int:
     return len(list(out.glob("receipts/*/*.json")))
 
 
-def when(condition: Callable[[], bool], do: Callable[[], object]) -> threading.Thread:
-    """Do something in a thread once a condition holds."""
+def when(find: Callable[[], list[psutil.Process]], do: Callable[[psutil.Process], object]) -> threading.Thread:
+    """Do something in a thread with the first process that is found."""
 
     def wait() -> None:
-        while not condition():
+        while not (found := find()):
             time.sleep(0.02)
-        do()
+        do(found[0])
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -89,10 +89,10 @@ def test_lost_actors_and_nodes_do_not_change_a_byte(
     before = signal.getsignal(signal.SIGTERM)
     hit, lost = [node for node in cluster.worker_nodes]
     threads = [
-        when(lambda: receipts(out) >= 4 and bool(at_work(hit)), lambda: at_work(hit)[0].kill()),
+        when(lambda: at_work(hit) if receipts(out) >= 4 else [], lambda process: process.kill()),
         when(
-            lambda: receipts(out) >= 8 and bool(at_work(lost)),
-            lambda: cluster.remove_node(lost, allow_graceful=False),
+            lambda: at_work(lost) if receipts(out) >= 8 else [],
+            lambda _: cluster.remove_node(lost, allow_graceful=False),
         ),
     ]
     done = tokenize_images(images, tiny_tokenizer, out, **on_ray)
