@@ -37,14 +37,13 @@ for name, revision in (("org/nothing", None), ("org/images", "nowhere")):
 """
 
 
-def run_client(client: str, folder: Path) -> list[str]:
+def run_client(client: str, folder: Path, *arguments: str) -> list[str]:
     """What a client of a Hub prints, line by line, in a process of its own."""
     with HubServer({"hf_alice": "alice"}, {"org": ["alice"]}) as hub:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= hub.client_environment("hf_alice", folder / "home") | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", client], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
-        )
+        command = [sys.executable, "-c", client, *arguments]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -114,3 +113,60 @@ def test_files_of_a_hub_dataset_are_read_from_its_cache_and_no_others(tmp_path: 
     assert lines[0] == "[10, 20] []" and lines[2] == "[2] []"
     assert lines[1].startswith("[] [") and lines[1].count("leads out of the dataset's own folder") == 2
     assert lines[3] == "org/two has several configurations: small, large; set dataset_config to one of them"
+
+
+COMMITS = """
+import os, subprocess, sys
+from huggingface_hub import HfApi
+
+api = HfApi()
+api.create_repo("org/images", repo_type="dataset")
+commits = []
+for folder in ("old", "new"):
+    api.upload_folder(repo_id="org/images", repo_type="dataset", folder_path=folder)
+    commits.append(api.dataset_info("org/images").sha)
+read = [sys.executable, "-c", sys.argv[1]]
+subprocess.run([*read, *commits], check=True)
+subprocess.run([*read, *commits, "main", "None"], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+"""
+READ = """
+import sys
+import tempfile
+from pathlib import Path
+import datasets
+from vqtok.data import open_splits
+from vqtok.data.opening import open_rows
+from vqtok.errors import HubError
+
+datasets.disable_progress_bars()
+for asked in sys.argv[1:]:
+    revision = None if asked == "None" else asked
+    try:
+        train, _ = open_splits("org/images", revision=revision)
+        rows = open_rows("org/images", folder=Path(tempfile.mkdtemp()), revision=revision)
+        assert train.revision == rows.revision and set(rows.notes) <= set(train.notes)
+        told = len(train) + 1, *rows.notes
+    except HubError as error:
+        told = (str(error),)
+    for number, commit in enumerate(sys.argv[1:3]):
+        told = tuple(str(part).replace(commit, f"<commit {number}>") for part in told)
+    print(*told, sep=" | ", flush=True)
+"""
+
+
+def test_without_a_network_no_other_commit_is_read_than_was_asked_for(tmp_path: Path) -> None:
+    """`datasets` reads what it cached last, whichever revision it is told."""
+    for folder, count in (("old", 3), ("new", 5)):
+        (tmp_path / folder).mkdir()
+        images = {"image": [Image.new("L", (4, 4), level) for level in range(count)]}
+        rows = Dataset.from_dict(images, features=Features({"image": datasets.Image()}))
+        rows.to_parquet(tmp_path / folder / "train.parquet")
+    assert run_client(COMMITS, tmp_path, READ) == [
+        "3",
+        "5",
+        "the Hub cannot be reached for org/images at <commit 0>, and the cache has it at <commit 1>: try again with a "
+        "network, or ask for that one",
+        "5",
+        "5 | the Hub is not reached: org/images is read from the cache at <commit 1>, which may not be main",
+        "5",
+    ]

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetBuilder, Features, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
+from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
@@ -148,6 +149,7 @@ def _read_hub(repository: str, revision: str | None, config: str | None, reading
     with loading(repository, config):
         try:
             builder = with_any_suffix(load_dataset_builder(repository, config, revision=revision))
+            notes = _from_cache(repository, revision, builder) if isinstance(builder, Cache) else ()
             splits = reading.build(builder, f"hf://datasets/{repository}@")
         except DatasetNotFoundError as error:
             message = one_line(error)
@@ -161,8 +163,29 @@ def _read_hub(repository: str, revision: str | None, config: str | None, reading
             ) from error
     folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
     return NamedSplits(
-        splits=splits, resolved=repository, revision=_commit(builder) or revision, root=DatasetRoot(str(folder))
+        splits=splits,
+        resolved=repository,
+        revision=_commit(builder) or revision,
+        root=DatasetRoot(str(folder)),
+        notes=notes,
     )
+
+
+def _from_cache(repository: str, revision: str | None, builder: DatasetBuilder) -> tuple[str, ...]:
+    """What to tell the user of what is not from the Hub: `datasets` then reads what it cached last, whatever was asked.
+
+    Raises:
+        HubError: a commit was asked for, and that is another.
+    """
+    commit = _commit(builder)
+    if revision in (None, commit):
+        return ()
+    if re.fullmatch("[0-9a-f]{40}", str(revision)):
+        raise HubError(
+            f"the Hub cannot be reached for {repository} at {revision}, and the cache has it at {commit}: try again "
+            "with a network, or ask for that one"
+        )
+    return (f"the Hub is not reached: {repository} is read from the cache at {commit}, which may not be {revision}",)
 
 
 def _commit(builder: DatasetBuilder) -> str | None:
