@@ -267,6 +267,15 @@ def test_what_decides_the_weights_cannot_change_on_resuming(assignment: str, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_that_named_no_revision_can_go_on_at_the_one_it_began_with(tmp_path: Path) -> None:
+    """The dataset may have moved on; the checkpoint knows the commit."""
+    pinned = resume_config(TokenizerTrainingConfig, saved_run(tmp_path), assignments=["revision=v1"])
+    assert pinned.revision == "v1"
+    save_config(pinned, tmp_path / "config.yaml")
+    with pytest.raises(ConfigurationError, match="revision of the run in .* is 'v1' and cannot become 'v2'"):
+        resume_config(TokenizerTrainingConfig, tmp_path, assignments=["revision=v2"])
+
+
 def test_only_a_run_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no run to resume in .*: leave out --resume"):
         resume_config(TokenizerTrainingConfig, tmp_path)

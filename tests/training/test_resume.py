@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from tests.training.runs import PowerCut, at_step, differences, make, rows
 from vqtok.data import ImageSource
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.training.tokenizer import train_tokenizer
 
 
@@ -114,3 +115,25 @@ def test_a_used_folder_is_not_written_over(tmp_path: Path, sources: tuple[ImageS
     with pytest.raises(ConfigurationError, match="there is no run to resume in"):
         train_tokenizer(make(tmp_path / "none"), *sources, resume=True)
     assert not (tmp_path / "none").exists()
+
+
+def test_another_commit_of_the_images_is_refused_and_the_record_stays(
+    tmp_path: Path, sources: tuple[ImageSource, ImageSource]
+) -> None:
+    """As many rows may be other images, and others held out."""
+
+    def at(revision: str) -> tuple[ImageSource, ImageSource]:
+        train, test = (
+            replace(each, revision=revision, undivided=replace(each.undivided, revision=revision))
+            for each in sources
+            if each.undivided is not None
+        )
+        return train, test
+
+    run = tmp_path / "run"
+    train_tokenizer(make(run, steps=4), *at("1" * 40))
+    record = (run / "images.json").read_text()
+    with pytest.raises(DataError, match="has commit 2{40}, and the run began with 1{40}: resume it with the images"):
+        train_tokenizer(make(run), *at("2" * 40), resume=True)
+    assert (run / "images.json").read_text() == record and "1" * 40 in record
+    assert train_tokenizer(make(run), *at("1" * 40), resume=True).step == 8

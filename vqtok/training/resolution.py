@@ -123,6 +123,7 @@ def resume_config(
     now = config.model_dump()
     for name, value in before.items():
         same = now[name] == value or (name == "dataset" and (is_gone(value) or meaning(now[name]) == meaning(value)))
+        same = same or (name == "revision" and value is None)  # the checkpoint knows at which commit the run began
         if name not in CHANGEABLE and not same:
             raise ConfigurationError(
                 f"{name} of the run in {run} is {value!r} and cannot become {now[name]!r} on resuming; "

@@ -160,7 +160,12 @@ class TokenizerTask(Task):
             for images in (self.train_images, self.test_images)
         )
         self.record = train.record()
-        facts = {"training images": len(train), "held-out images": len(test), "a sha256 of names": self.record.names}
+        facts = {
+            "training images": len(train),
+            "held-out images": len(test),
+            "commit": self.record.revision,
+            "a sha256 of names": self.record.names,
+        }
         same = SameData(config.dataset, "images", facts)
         accelerator.register_for_checkpointing(self.window, self.alarm, same, self.unreadable, self.unreadable_test)
 
