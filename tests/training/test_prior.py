@@ -152,7 +152,7 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path: Path) -> None:
 
 
 def test_other_codes_are_refused_on_resuming(tmp_path: Path) -> None:
-    """Fewer images come in another order; and codes of another tokenizer mean something else."""
+    """Fewer images come in another order, others are new, and codes of another tokenizer mean something else."""
     run = tmp_path / "run"
     train_prior(make_config(run, steps=4), BINDING, TRAIN, TEST)
     some = np.arange(39)
@@ -161,6 +161,7 @@ def test_other_codes_are_refused_on_resuming(tmp_path: Path) -> None:
         ((BINDING, TRAIN.select(some), TEST), "codes has training images 39, and the run began with 96: resume it"),
         ((BINDING, TRAIN, TEST.select(some)), "codes has held-out images 39, and the run began with 40: resume it"),
         ((replace(BINDING, fingerprint="e" * 64), TRAIN, TEST), "has tokenizer e{64}, and the run began with f{64}:"),
+        ((BINDING, CodesDataset.from_arrays(*make_arrays(96, 2)), TEST), "has a sha256 of how often each code occurs"),
     ):
         with pytest.raises(DataError, match=message):
             train_prior(make_config(run), *others, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -111,7 +112,12 @@ class PriorTask(Task):
         self.models = [self.prior]
         self.units_per_step = config.batch_size * binding.codes_per_image
         self.unigram = unigram_bits_per_code(train_counts, test_counts)
-        facts = {"tokenizer": binding.fingerprint, "training images": len(train), "held-out images": len(test)}
+        facts = {
+            "tokenizer": binding.fingerprint,
+            "training images": len(train),
+            "held-out images": len(test),
+            "a sha256 of how often each code occurs": hashlib.sha256(train_counts.tobytes()).hexdigest(),
+        }
         accelerator.register_for_checkpointing(SameData(config.codes, "codes", facts))
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
