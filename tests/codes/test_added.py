@@ -31,6 +31,7 @@ from vqtok.codes import (
     tokenize_dataset,
     tokenize_images,
 )
+from vqtok.codes.verify import verify_codes
 from vqtok.data import open_splits
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer
@@ -159,6 +160,7 @@ def test_which_images_are_held_out_is_worked_out_once_and_checked(
     assert contents(out) == before
     (out / "train" / "data-00001-of-00003.arrow").unlink()
     bits.write_bytes(b"\0\0")
+    assert [each.file for each in verify_codes(str(out), progress=False).wrong][0] == "plan/train/held_out.bin"
     with pytest.raises(DataError, match=r"held_out\.bin is damaged: pass --overwrite"):
         tokenize_images(images_folder, tokenizer, out, shard_rows=5, **QUIET)
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from tqdm import tqdm
 
+from vqtok.codes.added import held_out_file
 from vqtok.codes.assemble import wrong_files
 from vqtok.codes.layout import PLANNING
 from vqtok.codes.origin import check_origin
@@ -91,7 +92,7 @@ def verify_codes(place: str, *, progress: bool = True) -> Verified:
 
 
 def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
-    """The files beside the shards that are wrong: codes.json, and the listings of the plan."""
+    """The files beside the shards that are wrong: codes.json, and those of the plan."""
     try:
         spec = CodesSpec.from_dict(json.loads(store.read(SIDECAR)), name=SIDECAR)
         if spec.identity != plan.spec.identity:
@@ -104,6 +105,9 @@ def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
     for entry in (entry for split in plan.splits for entry in split.source["files"] if entry.get("sha256")):
         if re.fullmatch(PLANNING, entry["path"]):
             yield from _wrong_bytes(store, entry["path"], entry["sha256"], "the plan")
+    for split in plan.splits:
+        if split.held_out is not None:
+            yield from _wrong_bytes(store, held_out_file(split.name), split.held_out, "the plan")
 
 
 def _look(store: Store, plan: Plan, shard: Shard) -> tuple[Receipt | None, list[WrongFile]]:
