@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -95,6 +96,30 @@ def test_what_lies_beside_the_shards_is_checked_and_made_anew(
     status, said, _ = vqtok("inspect", "codes", "--verify")
     assert status == 2 and said.splitlines() == [f"codes/{file}: {says}"]
     assert vqtok(*TOKENIZE)[0] == 0 and contents(codes) == whole
+
+
+@pytest.mark.parametrize("text", ["", "# Ours\n", "---\nconfigs: 3\n---\n", "---\nconfigs: [3, {}]\n---\nOurs\n"])
+def test_a_card_that_no_longer_says_where_the_shards_are_is_named_and_mended(
+    vqtok: Command, codes: Path, text: str
+) -> None:
+    """As of a file that was cut short, or a text of people's own, which stays; nothing would load of it."""
+    whole = contents(codes)
+    (codes / "README.md").write_text(text)
+    status, said, _ = vqtok("inspect", "codes", "--verify")
+    assert status == 2 and said.splitlines() == ["codes/README.md: it does not say where the shards are"]
+    assert vqtok(*TOKENIZE)[0] == 0 and vqtok("inspect", "codes", "--verify")[0] == 0
+    assert datasets.load_dataset("codes", split="train").num_rows == 12
+    mended = contents(codes)
+    assert "Ours" not in text or "Ours" in (codes / "README.md").read_text()
+    assert {name for name in whole if mended[name] != whole[name]} <= {"README.md"}
+
+
+def test_a_card_that_is_no_card_is_named_and_left_to_its_writer(vqtok: Command, codes: Path) -> None:
+    (codes / "README.md").write_text("---\nx: [\n---\nOurs\n")
+    assert "codes/README.md: README.md cannot be read as a card" in vqtok("inspect", "codes", "--verify")[1]
+    status, _, complained = vqtok(*TOKENIZE)
+    assert status == 2 and "README.md cannot be read as a card" in complained and "mend or delete it" in complained
+    assert "Ours" in (codes / "README.md").read_text()
 
 
 def test_bad_images_that_somebody_edited_are_named(vqtok: Command, codes: Path) -> None:

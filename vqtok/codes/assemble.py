@@ -17,7 +17,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqtok.codes.card import CARD, codes_card, is_of_people, is_unfinished, unfinished_card, with_files
+from vqtok.codes.card import CARD, codes_card, is_of_people, is_unfinished, names_files, unfinished_card, with_files
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt
@@ -85,10 +85,15 @@ def wrong_files(plan: Plan, store: Store, receipts: Mapping[str, Receipt]) -> It
             if not same:
                 yield name, "it is not what the receipts say"
     try:
-        if is_unfinished(store.read(CARD).decode(errors="replace")):
+        text = store.read(CARD).decode(errors="replace")
+        if is_unfinished(text):
             yield CARD, "it says that the codes are not finished"
+        elif not names_files(text, places_of(plan)):
+            yield CARD, "it does not say where the shards are"
     except FileNotFoundError:
         yield CARD, "it is missing"
+    except DataError as error:
+        yield CARD, str(error)
 
 
 def unfinished_card_of(plan: Plan) -> bytes:

@@ -29,6 +29,7 @@ __all__ = [
     "codes_card",
     "is_of_people",
     "is_unfinished",
+    "names_files",
     "published",
     "unfinished_card",
     "with_features",
@@ -128,12 +129,15 @@ def with_files(text: str, features: datasets.Features | None, places: Files) -> 
         card.data.pop(section, None)
     if features is not None:
         DatasetInfosDict({"default": datasets.DatasetInfo(features=features)}).to_dataset_card_data(card.data)
-    listed = [
-        {"split": re.sub(r"\W", "_", split), "path": path if isinstance(path, str) else list(path)}
-        for split, path in places.items()
-    ]  # a name such as fold-1 is one that `datasets` refuses here
-    MetadataConfigs({"default": {"data_files": listed}}).to_dataset_card_data(card.data)
+    MetadataConfigs({"default": {"data_files": _listed(places)}}).to_dataset_card_data(card.data)
     return str(card)
+
+
+def names_files(text: str, places: Files) -> bool:
+    """Whether a card, of whoever wrote it, says to `datasets` where these files lie."""
+    configs = _parsed(text).data.get("configs")
+    told = [each.get("data_files") for each in configs if isinstance(each, dict)] if isinstance(configs, list) else []
+    return _listed(places) in told
 
 
 def with_features(text: str, spec: CodesSpec) -> str:
@@ -146,6 +150,14 @@ def with_features(text: str, spec: CodesSpec) -> str:
             if column["name"] == COLUMN:
                 column |= told
     return str(card)
+
+
+def _listed(places: Files) -> list[dict[str, Any]]:
+    """Files as a card lists them; a name such as fold-1 is one that `datasets` refuses there."""
+    return [
+        {"split": re.sub(r"\W", "_", split), "path": path if isinstance(path, str) else list(path)}
+        for split, path in places.items()
+    ]
 
 
 def _parsed(text: str) -> DatasetCard:
