@@ -144,6 +144,24 @@ def test_a_split_to_test_on_tells_them_apart_as_in_training(tmp_path: Path) -> N
         assert find_held_out_images(model, str(images / held_out), found) == (None, ())
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of pandas
+def test_a_split_to_test_on_without_rows_tells_nothing_apart(tmp_path: Path) -> None:
+    """Training holds images out where it finds no others."""
+    pixels = [np.full((4, 4), level, np.uint8) for level in range(8)]
+    rows = Dataset.from_dict({"image": pixels}, features=Features({"image": Image()}))
+    splits = {"train": rows, "test": rows.select([])}
+    DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    (tmp_path / "files").mkdir()
+    for name, split in splits.items():
+        split.to_parquet(tmp_path / "files" / f"{name}.parquet")
+    for name, asked in (("saved", None), ("saved", "train"), ("files", None)):
+        images = tmp_path / name
+        found = open_rows(str(images), folder=tmp_path / f"listing-{next(NUMBERS)}", split=asked)
+        held, notes = find_held_out_images(write_run(tmp_path / "run", images), str(images), found)
+        assert held is not None and held.rows().sum() == 2 and notes == ()
+        assert len(open_splits(str(images), test_share=0.25)[1]) == 2
+
+
 def test_beside_a_prior_another_program_or_a_damaged_run(model: Path, images_folder: Path, tmp_path: Path) -> None:
     rows, name = opened(images_folder, tmp_path), str(images_folder)
     run = model.parent

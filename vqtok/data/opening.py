@@ -41,7 +41,8 @@ class OpenedRows:
 
     Attributes:
         splits: by name, in the source's order; those without rows are left out.
-        names: of all splits that the dataset has, also those that were not asked for; they may have no rows.
+        names: of all splits that the dataset has, but for those that are known to have no rows: what was not asked for
+            may not have been counted.
         resolved: the Hub id or the absolute path behind the name.
         revision: the commit on the Hub, where there is one.
         label_column: where the labels are, by the names and types of the columns: their values are not read.
@@ -109,7 +110,7 @@ def open_rows(
     chosen = list(named.splits) if split is None else [_find_split(list(named.splits), dataset, split)]
     return OpenedRows(
         splits={each: _rows(named, dataset, each, image_column) for each in chosen},
-        names=tuple(dict.fromkeys([*reading.seen, *named.splits])),
+        names=tuple(named.splits if split is None else dict.fromkeys([*reading.seen, *named.splits])),
         resolved=named.resolved,
         revision=named.revision,
         label_column=find_label_column(named.splits),
@@ -146,7 +147,7 @@ class _AsTheyLie:
     streaming: bool
     shard_rows: int
     progress: bool
-    seen: list[str] = field(default_factory=list)  # the splits of the dataset
+    seen: list[str] = field(default_factory=list)  # the splits of the dataset that have rows, as far as is known
 
     def new_files(self, root: Path) -> FolderFiles:
         return listed_files(root, progress=self.progress)
@@ -199,7 +200,7 @@ class _AsTheyLie:
         return kept
 
     def _wanted(self, splits: Mapping[str, object]) -> list[str]:
-        self.seen.extend(splits)
+        self.seen.extend(name for name, rows in splits.items() if not isinstance(rows, Dataset) or len(rows))
         return list(splits) if self.split is None else [_find_split(list(splits), self.name, self.split)]
 
 
