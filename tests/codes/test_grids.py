@@ -30,6 +30,16 @@ def test_the_grids_and_classes_are_the_folders(folder: Path) -> None:
     assert notes == ["there is no test split: validation (3 images) is used to test on"]
 
 
+@pytest.mark.parametrize(("training", "other"), [("training", "extra"), ("Train", "Test")])
+def test_a_training_split_of_another_usual_name_is_found_as_in_training_a_tokenizer(
+    folder: Path, training: str, other: str
+) -> None:
+    DatasetDict({other: make_codes(3), training: make_codes(20)}).save_to_disk(folder)
+    binding, train, test, _ = open_grids(folder)
+    assert (len(train), len(test)) == ((20, 3) if other == "Test" else (18, 2))
+    assert binding.label_names == ("cat", "dog")
+
+
 def test_integer_labels_are_as_many_classes_as_they_have_values(folder: Path) -> None:
     codes = make_codes(40, {}).add_column("label", [3, 7, 3_000_000, 5] * 10)
     codes.info.description = make_codes(1).info.description

@@ -15,7 +15,7 @@ from vqtok.codes.dataset import CodesDataset
 from vqtok.codes.reader import load_codes, read_spec
 from vqtok.codes.spec import HELD_OUT_COLUMN, IMAGE_ID
 from vqtok.data.columns import Labels, find_labels
-from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows
+from vqtok.data.held_out import HELD_OUT, find_held_out, held_out_rows, training_split
 from vqtok.data.layout import split_group
 from vqtok.errors import DataError
 from vqtok.priors import PriorBinding
@@ -52,10 +52,11 @@ def open_grids(
     dataset = load_codes(path)
     spec = read_spec(dataset, name=str(path))
     splits = dict(dataset) if isinstance(dataset, DatasetDict) else {_name_of(dataset): dataset}
-    if "train" not in splits:
+    training = training_split(splits)
+    if training is None:
         raise DataError(f"{path} has no split 'train', only {', '.join(splits)}: tokenize training images too")
-    labels, notes = (None, []) if unconditional else _open_labels(splits, str(path), label_column)
-    held, held_notes = find_held_out(splits, "train", labels)
+    labels, notes = (None, []) if unconditional else _open_labels(splits, training, str(path), label_column)
+    held, held_notes = find_held_out(splits, training, labels)
     why = "there is no test split"
     if held and labels and not labels.are_in(splits[held]):
         held, held_notes, why = None, (), f"the split {held} has no labels, so it is not used"
@@ -73,10 +74,10 @@ def open_grids(
         tokenizer=spec.repository,
         revision=spec.revision,
     )
-    train = grids("train")
+    train = grids(training)
     if held:
         return binding, train, grids(held), notes
-    train_rows, test_rows, note = _hold_out(splits["train"], str(path), test_share, seed, why)
+    train_rows, test_rows, note = _hold_out(splits[training], str(path), test_share, seed, why)
     return binding, train.select(train_rows), train.select(test_rows), [*notes, note]
 
 
@@ -114,14 +115,16 @@ def _name_of(dataset: Dataset) -> str:
     return str(dataset.split) if split_group(str(dataset.split)) in HELD_OUT else "train"
 
 
-def _open_labels(splits: Mapping[str, Dataset], name: str, label_column: str | None) -> tuple[Labels | None, list[str]]:
+def _open_labels(
+    splits: Mapping[str, Dataset], training: str, name: str, label_column: str | None
+) -> tuple[Labels | None, list[str]]:
     """The classes of the codes by the rule of `vqtok.data.columns`, None where they have none; and notes for the user.
 
     Raises:
         DataError: several columns could be it, or the one that is named holds no labels for all training images.
     """
     labels, notes = find_labels(splits, name, label_column, must_choose=True)
-    if labels and labels.are_in(splits["train"]):
+    if labels and labels.are_in(splits[training]):
         return labels, list(notes)
     if label_column:
         raise DataError(
