@@ -15,7 +15,7 @@ from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training import TokenizerTrainingConfig
 from vqtok_cli.output import done, note, say
-from vqtok_cli.runs import data_settings, run_config
+from vqtok_cli.runs import data_settings, noting_changes, run_config
 from vqtok_cli.tokenizers import load_tokenizer
 
 __all__ = ["check_tokenizer", "measure", "report"]
@@ -68,8 +68,9 @@ def measure(
     model = load_tokenizer(name, device=device, revision=revision)
     folder = out or default_folder(model)
     check_health_folder(folder)
-    settings = data_settings(Path(str(model.repository)), dataset) | data
-    source = open_images(settings.pop("dataset"), split=split, **settings)
+    tokenizer = Path(str(model.repository))
+    settings = data_settings(tokenizer, dataset) | data
+    source = noting_changes(open_images(settings.pop("dataset"), split=split, **settings), tokenizer, settings)
     health = measure_health(model, source, num_images=num_images, batch_size=batch_size)
     for line in source.notes:
         note(line, err=quiet)

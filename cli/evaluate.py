@@ -74,7 +74,7 @@ def evaluate(
     from vqtok.quantizers import CodeCounting
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
-    from vqtok_cli.runs import data_settings
+    from vqtok_cli.runs import data_settings, noting_changes
     from vqtok_cli.tokenizers import load_tokenizer, tokenize_with
 
     model = load_tokenizer(tokenizer, device=device, revision=revision)
@@ -82,7 +82,7 @@ def evaluate(
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
     name = data.pop("dataset")
-    source = open_images(name, split=split, **data)
+    source = noting_changes(open_images(name, split=split, **data), folder, data)
     target = out or (folder if folder.is_dir() else Path()) / file_name(split, num_images, len(source))
     check_metrics_file(target)
     resolved(

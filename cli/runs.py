@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqtok.data import ImageSource
     from vqtok.training import TokenizerTrainingConfig
 
-__all__ = ["data_settings", "run_config"]
+__all__ = ["data_settings", "noting_changes", "run_config"]
 
 
 def run_config(tokenizer: Path) -> TokenizerTrainingConfig | None:
@@ -60,3 +62,35 @@ def data_settings(tokenizer: Path, dataset: str | None) -> dict[str, Any]:
         return settings | {"dataset": run.dataset, "revision": run.revision}
     without_revision = dataset.partition("@")[0] if at else dataset
     return settings | {"dataset": without_revision, "revision": at or run.revision or trained_at}
+
+
+def noting_changes(source: ImageSource, tokenizer: Path, settings: Mapping[str, Any]) -> ImageSource:
+    """Images that are held out as the run of a tokenizer did, with a note where they are others by now.
+
+    Seed and share then choose others than they did for the run.
+
+    Args:
+        source: what `open_images` gave of the settings; as it is where it is no share of a split.
+        tokenizer: its folder.
+        settings: what `data_settings` gave.
+
+    Raises:
+        CheckpointError: the run has a damaged record.
+        DataError: the names of the images cannot be read.
+    """
+    from dataclasses import replace
+
+    from vqtok.data.record import SplitRecord
+    from vqtok.hub import IMAGES_RECORD, run_of
+    from vqtok.schema import checked, read_object
+
+    run = run_of(tokenizer) if tokenizer.is_dir() else None
+    is_share = source.undivided is not None and source.split != source.undivided.split
+    if run is None or not is_share or "label_column" not in settings or not (run / IMAGES_RECORD).is_file():
+        return source
+    file = run / IMAGES_RECORD
+    change = checked(SplitRecord, read_object(file), name=str(file)).change(source.record())
+    if change is None:
+        return source
+    note = f"{change} since the tokenizer was trained, so it may have been trained on some of those held out here"
+    return replace(source, notes=(*source.notes, note))

@@ -90,6 +90,22 @@ def test_a_run_does_not_go_on_with_another_number_of_images(vqtok: Command, held
     assert code == 0, complained
 
 
+def test_images_that_came_since_are_said_to_change_what_is_held_out(vqtok: Command, held_out: str) -> None:
+    """A share by the same seed is then another, of images that were trained on."""
+    changed = "since the tokenizer was trained, so it may have been trained on some of those held out here"
+    for arguments in (("evaluate", "--tokenizer", "run"), ("inspect", "run", "--dataset", "images", "--out", "drawn")):
+        code, printed, complained = vqtok(*arguments)
+        assert code == 0 and changed not in printed + complained
+    shutil.copy("images/cat/00.png", "images/cat/zz.png")
+    for arguments in (("evaluate", "--tokenizer", "run"), ("inspect", "run", "--dataset", "images", "--out", "drawn")):
+        code, printed, complained = vqtok(*arguments)
+        assert code == 0 and f"note: the images of train were 12 and are 13 {changed}\n" in printed + complained
+    assert json.loads(Path("run/model/metrics.json").read_text())["notes"][-1].endswith(changed)
+    for others in (("--split", "train"), ("--dataset", "mnist-mini"), ("--dataset", "images/dog")):
+        code, printed, complained = vqtok("evaluate", "--tokenizer", "run", *others, "--num-images", "2")
+        assert code == 0 and changed not in printed + complained
+
+
 def test_images_that_moved_are_read_from_the_column_of_the_run(
     vqtok: Command, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

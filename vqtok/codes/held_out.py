@@ -94,8 +94,8 @@ def find_held_out_images(
         return None, ()
     file = folder / IMAGES_RECORD
     then, now = checked(SplitRecord, read_object(file), name=str(file)), opened.record(split)
-    if then != now:
-        return None, (f"there is no column {HELD_OUT_COLUMN}: {_change(then, now)} since the tokenizer was trained",)
+    if change := then.change(now):
+        return None, (f"there is no column {HELD_OUT_COLUMN}: {change} since the tokenizer was trained",)
     return HeldOut(split=split, total=now.rows, share=run.test_share, seed=run.seed), ()
 
 
@@ -103,11 +103,3 @@ def _run_beside(tokenizer: str | Path | None) -> Path | None:
     """The run folder of a tokenizer that was trained on images, where it kept which."""
     run = run_of(Path(tokenizer)) if tokenizer is not None and Path(tokenizer).is_dir() else None
     return run if run is not None and (run / IMAGES_RECORD).is_file() else None
-
-
-def _change(then: SplitRecord, now: SplitRecord) -> str:
-    if then.rows != now.rows:
-        return f"the images of {now.split} were {then.rows:,} and are {now.rows:,}"
-    if then.revision != now.revision:
-        return f"the dataset was at {then.revision or 'no revision'} and is at {now.revision or 'no revision'}"
-    return f"the images of {now.split} have other names or another order"

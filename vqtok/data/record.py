@@ -31,6 +31,14 @@ class SplitRecord(BaseModel, frozen=True):
     revision: str | None
     names: str | None
 
+    def change(self, now: SplitRecord) -> str | None:
+        """What is another about the split now, as a sentence that "since" can follow; None where nothing is."""
+        if self.rows != now.rows:
+            return f"the images of {now.split} were {self.rows:,} and are {now.rows:,}"
+        if self.revision != now.revision:
+            return f"the dataset was at {self.revision or 'no revision'} and is at {now.revision or 'no revision'}"
+        return f"the images of {now.split} have other names or another order" if self != now else None
+
 
 def name_column(features: Features) -> str | None:
     """The column that says what the images are called, if any."""
