@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -170,3 +172,31 @@ def test_without_a_network_no_other_commit_is_read_than_was_asked_for(tmp_path: 
         "5 | the Hub is not reached: org/images is read from the cache at <commit 1>, which may not be main",
         "5",
     ]
+
+
+ARCHIVE = """
+import os, subprocess, sys
+import datasets
+from huggingface_hub import HfApi
+from vqtok.data import open_splits
+
+datasets.disable_progress_bars()
+if "HF_HUB_OFFLINE" not in os.environ:
+    api = HfApi()
+    api.create_repo("org/archive", repo_type="dataset")
+    api.upload_folder(repo_id="org/archive", repo_type="dataset", folder_path="archive")
+train, test = open_splits("org/archive")
+print(train.image_column, len(train), len(test), train.record().model_dump_json(), flush=True)
+if "HF_HUB_OFFLINE" not in os.environ:
+    subprocess.run([sys.executable, "-c", sys.argv[1], ""], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+"""
+
+
+def test_tar_files_of_the_hub_are_found_in_the_cache_without_a_network(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    with tarfile.open(tmp_path / "archive" / "train.tar", "w") as archive:
+        for level, suffix in enumerate(("png", "jpg", "png")):
+            Image.new("L", (4, 4), level).save(tmp_path / f"{level}.{suffix}")
+            archive.add(tmp_path / f"{level}.{suffix}", f"{level}.{suffix}")
+    online, offline = run_client(ARCHIVE, tmp_path, ARCHIVE)
+    assert online == offline and online.startswith("image 2 1 ") and json.loads(online[10:])["revision"]

@@ -158,13 +158,19 @@ def with_any_suffix(builder: DatasetBuilder) -> DatasetBuilder:
     """The same builder, save that tar files whose columns nobody declared are read as `shards.py` does."""
     if not isinstance(builder, WebDataset) or isinstance(builder, Shards) or builder.info.features is not None:
         return builder
-    return Shards(
-        dataset_name=builder.dataset_name,
-        hash=f"{builder.hash}-image",  # apart from what `datasets` itself keeps of these files
-        base_path=builder.base_path,
-        repo_id=builder.repo_id,
-        data_files=builder.config.data_files,
-    )
+    known = {
+        "dataset_name": builder.dataset_name,
+        "hash": f"{builder.hash}-image",  # apart from what `datasets` itself keeps of these files
+        "base_path": builder.base_path,
+        "repo_id": builder.repo_id,
+    }
+    if builder.repo_id is None:
+        return Shards(**known, data_files=builder.config.data_files)
+    # Of the Hub the hash tells the files apart. Given to the builder, they would be in the name of its cache, by which
+    # `datasets` finds it without a network.
+    shards = Shards(**known, config_name=builder.config.name)
+    shards.config.data_files = builder.config.data_files
+    return shards
 
 
 def build(builder: DatasetBuilder, own: str) -> dict[str, Dataset]:
