@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,24 @@ def test_a_training_split_of_another_usual_name_is_found_as_in_training_a_tokeni
     binding, train, test, _ = open_grids(folder)
     assert (len(train), len(test)) == ((20, 3) if other == "Test" else (18, 2))
     assert binding.label_names == ("cat", "dog")
+
+
+def test_rows_of_which_less_is_known_leave_the_others_together(folder: Path) -> None:
+    """As where codes with views and codes without, or with and without `held_out`, are concatenated."""
+    known: list[Any] = [number // 4 for number in range(40)]
+    for name, values in (("image_id", known), ("held_out", [number < 3 for number in known])):
+        codes = make_codes(60, {}).add_column(name, [*values, *[None] * 20]).add_column("label", list(range(60)))
+        codes.info.description = make_codes(1).info.description
+        codes.save_to_disk(folder, num_shards=1)
+        _, train, test, notes = open_grids(folder, test_share=0.2)
+        sides = [set(np.asarray(grids.labels).tolist()) for grids in (train, test)]
+        assert sum(map(len, sides)) == 60
+        if name == "held_out":
+            assert sides[1] == set(range(12)) and "those that the tokenizer held out" in notes[-1]
+        else:
+            assert not {row // 4 for row in sides[0] if row < 40} & {row // 4 for row in sides[1] if row < 40}
+            assert "6 of the 30 images" in notes[-1]
+        shutil.rmtree(folder)
 
 
 def test_integer_labels_are_as_many_classes_as_they_have_values(folder: Path) -> None:

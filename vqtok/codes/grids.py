@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from vqtok.codes.dataset import CodesDataset
@@ -36,7 +37,7 @@ def open_grids(
 
     The held-out images are the split `test`, else `validation`, else those that the tokenizer held out in its training,
     where a column `held_out` says which, else a seeded share of the training split. Rows that share an `image_id`, as
-    views of one image do, are held out together.
+    views of one image do, are held out together; one without is an image of its own.
 
     Args:
         path: what `load_codes` takes: a codes folder, parquet files, a Hub id.
@@ -85,7 +86,7 @@ def _hold_out(
     train: Dataset, name: str, share: float, seed: int, why: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
     """The rows to train on and those to test on, ascending, and what to tell the user."""
-    told = _column(train, HELD_OUT_COLUMN, pa.types.is_boolean)
+    told = _column(train, HELD_OUT_COLUMN, pa.types.is_boolean)[0]
     if told is not None and told.any() and not told.all():
         held = np.flatnonzero(told)
         note = (
@@ -93,21 +94,30 @@ def _hold_out(
             f"tokenizer held out in its own training (the column {HELD_OUT_COLUMN}); test_share is not used"
         )
         return np.flatnonzero(~told), held, note
-    images = _column(train, IMAGE_ID, pa.types.is_integer)
+    images, is_missing = _column(train, IMAGE_ID, pa.types.is_integer)
     if images is None:
         return held_out_rows(len(train), share=share, seed=seed, name=name, why=why)
+    images = np.where(is_missing, -1 - np.arange(len(train)), images)  # an image of its own, whose number none has
     distinct, image_of_row = np.unique(images, return_inverse=True)
     _, held, note = held_out_rows(len(distinct), share=share, seed=seed, name=name, why=why)
     is_held = np.isin(image_of_row, held)
     return np.flatnonzero(~is_held), np.flatnonzero(is_held), note
 
 
-def _column(dataset: Dataset, name: str, fits: Callable[[pa.DataType], bool]) -> npt.NDArray[Any] | None:
-    """The values of a column, None where there is none of that type or some are missing."""
+def _column(
+    dataset: Dataset, name: str, fits: Callable[[pa.DataType], bool]
+) -> tuple[npt.NDArray[Any] | None, npt.NDArray[np.bool_]]:
+    """The values of a column, 0 or False where one is missing, and where that is; None where it is not of that type.
+
+    Codes that were concatenated need not all have it.
+    """
     if name not in dataset.column_names:
-        return None
+        return None, np.zeros(0, dtype=np.bool_)
     values = dataset.select_columns([name]).with_format("arrow")[:].column(name)
-    return values.to_numpy() if fits(values.type) and not values.null_count else None
+    is_missing = values.is_null().to_numpy()
+    if not fits(values.type):
+        return None, is_missing
+    return pc.fill_null(values, pa.scalar(0).cast(values.type)).to_numpy(), is_missing
 
 
 def _name_of(dataset: Dataset) -> str:
