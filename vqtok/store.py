@@ -53,7 +53,7 @@ def file_system(place: str, **options: Any) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        ConfigurationError: it is of a kind that is not known, or whose package is not installed.
+        ConfigurationError: it is of a kind that is not known, or whose package is not installed, or nobody answers.
     """
     try:
         system, path = fsspec.core.url_to_fs(place, **OPTIONS.get(place.partition("://")[0], {}), **options)
@@ -61,7 +61,7 @@ def file_system(place: str, **options: Any) -> tuple[Any, str]:
         package = PACKAGES.get(place.partition("://")[0])
         hint = f": pip install {package}" if package else f": {one_line(error)}"
         raise ConfigurationError(f"{place} needs a package that is not installed{hint}") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # some connect at once
         raise ConfigurationError(f"{place} cannot be opened: {one_line(error)}") from error
     return system, path
 
@@ -73,7 +73,7 @@ class Store:
         place: a path, or a URL of fsspec. Nothing needs to be there.
 
     Raises:
-        ConfigurationError: a URL of a kind that is not known or whose package is not installed.
+        ConfigurationError: a URL of a kind that is not known or whose package is not installed, or with an empty part.
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
@@ -85,6 +85,8 @@ class Store:
         # What another process put there since must be seen.
         self.fs, root = file_system(self.place, use_listings_cache=False)
         self.root = root.rstrip("/")
+        if "//" in self.root.rpartition("://")[2]:  # file systems list such names under others
+            raise ConfigurationError(f"{self.place} has two slashes in a row in its path: leave one of them out")
 
     @property
     def is_local(self) -> bool:
@@ -220,6 +222,7 @@ class Store:
         try:
             return persistently(ask, f"the attempt to {doing} {self.path(name)}")
         except Exception as error:
-            if isinstance(error, FileNotFoundError) and not is_passing(error):  # which some make of a server's 503
+            # A server's 503 is one to some, and where something is written it is the bucket that is missing.
+            if isinstance(error, FileNotFoundError) and doing != "write" and not is_passing(error):
                 raise
             raise DataError(f"cannot {doing} {self.path(name)}: {one_line(error)}") from error

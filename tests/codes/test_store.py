@@ -80,6 +80,29 @@ def test_a_place_that_answers_with_an_error_is_one_line(
         Store("memory://bucket").put("one", b"1")
 
 
+def test_a_bucket_that_is_not_there_is_one_line(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise FileNotFoundError("The specified bucket\ndoes not exist")
+
+    monkeypatch.setattr(type(memory), "pipe_file", refuse)
+    with pytest.raises(DataError, match="^cannot write memory://bucket/one: The specified bucket does not exist$"):
+        Store("memory://bucket").put("one", b"1")
+
+
+def test_an_address_with_an_empty_part_is_refused() -> None:
+    """s3fs puts files there and then lists none of them: every run would make all shards and finish none."""
+    with pytest.raises(ConfigurationError, match=r"^memory://bucket//codes has two slashes in a row in its path"):
+        Store("memory://bucket//codes")
+    assert Store("memory://bucket/codes//").root == "/bucket/codes"
+
+
+def test_an_address_that_is_connected_to_at_once_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^zip://codes::.* cannot be opened: .*No such file"):
+        Store(f"zip://codes::{tmp_path}/none.zip")
+
+
 def test_codes_at_an_address_are_those_on_the_disk(
     tmp_path: Path, images_folder: Path, tiny_tokenizer: VQTokenizer, memory: fsspec.AbstractFileSystem
 ) -> None:
