@@ -133,6 +133,20 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path, monkeypatch: pytest
     assert asked == [["image", "level"]] * 3
 
 
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_of_large_images_few_are_read_at_a_time(tmp_path: Path, kind: str) -> None:
+    """Arrow hands on no more than 2 GB of a nested column at a time, and so refused photographs of 9 MB."""
+    size, number = 4 << 20, 40
+    if kind == "parquet":
+        table = pa.table({"image": [{"bytes": png(3) + bytes(size), "path": None}] * number})
+        pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    else:
+        write_tar(tmp_path / "a.tar", {f"{row}.png": png(3) + bytes(size) for row in range(number)})
+    rows = opened(tmp_path / f"a.{kind}", tmp_path / "plan").splits["train"]
+    tables = [table.num_rows for table in rows.table.read(0, number, ["image"])]
+    assert sum(tables) == number and max(tables) * size <= 64 << 20
+
+
 def test_several_splits_and_the_one_asked_for(tmp_path: Path) -> None:
     for kind in ("parquet", "tar"):
         make(kind, tmp_path / kind / "train")

@@ -13,7 +13,8 @@ from vqtok.data.row_files import FoundFile, RowFile, check_rows
 __all__ = ["ParquetFormat"]
 
 BUFFER = 4 << 20  # bytes of a column that are read at a time, rather than the whole of it in a row group
-BATCH = 256  # rows
+BATCH = 256  # rows at most
+BATCH_BYTES = 64 << 20  # of them, by the mean of their row groups: of images, Arrow hands on up to 2 GB at a time
 
 
 class ParquetFormat:
@@ -29,7 +30,8 @@ class ParquetFormat:
             check_rows(planned, parquet.metadata.num_rows)
             groups, first = _groups(parquet.metadata, start, stop)
             columns = [column for column in features if column in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=columns, use_threads=False):
+            size = _batch_rows(parquet.metadata, groups)
+            for batch in parquet.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
                 begin, end = max(start - first, 0), min(stop - first, batch.num_rows)
                 first += batch.num_rows
                 if begin < end:
@@ -49,3 +51,10 @@ def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int]
             groups.append(group)
         begin = end
     return groups, first
+
+
+def _batch_rows(metadata: pq.FileMetaData, groups: list[int]) -> int:
+    """How many rows of these row groups may be read at a time: of large images fewer."""
+    found = (metadata.row_group(group) for group in groups)
+    largest = max((group.total_byte_size // max(1, group.num_rows) for group in found), default=0)
+    return max(1, min(BATCH, BATCH_BYTES // max(1, largest)))

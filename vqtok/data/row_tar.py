@@ -22,7 +22,7 @@ from vqtok.data.shards import Shards
 
 __all__ = ["TarFormat"]
 
-ROWS = 64  # that are made at a time
+ROWS, BYTES = 64, 64 << 20  # that are made at a time, of which a table of large images has few
 
 
 class Member(NamedTuple):
@@ -57,11 +57,13 @@ class TarFormat:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 members = self._contents(archive, _members(archive, file, row), start, stop, features)
                 examples: list[dict[str, Any]] = []
+                size = 0
                 for example in WebDataset._get_pipeline_from_tar(found.path, members):
                     examples.append(example if self.by_suffix else Shards.renamed(example, features))
-                    if len(examples) == ROWS:
+                    size += sum(len(value) for value in example.values() if isinstance(value, bytes))
+                    if len(examples) == ROWS or size >= BYTES:
                         yield _table(examples, features)
-                        examples = []
+                        examples, size = [], 0
                 if examples:
                     yield _table(examples, features)
 
