@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,18 @@ def test_a_snapshot_of_the_hub_names_no_split_above_itself(world: Path) -> None:
     rewrite(snapshots / "commit" / "dataset_dict.json", splits=[".."])
     with pytest.raises(DataError, match="not the name of a folder in it"):
         open_all(str(snapshots / "commit"))
+
+
+def test_a_stream_without_its_end_is_refused(world: Path) -> None:
+    """To `datasets` it is one of fewer rows."""
+    file = world / "set" / "data-00000-of-00001.arrow"
+    whole = file.read_bytes()
+    (length,) = struct.unpack_from("<i", whole, 4)
+    for size in (8 + length, len(whole) - 8, 3, 0):  # of its schema alone; without the mark alone
+        file.write_bytes(whole[:size])
+        for read in (lambda: open_all(str(world / "set")), lambda: load_codes(world / "set")):
+            with pytest.raises(DataError, match=r"data-00000-of-00001.arrow was cut short or not finished"):
+                read()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"splits": 1}', '{"splits": [1]}', "{", '{"_data_files": [1]}'])

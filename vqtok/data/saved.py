@@ -7,6 +7,7 @@ could so have another dataset of this machine read, or a split written next to t
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["is_saved", "load_saved", "split_folders"]
 
 SPLITS = "dataset_dict.json"
 STATE = "state.json"
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 
 
 def is_saved(folder: Path) -> bool:
@@ -31,7 +33,7 @@ def load_saved(folder: Path) -> Dataset | DatasetDict:
     """Load a folder of `save_to_disk`, memory-mapped.
 
     Raises:
-        DataError: it names a split or file that is not in it, or its JSON files are damaged.
+        DataError: it names a split or file that is not in it, its JSON files are damaged, or a file was cut short.
         Exception: whatever `datasets` makes of other damage; FileNotFoundError where the folder is none of its own.
     """
     # In the Hub's cache the files of a snapshot are links into the folder of the repository.
@@ -65,9 +67,17 @@ def _load_split(folder: Path, root: DatasetRoot) -> Dataset:
     for file in files or []:
         if not isinstance(file, dict) or not isinstance(file.get("filename"), str):
             raise DataError(f"{folder / STATE} is damaged: an entry of _data_files has no filename")
-        _own(folder, file["filename"], root)
+        _check_end(_own(folder, file["filename"], root))
     # Not the function of this name: it would follow a dataset_dict.json in here, whose splits nobody has looked at.
     return Dataset.load_from_disk(str(folder))
+
+
+def _check_end(file: Path) -> None:
+    """Refuse an Arrow stream without the mark of its end: cut between two record batches it loads, with fewer rows."""
+    with suppress(FileNotFoundError), file.open("rb") as opened:
+        opened.seek(-min(len(END), file.stat().st_size), os.SEEK_END)
+        if opened.read() != END:
+            raise DataError(f"{file} was cut short or not finished: it has no mark of its end")
 
 
 def _own(folder: Path, name: str, root: DatasetRoot) -> Path:
