@@ -80,7 +80,8 @@ def test_a_sidecar_of_another_tokenizer_and_an_unfinished_set_are_named(vqtok: C
     ("file", "content", "says"),
     [
         ("train/state.json", "{", "it is damaged"),
-        ("train/state.json", '{"_data_files": []}', "it is not what the receipts say"),
+        ("train/state.json", '{"_data_files": []}', "it is damaged"),
+        ("train/state.json", '{"_data_files": [], "_fingerprint": "a"}', "it is not what the receipts say"),
         ("train/dataset_info.json", "[]", "it is damaged"),
         ("train/dataset_info.json", '{"description": "", "features": {}}', "it is not what the receipts say"),
         ("dataset_dict.json", '{"splits": ["train", "test"]}', "it is not what the receipts say"),
@@ -120,6 +121,16 @@ def test_a_card_that_is_no_card_is_named_and_left_to_its_writer(vqtok: Command, 
     status, _, complained = vqtok(*TOKENIZE)
     assert status == 2 and "README.md cannot be read as a card" in complained and "mend or delete it" in complained
     assert "Ours" in (codes / "README.md").read_text()
+
+
+def test_codes_that_were_bound_again_are_as_they_were_written(vqtok: Command, codes: Path) -> None:
+    """Such as to the name on the Hub that their tokenizer was given since."""
+    shutil.copytree("tok", "renamed")
+    assert vqtok("bind", "codes", "--tokenizer", "renamed")[0] == 0
+    bound = contents(codes)
+    assert b"renamed" in bound["codes.json"] and b"renamed" in bound["train/dataset_info.json"]
+    assert vqtok("inspect", "codes", "--verify")[0] == 0
+    assert vqtok(*TOKENIZE)[0] == 0 and contents(codes) == bound
 
 
 def test_bad_images_that_somebody_edited_are_named(vqtok: Command, codes: Path) -> None:

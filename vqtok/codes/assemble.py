@@ -21,7 +21,7 @@ from vqtok.codes.card import CARD, codes_card, is_of_people, is_unfinished, name
 from vqtok.codes.layout import BAD_IMAGES, BAD_SCHEMA, SPLITS
 from vqtok.codes.plan import Plan, Shard
 from vqtok.codes.receipt import Receipt
-from vqtok.codes.spec import SPLIT_NAME
+from vqtok.codes.spec import SPLIT_NAME, CodesSpec
 from vqtok.errors import DataError
 from vqtok.store import Store
 
@@ -174,15 +174,23 @@ def _state(plan: Plan, split: str, done: Done) -> bytes:
 
 
 def _columns(content: bytes) -> tuple[Any, Any]:
-    """What matters of a dataset_info.json, to which other versions of `datasets` write other keys beside."""
+    """What matters of a dataset_info.json: other versions of `datasets` write other keys, and `bind` another place."""
     info = json.loads(content)
-    return info["description"], info["features"]
+    with suppress(DataError):
+        return CodesSpec.from_json(info["description"], name=INFO).identity, info["features"]
+    return None, info["features"]
+
+
+def _rows_of(content: bytes) -> dict[str, Any]:
+    """What matters of a state.json, in which `bind` writes a fingerprint of its own."""
+    state: dict[str, Any] = json.loads(content)
+    return state | {"_fingerprint": type(state["_fingerprint"])}
 
 
 CONTENTS: dict[str, Callable[[bytes], Any]] = {
     BAD_IMAGES: lambda content: pq.read_table(pa.BufferReader(content)),
     INFO: _columns,
-    STATE: json.loads,
+    STATE: _rows_of,
     SPLITS: json.loads,
 }
 """What a file says, by its name, whichever versions of pyarrow and `datasets` wrote it."""
