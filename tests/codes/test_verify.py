@@ -123,6 +123,24 @@ def test_a_card_that_is_no_card_is_named_and_left_to_its_writer(vqtok: Command, 
     assert "Ours" in (codes / "README.md").read_text()
 
 
+@pytest.mark.parametrize("format", ["arrow", "parquet"])
+def test_a_file_that_load_dataset_takes_for_a_shard_is_named(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, format: str
+) -> None:
+    tiny_tokenizer.save_pretrained("tok")
+    assert vqtok(*TOKENIZE, "--format", format)[0] == 0
+    shard = next(file for file in Path("codes").rglob(f"*-00000-of-00003.{format}"))
+    more = shard.with_name(shard.name.replace("00000", "00009"))
+    shutil.copy(shard, more)
+    shutil.copy(shard, shard.with_name("notes.txt"))
+    assert len(datasets.load_dataset("codes")["train"]) > 11
+    status, said, _ = vqtok("inspect", "codes", "--verify")
+    assert status == 2
+    assert said == f"{more.as_posix()}: it is no shard of the plan, and load_dataset would take it for one\n"
+    more.unlink()
+    assert vqtok("inspect", "codes", "--verify")[0] == 0
+
+
 def test_codes_that_were_bound_again_are_as_they_were_written(vqtok: Command, codes: Path) -> None:
     """Such as to the name on the Hub that their tokenizer was given since."""
     shutil.copytree("tok", "renamed")

@@ -15,7 +15,7 @@ from functools import partial
 from tqdm import tqdm
 
 from vqtok.codes.added import held_out_file
-from vqtok.codes.assemble import wrong_files
+from vqtok.codes.assemble import places_of, wrong_files
 from vqtok.codes.layout import PLANNING
 from vqtok.codes.origin import check_origin
 from vqtok.codes.plan import PLAN, Plan, Shard, read_plan
@@ -86,6 +86,7 @@ def verify_codes(place: str, *, progress: bool = True) -> Verified:
             if receipt is not None:
                 bytes += receipt.bytes
                 receipts[shard.name] = receipt
+    wrong += _wrong_shards(store, plan)
     if len(receipts) == plan.num_shards:
         wrong += [WrongFile(file=name, reason=reason) for name, reason in wrong_files(plan, store, receipts)]
     return Verified(shards=plan.num_shards, bytes=bytes, wrong=tuple(wrong))
@@ -108,6 +109,17 @@ def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
     for split in plan.splits:
         if split.held_out is not None:
             yield from _wrong_bytes(store, held_out_file(split.name), split.held_out, "the plan")
+
+
+def _wrong_shards(store: Store, plan: Plan) -> Iterator[WrongFile]:
+    """The files that `load_dataset` takes for shards, by their names, and that are none."""
+    shards = {shard.file for shard in plan.shards()}
+    for pattern in places_of(plan).values():
+        before, _, after = pattern.rpartition("*")
+        for name in store.sizes(before.rpartition("/")[0]):
+            own = name.removeprefix(before).removesuffix(after)
+            if name == f"{before}{own}{after}" and "/" not in own and name not in shards:
+                yield WrongFile(file=name, reason="it is no shard of the plan, and load_dataset would take it for one")
 
 
 def _look(store: Store, plan: Plan, shard: Shard) -> tuple[Receipt | None, list[WrongFile]]:
