@@ -18,10 +18,11 @@ import pytest
 import s3fs
 
 from tests.cli.conftest import Command, vqtok
+from tests.codes.conftest import make_grids, make_spec
 from tests.s3_server import S3Server
-from tests.written_codes import contents
+from tests.written_codes import contents, write_split
 from vqtok.codes import CodesDataset, codes_array, load_codes, tokenize_images, verify_codes
-from vqtok.errors import DataError
+from vqtok.errors import DataError, MismatchError
 from vqtok.store import Store
 from vqtok.tokenizer import VQTokenizer
 
@@ -87,6 +88,24 @@ def test_whatever_reads_codes_reads_them_there(
     pattern = f"{PLACE}/{'train/data-*.arrow' if format == 'arrow' else 'data/train-*.parquet'}"
     rows = datasets.load_dataset(format, data_files=pattern, split="train", streaming=True)
     assert [row["codes"] for row in rows] == here["codes"][:]
+
+
+@pytest.mark.parametrize("format", ["arrow", "parquet"])
+def test_codes_of_several_tokenizers_are_refused_there(s3: S3Server, tmp_path: Path, format: str) -> None:
+    for number, made_by in enumerate("ab"):
+        folder = tmp_path / made_by
+        spec = make_spec(fingerprint=made_by * 64)
+        write_split(folder, make_grids(3, spec), spec)
+        (file,) = folder.glob("*.arrow")
+        if format == "parquet":
+            rows = datasets.Dataset.from_file(str(file))
+            rows.to_parquet(file := tmp_path / "a.parquet")
+        s3.put(f"mixed/{number}.{format}", file.read_bytes())
+    for place in ("s3://bucket/mixed", f"s3://bucket/mixed/*.{format}"):
+        for streaming in (False, True):
+            with pytest.raises(MismatchError, match="mixes codes of several tokenizers"):
+                load_codes(place, streaming=streaming)
+    assert len(load_codes(f"s3://bucket/mixed/1.{format}")) == 3
 
 
 def test_a_place_that_is_not_finished_or_empty_is_one_line(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,21 +33,24 @@ from vqtok.codes.assemble import places_of
 from vqtok.codes.binding import AnyCodes, CodeSet, StreamedCodes, splits_of
 from vqtok.codes.card import CARD, is_unfinished
 from vqtok.codes.plan import read_plan
+from vqtok.codes.sidecar import read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, SPLIT_NAME, CodesSpec
 from vqtok.data.folders import list_files
 from vqtok.data.globs import matching_addresses
 from vqtok.data.saved import is_saved, load_saved
-from vqtok.data.tables import build, loading, open_tables, read_files, stream, table_builder, table_kind
+from vqtok.data.tables import build, check_own, loading, open_tables, read_files, stream, table_builder, table_kind
 from vqtok.errors import DataError
 from vqtok.files import read_text
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
 from vqtok.retries import persistently
-from vqtok.store import Store, is_url
+from vqtok.store import Store, file_system, is_url
 
 __all__ = ["Opened", "files_of", "is_codes", "is_on_hub", "open_codes", "read_schema", "tables_in"]
 
 KINDS = ("parquet", "arrow")  # of files that hold codes
+THREADS = 8  # files whose columns are looked at at a time
+HEAD = 1 << 16  # bytes of a remote file that are read for its columns
 # What lies beside the shards of a codes folder on the Hub, in its own words and those of `save_to_disk`.
 SMALL = ("README.md", SIDECAR, "dataset_dict.json", "*state.json", "*dataset_info.json")
 
@@ -188,7 +192,10 @@ def _open_hub(repo_id: str, revision: str, streaming: bool) -> Opened:
 def _from_builder(
     builder: DatasetBuilder, own: str, name: str, streaming: bool, *, folder: Path | str | None = None
 ) -> Opened:
-    specs = () if is_url(own) else tuple(_specs_of_files(builder, name))
+    with loading(name):
+        check_own(builder, own)
+    remote = is_url(own)  # there a sidecar speaks for all files, of which there can be thousands
+    specs = () if remote and folder and read_sidecar(folder) else tuple(_specs_of_files(builder, name))
     with loading(name):
         if streaming:
             return Opened(codes=_unwrapped(IterableDatasetDict(stream(builder, own))), folder=folder, specs=specs)
@@ -197,16 +204,19 @@ def _from_builder(
 
 def _specs_of_files(builder: DatasetBuilder, name: str) -> list[CodesSpec]:
     """What each file says: `datasets` takes the columns of the first for those of all."""
-    specs = []
-    with loading(name):
-        for file in [str(file) for files in (builder.config.data_files or {}).values() for file in files]:
-            spec = CodesSpec.from_feature(Features.from_arrow_schema(read_schema(file)).get(COLUMN), name=file)
-            specs += [spec] if spec else []
-    return specs
+    files = [str(file) for files in (builder.config.data_files or {}).values() for file in files]
+    with loading(name), ThreadPoolExecutor(THREADS) as pool:
+        columns = [Features.from_arrow_schema(schema).get(COLUMN) for schema in pool.map(read_schema, files)]
+        specs = (CodesSpec.from_feature(column, name=file) for column, file in zip(columns, files, strict=True))
+        return [spec for spec in specs if spec]
 
 
 def read_schema(file: str) -> pa.Schema:
-    """The schema of a parquet file or an Arrow stream."""
+    """The schema of a parquet file or an Arrow stream, by its path or its address."""
+    if is_url(file):
+        system, path = file_system(file)
+        with persistently(lambda: system.open(path, "rb", block_size=HEAD), f"reading {file}") as opened:
+            return pq.read_schema(opened) if file.endswith(".parquet") else pa.ipc.open_stream(opened).schema
     if file.endswith(".parquet"):
         return pq.read_schema(file)
     with pa.memory_map(file) as source, pa.ipc.open_stream(source) as reader:
