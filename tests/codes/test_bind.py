@@ -14,7 +14,7 @@ import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
 from vqtok.codes import CodesSpec, bind_codes, codes_array, load_codes, read_spec
-from vqtok.errors import ConfigurationError, DataError, MismatchError
+from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 
 GRIDS = make_grids(30, make_spec(grid=(4, 4)))
@@ -177,6 +177,24 @@ def test_the_same_binding_again_gives_the_repository(tiny_tokenizer: VQTokenizer
     bind_codes(tmp_path / "codes", VQTokenizer.from_pretrained(tmp_path / "model"))
     assert read_spec(tmp_path / "codes").repository == str(tmp_path / "model")
     assert json.loads(sidecar.read_text())["broken"] == ["x.png"]
+
+
+def test_a_card_whose_header_is_of_another_kind_stays(tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:
+    lost().save_to_disk(tmp_path / "codes")
+    for info in ("5", "[1]", "{features: 3}", "{features: [codes]}"):
+        (card := tmp_path / "codes" / "README.md").write_text(f"---\ndataset_info: {info}\n---\n# Mine\n")
+        bind_codes(tmp_path / "codes", tiny_tokenizer)
+        assert card.read_text().endswith("# Mine\n")
+
+
+def test_a_card_that_cannot_be_read_is_one_line_before_anything_is_written(
+    tiny_tokenizer: VQTokenizer, tmp_path: Path
+) -> None:
+    lost().save_to_disk(tmp_path / "codes")
+    (tmp_path / "codes" / "README.md").write_bytes(b"caf\xe9")
+    with pytest.raises(CheckpointError, match="README.md cannot be read as UTF-8 text"):
+        bind_codes(tmp_path / "codes", tiny_tokenizer)
+    assert not (tmp_path / "codes" / "codes.json").exists()
 
 
 def test_what_cannot_be_bound_is_one_line(tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from tests.codes.conftest import RunClient, WriteCodes, make_grids, make_spec
 from tests.hub_server import HubServer
+from tests.hub_server.store import StoredFile
 from vqtok.codes import load_codes, push, push_codes, read_spec, tokenize_dataset, tokenize_images
 from vqtok.errors import CheckpointError, DataError, HubError
 from vqtok.tokenizer import VQTokenizer
@@ -188,6 +189,25 @@ def test_a_card_that_people_wrote_keeps_its_text_and_says_where_the_files_are(
     card = hub.read("org/codes", "README.md", **DATASET).decode()
     assert card.endswith("---\n# Mine\n") and "license: mit" in card and "gone" not in card
     assert "train/data-*.arrow" in card and SPEC.fingerprint in card
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [("# café\n".encode("latin-1"), "UTF-8"), (b"---\n- a\n---\n# Mine\n", "a dict"), (b"---\na: [\n---\nx", "a card")],
+)
+@pytest.mark.usefixtures("alice")
+def test_a_card_on_the_hub_that_cannot_be_read_is_one_line_and_stays(
+    hub: HubServer, folder: Path, card: bytes, says: str
+) -> None:
+    """As git lets anybody push it; the client does not."""
+    push_codes(folder, "org/codes")
+    repository = hub.store.repositories["dataset", "org/codes"]
+    files = repository.at("main").files
+    mine = StoredFile(hub.store.put(card), len(card), lfs=False)
+    repository.append("main", {**files, "README.md": mine}, "by git")
+    with pytest.raises(DataError, match=f"^README.md [^\n]*{says}[^\n]*mend or delete it[^\n]*$"):
+        push_codes(folder, "org/codes")
+    assert hub.read("org/codes", "README.md", **DATASET) == card
 
 
 def test_many_shards_are_several_commits_and_only_the_last_loads(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.hub.conftest import card_text
 from tests.hub_server import HubServer
-from tests.hub_server.store import Refusal
+from tests.hub_server.store import Refusal, StoredFile
 from vqtok.errors import CheckpointError, HubError
 from vqtok.hub import check_can_push, push, push_model
 from vqtok.tokenizer import VQTokenizer
@@ -78,6 +78,20 @@ def test_a_card_that_people_wrote_stays(hub: HubServer, run: Path) -> None:
     (run / "model" / "README.md").write_text("# In the folder\n")
     push(run, "org/another")
     assert hub.read("org/another", "README.md") == b"# In the folder\n"
+
+
+@pytest.mark.parametrize("card", ["# café\n".encode("latin-1"), b"---\n- a\n---\n# Mine\n"])
+@pytest.mark.usefixtures("alice")
+def test_a_card_on_the_hub_that_cannot_be_read_stays(hub: HubServer, run: Path, card: bytes) -> None:
+    """As git lets anybody push it; the client does not."""
+    push(run, "org/vq-digits")
+    repository = hub.store.repositories["model", "org/vq-digits"]
+    mine = StoredFile(hub.store.put(card), len(card), lfs=False)
+    repository.append("main", {**repository.at("main").files, "README.md": mine}, "by git")
+    (run / "model" / "preprocessor_config.json").write_text("{}")
+    push(run, "org/vq-digits")
+    assert hub.read("org/vq-digits", "README.md") == card
+    assert hub.read("org/vq-digits", "preprocessor_config.json") == b"{}"
 
 
 @pytest.mark.usefixtures("alice")

@@ -29,6 +29,7 @@ from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
 from vqtok.data.saved import is_saved, split_folders
 from vqtok.errors import ConfigurationError, DataError, MismatchError
 from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, write_text
+from vqtok.hub.card import read_card
 from vqtok.schema import read_object
 from vqtok.store import is_url
 
@@ -122,10 +123,10 @@ def _bind_split(folder: Path, spec: CodesSpec) -> None:
 def _write_beside(folder: Path, spec: CodesSpec, sidecar: dict[str, Any]) -> None:
     """Write the sidecar, with what an earlier one said beside the spec, and the features in the card."""
     values = {**sidecar, **spec.to_dict()}
+    card = with_features(read_card(folder / CARD), spec) if (folder / CARD).is_file() else None
     write_text(folder / SIDECAR, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    if (folder / CARD).is_file():
-        text = (folder / CARD).read_text(encoding="utf-8")
-        write_text(folder / CARD, with_features(text, spec))
+    if card is not None:
+        write_text(folder / CARD, card)
 
 
 def _check_unbound(told: Iterable[CodesSpec], spec: CodesSpec, name: str, overwrite: bool) -> None:

@@ -145,9 +145,10 @@ def with_features(text: str, spec: CodesSpec) -> str:
     card = _parsed(text)
     info: Any = card.data.get("dataset_info")
     (told,) = datasets.Features({COLUMN: spec.feature})._to_yaml_list()
-    for section in info if isinstance(info, list) else [info or {}]:
-        for column in section.get("features") or ():
-            if column["name"] == COLUMN:
+    for section in info if isinstance(info, list) else [info]:
+        columns = section.get("features") if isinstance(section, dict) else None
+        for column in columns if isinstance(columns, list) else ():
+            if isinstance(column, dict) and column.get("name") == COLUMN:
                 column |= told
     return str(card)
 

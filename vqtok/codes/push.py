@@ -16,10 +16,10 @@ from typing import TypeAlias
 
 import datasets
 import pyarrow.parquet as pq
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
 from vqtok.codes.binding import attach, features_of, splits_of
-from vqtok.codes.card import CARD, Files, codes_card, published, unfinished_card, with_files
+from vqtok.codes.card import CARD, Files, codes_card, is_of_people, published, unfinished_card, with_files
 from vqtok.codes.opening import is_codes, tables_in
 from vqtok.codes.reader import load_codes, read_spec
 from vqtok.codes.sidecar import read_sidecar
@@ -226,5 +226,9 @@ def _put(name: str, content: bytes) -> CommitOperationAdd:
 
 def _text_of_people(api: HfApi, repo_id: str, revision: str | None) -> str | None:
     """The card on the Hub where somebody wrote it: it says something, and has lost the mark of a generated one."""
-    text = Path(api.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=revision)).read_text(encoding="utf-8")
-    return text if MARK not in text and DatasetCard(text, ignore_metadata_errors=True).text.strip() else None
+    file = api.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=revision)
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DataError(f"{CARD} on the Hub cannot be read as UTF-8 text: mend or delete it there") from error
+    return text if is_of_people(text) else None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not listed
+from yaml import YAMLError
 
 from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.card import MARK, Card, card_of
@@ -166,8 +167,11 @@ def make_repository(api: HfApi, repo_id: str, kind: str, *, private: bool, revis
 
 def written_by_people(api: HfApi, repo_id: str, revision: str | None) -> bool:
     """Whether somebody wrote the card on the Hub: it says something, and has lost the mark of a generated one."""
-    text = Path(api.hf_hub_download(repo_id, CARD, revision=revision)).read_text(encoding="utf-8")
-    return MARK not in text and bool(RepoCard(text, ignore_metadata_errors=True).text.strip())
+    text = Path(api.hf_hub_download(repo_id, CARD, revision=revision)).read_text(encoding="utf-8", errors="replace")
+    try:
+        return MARK not in text and bool(RepoCard(text, ignore_metadata_errors=True).text.strip())
+    except (ValueError, YAMLError):  # of a header that is none
+        return True
 
 
 def contents(folder: ModelFolder, origin: Path, card: Card) -> dict[str, Path | bytes]:
