@@ -168,9 +168,10 @@ def test_beside_a_prior_another_program_or_a_damaged_run(model: Path, images_fol
     (run / "images.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"images\.json is damaged: split is missing"):
         find_held_out_images(model, name, rows)
-    (run / "config.yaml").write_text(yaml.safe_dump(RUN | {"dataset": name, "seed": "x"}))
-    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged: seed"):
-        find_held_out_images(model, name, rows)
+    for key, value in (("seed", "x"), ("seed", -1), ("test_share", float("nan")), ("test_share", 0), ("test_share", 2)):
+        (run / "config.yaml").write_text(yaml.safe_dump(RUN | {"dataset": name, key: value}))
+        with pytest.raises(CheckpointError, match=rf"config\.yaml is damaged: {key}"):
+            find_held_out_images(model, name, rows)
     (run / "config.yaml").write_text(f"dataset: {name}\n")
     assert find_held_out_images(model, name, rows) == (None, ())
     (run / "config.yaml").write_text(yaml.safe_dump(RUN | {"codes": "codes"}))

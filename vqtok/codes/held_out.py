@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, NonNegativeInt
 
 from vqtok.assignments import read_yaml
 from vqtok.codes.spec import HELD_OUT_COLUMN
@@ -57,8 +58,8 @@ class Run(BaseModel):
 
     dataset: str
     dataset_config: str | None = None
-    test_share: float
-    seed: int
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: NonNegativeInt
 
 
 def find_held_out_images(
