@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
 from pathlib import Path
@@ -118,6 +119,39 @@ def test_a_damaged_header_in_a_tar_is_no_end(tmp_path: Path) -> None:
         DataError, match=f"a.tar cannot be read: it is damaged: after {offset:,} bytes there is no mark"
     ):
         open_rows(str(tmp_path / "a.tar"), folder=tmp_path / "plan")
+
+
+@pytest.mark.parametrize("row", [0, 7])  # the first five are looked at for their columns
+def test_a_file_of_a_tar_that_is_mostly_not_there_is_refused(tmp_path: Path, row: int) -> None:
+    """A few bytes of archive could else ask for all memory."""
+    write_tar(tmp_path / "a.tar", {f"{level}.png": png(level) for level in range(9)})
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        info = archive.getmembers()[row]
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for place, number in ((386, 0), (398, info.size), (483, 1 << 32)):  # begin and size of a part; size in all
+        header[place : place + 12] = b"%011o\0" % number
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[info.offset : info.offset + 512] = header
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a.tar cannot be (read|loaded): {row}.png is sparse"):
+        open_rows(str(tmp_path / "a.tar"), folder=tmp_path / "plan")
+
+
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_compressed_file_of_a_tar_that_unpacks_to_a_great_many_bytes_is_refused(tmp_path: Path, row: int) -> None:
+    members = {f"{level}.png": png(level) for level in range(9)}
+    for level in range(9):
+        size = 65 << 20 if level == row else 3
+        members[f"{level}.txt.gz"] = gzip.compress(bytes(size), compresslevel=1)
+    write_tar(tmp_path / "a.tar", dict(sorted(members.items())))
+    with pytest.raises(
+        DataError, match=rf"a.tar cannot be (read|loaded): {row}.txt.gz unpacks to more than 67,108,864"
+    ):
+        rows = open_rows(str(tmp_path / "a.tar"), folder=tmp_path / "plan").splits["train"]
+        list(rows.read(0, 9, 9, ["txt.gz"]))
 
 
 def test_an_image_whose_file_changed_since_it_was_listed_is_that_image_alone(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from datasets import Dataset, Features, Image, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset, base_plus_ext
 
 from vqtok.data.row_files import FoundFile, RowFile, mark
-from vqtok.data.shards import Shards
+from vqtok.data.shards import Shards, bounded
 
 __all__ = ["TarFormat"]
 
@@ -58,7 +58,7 @@ class TarFormat:
                 members = self._contents(archive, _members(archive, file, row), start, stop, features)
                 examples: list[dict[str, Any]] = []
                 size = 0
-                for example in WebDataset._get_pipeline_from_tar(found.path, members):
+                for example in WebDataset._get_pipeline_from_tar(found.path, bounded(members)):
                     examples.append(example if self.by_suffix else Shards.renamed(example, features))
                     size += sum(len(value) for value in example.values() if isinstance(value, bytes))
                     if len(examples) == ROWS or size >= BYTES:
@@ -93,6 +93,8 @@ def _members(archive: tarfile.TarFile, file: IO[bytes], row: int) -> Iterator[Me
     last = None
     while (info := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+        if info.issparse():
+            raise ValueError(f"{info.name} is sparse: most of it is not in the archive")
         if not info.isreg() or os.path.basename(info.name).startswith((".", "__")):
             continue
         key, _ = base_plus_ext(info.name)

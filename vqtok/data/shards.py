@@ -6,20 +6,26 @@ are rows of one archive, it drops every image of the kind that comes later.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import fsspec
+from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from datasets.utils.file_utils import ArchiveIterable
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "bounded"]
 
 
 REMOTE = re.compile(r"(?!hf:|https?:|file:)[a-z][\w+.-]+://")
 """Addresses that `datasets` hands an argument (block_size) on to with which s3fs cannot open them."""
+
+
+MOST_UNPACKED = 64 << 20  # bytes of a compressed file in an archive
+BLOCK = 1 << 20
 
 
 class RemoteArchive:
@@ -31,6 +37,26 @@ class RemoteArchive:
     def __iter__(self) -> Iterator[Any]:
         with fsspec.open(self.path, "rb") as file:
             yield from ArchiveIterable.from_buf(file)
+
+
+def bounded(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The files of an archive, each of which takes about the memory that its bytes there do: see `MOST_UNPACKED`.
+
+    Raises:
+        ValueError: names one that is sparse, or that unpacks to more.
+    """
+    for name, file in members:
+        if any(not part[0] for part in getattr(getattr(file, "raw", None), "map", ())):  # of tarfile: a hole
+            raise ValueError(f"{name} is sparse: most of it is not in the archive")
+        unpack = EXTENSION_TO_COMPRESSION_FS_FILE_CLS.get(f".{name.rpartition('.')[2].lower()}")
+        if unpack is not None:  # which `datasets` does with all of it at once
+            file, size = io.BytesIO(file.read()), 0
+            with unpack(io.BytesIO(file.getbuffer()), mode="rb") as unpacked:
+                while block := unpacked.read(BLOCK):
+                    size += len(block)
+                    if size > MOST_UNPACKED:
+                        raise ValueError(f"{name} unpacks to more than {MOST_UNPACKED:,} bytes")
+        yield name, file
 
 
 class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
@@ -47,7 +73,7 @@ class Shards(WebDataset):  # type: ignore[misc]  # datasets ships no annotations
         return super()._split_generators(dl_manager)
 
     def _get_pipeline_from_tar(self, tar_path: str, tar_iterator: Any) -> Iterator[dict[str, Any]]:
-        for example in super()._get_pipeline_from_tar(tar_path, tar_iterator):
+        for example in super()._get_pipeline_from_tar(tar_path, bounded(tar_iterator)):
             yield self.renamed(example, self.info.features)
 
     @classmethod
