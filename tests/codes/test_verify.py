@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Command, vqtok
 from tests.written_codes import contents
+from vqtok.codes import read_spec
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["vqtok"]
@@ -141,14 +142,20 @@ def test_a_file_that_load_dataset_takes_for_a_shard_is_named(
     assert vqtok("inspect", "codes", "--verify")[0] == 0
 
 
-def test_codes_that_were_bound_again_are_as_they_were_written(vqtok: Command, codes: Path) -> None:
+@pytest.mark.parametrize("format", ["arrow", "parquet"])
+def test_codes_that_were_bound_again_are_as_they_were_written(
+    vqtok: Command, images_folder: Path, tiny_tokenizer: VQTokenizer, format: str
+) -> None:
     """Such as to the name on the Hub that their tokenizer was given since."""
-    shutil.copytree("tok", "renamed")
+    tiny_tokenizer.save_pretrained("tok")
+    tiny_tokenizer.save_pretrained("renamed")
+    tokenize = (*TOKENIZE, "--format", format)
+    assert vqtok(*tokenize)[0] == 0
     assert vqtok("bind", "codes", "--tokenizer", "renamed")[0] == 0
-    bound = contents(codes)
-    assert b"renamed" in bound["codes.json"] and b"renamed" in bound["train/dataset_info.json"]
+    bound = contents(Path("codes"))
+    assert b"renamed" in bound["codes.json"] and read_spec("codes").repository == "renamed"
     assert vqtok("inspect", "codes", "--verify")[0] == 0
-    assert vqtok(*TOKENIZE)[0] == 0 and contents(codes) == bound
+    assert vqtok(*tokenize)[0] == 0 and contents(Path("codes")) == bound
 
 
 def test_bad_images_that_somebody_edited_are_named(vqtok: Command, codes: Path) -> None:

@@ -23,6 +23,7 @@ from vqtok.codes.binding import AnyCodes, agreed, attach, features_of, specs_in,
 from vqtok.codes.card import CARD, with_features
 from vqtok.codes.columns import view
 from vqtok.codes.opening import files_of, is_on_hub, open_codes, read_schema, tables_in
+from vqtok.codes.plan import read_plan
 from vqtok.codes.reader import load_codes
 from vqtok.codes.sidecar import read_sidecar
 from vqtok.codes.spec import COLUMN, SIDECAR, CodesSpec
@@ -31,7 +32,7 @@ from vqtok.errors import ConfigurationError, DataError, MismatchError
 from vqtok.files import NO_ACCESS, NO_ROOM, in_one_line, write_text
 from vqtok.hub.card import read_card
 from vqtok.schema import read_object
-from vqtok.store import is_url
+from vqtok.store import Store, is_url
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import VQTokenizer
@@ -76,7 +77,7 @@ def _bind_place(place: str | Path, spec: CodesSpec, overwrite: bool) -> None:
         )
     if path.is_dir() and is_saved(path):
         return _bind_saved(path, spec, overwrite)
-    files = [str(path / file) for file in tables_in(path)] if path.is_dir() else files_of(path)
+    files = [str(path / file) for file in _tables_of(path)] if path.is_dir() else files_of(path)
     if others := [file for file in files if not file.endswith(".parquet")]:
         raise DataError(f"{others[0]} is an Arrow stream, whose beginning cannot change: save the dataset as parquet")
     if not files:
@@ -86,10 +87,20 @@ def _bind_place(place: str | Path, spec: CodesSpec, overwrite: bool) -> None:
     for file in files:
         _check_links([Path(file)])
         _check_parquet(file, spec)
-    for file in files:
-        _bind_parquet(Path(file), spec)
+    for file, said in zip(files, told, strict=True):
+        if said is None or said.identity != spec.identity:  # else its bytes are those of its receipt
+            _bind_parquet(Path(file), spec)
     if path.is_dir():
         _write_beside(path, spec, {})
+
+
+def _tables_of(path: Path) -> list[str]:
+    """The files of codes in a folder, relative to it: where it has a plan, the shards of that."""
+    plan = read_plan(Store(path))
+    if plan is None:
+        return tables_in(path)
+    open_codes(path, streaming=True)  # or refuse what is not finished
+    return [shard.file for shard in plan.shards()]
 
 
 def _bind_saved(path: Path, spec: CodesSpec, overwrite: bool) -> None:
