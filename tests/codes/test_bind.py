@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.codes.conftest import WriteCodes, make_grids, make_spec
-from vqtok.codes import CodesSpec, bind_codes, codes_array, load_codes, read_spec
+from vqtok.codes import CodesSpec, bind_codes, codes_array, load_codes, read_spec, tokenize_images
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.tokenizer import VQTokenizer
 
@@ -177,6 +177,18 @@ def test_the_same_binding_again_gives_the_repository(tiny_tokenizer: VQTokenizer
     bind_codes(tmp_path / "codes", VQTokenizer.from_pretrained(tmp_path / "model"))
     assert read_spec(tmp_path / "codes").repository == str(tmp_path / "model")
     assert json.loads(sidecar.read_text())["broken"] == ["x.png"]
+
+
+@pytest.mark.parametrize("format", ["arrow", "parquet"])
+def test_the_same_binding_again_keeps_how_the_codes_were_made(
+    tiny_tokenizer: VQTokenizer, images_folder: Path, tmp_path: Path, format: str
+) -> None:
+    options: dict[str, Any] = {"views": "center", "background": "black", "format": format}
+    tokenize_images(images_folder, tiny_tokenizer, tmp_path / "codes", progress=False, **options)
+    before = read_spec(tmp_path / "codes").preprocessing
+    bound = bind_codes(tmp_path / "codes", tiny_tokenizer)
+    assert read_spec(bound).preprocessing == before == read_spec(tmp_path / "codes").preprocessing
+    assert before["views"] == "center" and read_spec(bind_codes(bound, tiny_tokenizer)).preprocessing == before
 
 
 def test_a_card_whose_header_is_of_another_kind_stays(tiny_tokenizer: VQTokenizer, tmp_path: Path) -> None:

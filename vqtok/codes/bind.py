@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def bind_codes(codes: AnyCodes | str | Path, tokenizer: VQTokenizer, *, overwrit
     if isinstance(codes, str | Path):
         _bind_place(codes, spec, overwrite)
         return load_codes(codes)
-    _check_unbound(specs_in(codes, name="the dataset"), spec, "the dataset", overwrite)
+    spec = _as_told(specs_in(codes, name="the dataset"), spec, "the dataset", overwrite)
     for split in splits_of(codes).values():
         _check_split(split, spec, "the dataset")
     return attach(codes, spec)
@@ -83,7 +84,7 @@ def _bind_place(place: str | Path, spec: CodesSpec, overwrite: bool) -> None:
     if not files:
         raise DataError(f"no codes at {name}: name a folder of codes or a parquet file")
     told = [CodesSpec.from_feature(features_in(file).get(COLUMN), name=file) for file in files]
-    _check_unbound([each for each in told if each], spec, name, overwrite)
+    spec = _as_told([*_told_beside(path), *(each for each in told if each)], spec, name, overwrite)
     for file in files:
         _check_links([Path(file)])
         _check_parquet(file, spec)
@@ -105,14 +106,12 @@ def _tables_of(path: Path) -> list[str]:
 
 def _bind_saved(path: Path, spec: CodesSpec, overwrite: bool) -> None:
     opened = open_codes(path)
-    sidecar = read_sidecar(path) or {}
-    told = [CodesSpec.from_dict(sidecar, name=str(path / SIDECAR))] if sidecar else []
-    _check_unbound([*told, *specs_in(opened.codes, name=str(path))], spec, str(path), overwrite)
+    spec = _as_told([*_told_beside(path), *specs_in(opened.codes, name=str(path))], spec, str(path), overwrite)
     for split in splits_of(opened.codes).values():
         _check_split(split, spec, str(path))
     folders = split_folders(path)
     _check_links([path / SIDECAR, path / CARD, *(folder / name for folder in folders for name in OWN)])
-    _write_beside(path, spec, sidecar)
+    _write_beside(path, spec, read_sidecar(path) or {})
     for folder in folders:
         _bind_split(folder, spec)
 
@@ -140,12 +139,26 @@ def _write_beside(folder: Path, spec: CodesSpec, sidecar: dict[str, Any]) -> Non
         write_text(folder / CARD, card)
 
 
-def _check_unbound(told: Iterable[CodesSpec], spec: CodesSpec, name: str, overwrite: bool) -> None:
-    if not overwrite and (found := agreed(told, name=name)) and found.identity != spec.identity:
+def _told_beside(path: Path) -> list[CodesSpec]:
+    """What the sidecar of a folder says, where there is one."""
+    sidecar = read_sidecar(path) if path.is_dir() else None
+    return [CodesSpec.from_dict(sidecar, name=str(path / SIDECAR))] if sidecar else []
+
+
+def _as_told(told: Iterable[CodesSpec], spec: CodesSpec, name: str, overwrite: bool) -> CodesSpec:
+    """The spec with what is known of how these codes were made, such as their views.
+
+    Raises:
+        MismatchError: they name another tokenizer.
+    """
+    specs = list(told)
+    same = [each for each in specs if each.identity == spec.identity and each.preprocessing]
+    if not overwrite and (found := agreed(specs, name=name)) and found.identity != spec.identity:
         raise MismatchError(
             f"{name} names tokenizer {found.fingerprint[:12]} as the one that made its codes, not "
             f"{spec.fingerprint[:12]}: pass overwrite (--overwrite) if that is wrong"
         )
+    return replace(spec, preprocessing=same[0].preprocessing) if same else spec
 
 
 def _check_split(split: Any, spec: CodesSpec, name: str) -> None:
