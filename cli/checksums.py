@@ -35,6 +35,7 @@ def verify_files(path: str, *, as_json: bool) -> None:
     if found.wrong:
         raise DataError(
             f"{counted(len(found.wrong), 'file')} of {path} {'is' if len(found.wrong) == 1 else 'are'} not what was "
-            "written: delete what is listed above and run the same `vqtok tokenize` again, which makes it anew"
+            "written: delete what is listed above and run the same `vqtok tokenize` again, which makes it anew where "
+            "nothing else is said"
         )
     done(f"{counted(found.shards, 'shard')} of {path} ({counted(found.bytes, 'byte')}) as written", err=as_json)

@@ -54,6 +54,7 @@ def test_every_file_that_is_wrong_is_named_and_made_anew_once_it_is_deleted(vqto
     lines = said.splitlines()
     assert status == 2 and len(lines) == 4
     assert lines[0].startswith("codes/plan/train/00000.arrow: its sha256 is ") and "the plan says" in lines[0]
+    assert lines[0].endswith("; only --overwrite, which begins anew, writes it again")
     assert lines[1].startswith("codes/receipts/train/00000.json: codes/receipts/train/00000.json is damaged")
     assert lines[2].startswith(f"codes/{shard}: its sha256 is ") and "its receipt says" in lines[2]
     assert lines[3] == f"codes/{gone}: it is missing"
@@ -156,6 +157,17 @@ def test_codes_that_were_bound_again_are_as_they_were_written(
     assert b"renamed" in bound["codes.json"] and read_spec("codes").repository == "renamed"
     assert vqtok("inspect", "codes", "--verify")[0] == 0
     assert vqtok(*tokenize)[0] == 0 and contents(Path("codes")) == bound
+
+
+def test_a_folder_in_place_of_the_card_is_one_file_of_those_that_are_wrong(vqtok: Command, codes: Path) -> None:
+    (codes / "dataset_dict.json").unlink()
+    (codes / "README.md").unlink()
+    (codes / "README.md").mkdir()
+    lines = vqtok("inspect", "codes", "--verify")[1].splitlines()
+    assert lines == [
+        "codes/dataset_dict.json: it is missing",
+        "codes/README.md: cannot read codes/README.md: it is no regular file",
+    ]
 
 
 def test_bad_images_that_somebody_edited_are_named(vqtok: Command, codes: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tqdm import tqdm
@@ -103,12 +103,12 @@ def _wrong_spec(store: Store, plan: Plan) -> Iterator[WrongFile]:
     except (VqtokError, ValueError, RecursionError) as error:
         yield WrongFile(file=SIDECAR, reason=f"it is damaged ({error})")
     check_origin(plan, store)
-    for entry in (entry for split in plan.splits for entry in split.source["files"] if entry.get("sha256")):
-        if re.fullmatch(PLANNING, entry["path"]):
-            yield from _wrong_bytes(store, entry["path"], entry["sha256"], "the plan")
-    for split in plan.splits:
-        if split.held_out is not None:
-            yield from _wrong_bytes(store, held_out_file(split.name), split.held_out, "the plan")
+    listed = [(each["path"], each.get("sha256")) for split in plan.splits for each in split.source["files"]]
+    listed += [(held_out_file(split.name), split.held_out) for split in plan.splits]
+    for name, sha256 in listed:
+        if sha256 is not None and re.fullmatch(PLANNING, name):
+            for wrong in _wrong_bytes(store, name, sha256, "the plan"):
+                yield replace(wrong, reason=f"{wrong.reason}; only --overwrite, which begins anew, writes it again")
 
 
 def _wrong_shards(store: Store, plan: Plan) -> Iterator[WrongFile]:
