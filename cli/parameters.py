@@ -36,7 +36,10 @@ __all__ = [
     "with_quiet",
 ]
 
-DATASETS = "mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or data files such as parquet"
+DATASETS = (
+    "mnist-mini, mnist, cifar10, a dataset on the Hub (org/name, or org/name@revision), a folder of images, or data "
+    "files such as parquet"
+)
 """What can be trained on, tokenized and measured on; the setting `dataset` says the same."""
 
 

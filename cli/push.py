@@ -14,7 +14,9 @@ __all__ = ["push"]
 def push(
     folder: Annotated[str, typer.Argument(help="Tokenizer, prior or codes folder, such as runs/cifar10/model.")],
     repo_id: Annotated[str, typer.Argument(help="Repository to upload to, as owner/name.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private, and refuse one that is public.")
+    ] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch to push to. Created if it does not exist.", show_default="main")
     ] = None,

@@ -80,16 +80,14 @@ def noting_changes(source: ImageSource, tokenizer: Path, settings: Mapping[str, 
     """
     from dataclasses import replace
 
-    from vqtok.data.record import SplitRecord
-    from vqtok.hub import IMAGES_RECORD, run_of
-    from vqtok.schema import checked, read_object
+    from vqtok.hub import read_images_record, run_of
 
     run = run_of(tokenizer) if tokenizer.is_dir() else None
     is_share = source.undivided is not None and source.split != source.undivided.split
-    if run is None or not is_share or "label_column" not in settings or not (run / IMAGES_RECORD).is_file():
+    if run is None or not is_share or "label_column" not in settings:
         return source
-    file = run / IMAGES_RECORD
-    change = checked(SplitRecord, read_object(file), name=str(file)).change(source.record())
+    record = read_images_record(run)
+    change = record.change(source.record()) if record else None
     if change is None:
         return source
     note = f"{change} since the tokenizer was trained, so it may have been trained on some of those held out here"

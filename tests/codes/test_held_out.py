@@ -165,9 +165,11 @@ def test_a_split_to_test_on_without_rows_tells_nothing_apart(tmp_path: Path) -> 
 def test_beside_a_prior_another_program_or_a_damaged_run(model: Path, images_folder: Path, tmp_path: Path) -> None:
     rows, name = opened(images_folder, tmp_path), str(images_folder)
     run = model.parent
+    record = (run / "images.json").read_text()
     (run / "images.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"images\.json is damaged: split is missing"):
+    with pytest.raises(CheckpointError, match=r"images\.json is damaged: split is missing: delete it"):
         find_held_out_images(model, name, rows)
+    (run / "images.json").write_text(record)
     for key, value in (("seed", "x"), ("seed", -1), ("test_share", float("nan")), ("test_share", 0), ("test_share", 2)):
         (run / "config.yaml").write_text(yaml.safe_dump(RUN | {"dataset": name, key: value}))
         with pytest.raises(CheckpointError, match=rf"config\.yaml is damaged: {key}"):

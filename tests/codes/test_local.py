@@ -20,9 +20,11 @@ from vqtok.codes import (
     load_codes,
     read_bad_images,
     read_spec,
+    shard,
     tokenize_dataset,
     tokenize_images,
 )
+from vqtok.data.rows import Rows
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
@@ -124,6 +126,29 @@ def parquet_folder(folder: Path, rows: dict[str, int]) -> Path:
         cells[1] = {"bytes": b"no image", "path": None}
         pq.write_table(table.set_column(0, table.schema.field(0), pa.array(cells, table.schema.field(0).type)), file)
     return folder
+
+
+def test_large_images_are_not_read_ahead(
+    tmp_path: Path, tiny_tokenizer: VQTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that wait are as many as there are threads and two, but no more than so many bytes."""
+    source, order = parquet_folder(tmp_path / "data", {"train": 6}), []
+    read, decode = Rows.read, shard._decode
+
+    def read_one(rows: Rows, *arguments: Any, **options: Any) -> Any:
+        for batch in read(rows, *arguments, **options):
+            order.append("read")
+            yield batch
+
+    def decode_one(*arguments: Any) -> Any:
+        order.append("decoded")
+        return decode(*arguments)
+
+    monkeypatch.setattr(Rows, "read", read_one)
+    monkeypatch.setattr(shard, "_decode", decode_one)
+    monkeypatch.setattr(shard, "BYTES_AHEAD", 0)
+    tokenize_images(source, tiny_tokenizer, tmp_path / "codes", batch_size=1, progress=False, max_bad_share=1.0)
+    assert order == ["read", "decoded"] * 6
 
 
 def test_every_split_of_a_parquet_folder_with_all_its_columns(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from tests.written_codes import contents
-from vqtok.codes import planning, tokenize_images
+from vqtok.codes import check_place, planning, tokenize_images
 from vqtok.codes.card import CARD
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.store import Store
@@ -67,6 +67,11 @@ def test_an_unfinished_file_is_no_content_and_goes(tmp_path: Path) -> None:
 def test_an_address_of_no_known_kind_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="^nowhere://x cannot be opened: [^\n]*$"):
         Store("nowhere://x")
+
+
+def test_codes_are_not_written_over_http() -> None:
+    with pytest.raises(ConfigurationError, match="^http://host/codes cannot be written: name a folder, or an [^\n]*$"):
+        check_place(Store("http://host/codes"))
 
 
 def test_a_place_that_answers_with_an_error_is_one_line(

@@ -147,6 +147,18 @@ def test_of_large_images_few_are_read_at_a_time(tmp_path: Path, kind: str) -> No
     assert sum(tables) == number and max(tables) * size <= 64 << 20
 
 
+def test_one_value_that_every_row_refers_to_is_not_read_as_often_at_once(tmp_path: Path) -> None:
+    """A file of a few kilobytes would be gigabytes."""
+    size, number = 8 << 20, 100
+    table = pa.table({"image": [{"bytes": png(3) + bytes(size), "path": None}] * number})
+    file = tmp_path / "a.parquet"
+    pq.write_table(table, file, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 30)
+    assert file.stat().st_size < 20_000
+    rows = opened(file, tmp_path / "plan").splits["train"]
+    tables = [table.num_rows for table in rows.table.read(0, number, ["image"])]
+    assert sum(tables) == number and max(tables) * size <= 64 << 20
+
+
 def test_several_splits_and_the_one_asked_for(tmp_path: Path) -> None:
     for kind in ("parquet", "tar"):
         make(kind, tmp_path / kind / "train")

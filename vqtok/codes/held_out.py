@@ -20,11 +20,10 @@ from vqtok.codes.spec import HELD_OUT_COLUMN
 from vqtok.data.held_out import HELD_OUT, held_out_rows, training_split
 from vqtok.data.layout import split_group
 from vqtok.data.opening import OpenedRows
-from vqtok.data.record import SplitRecord
 from vqtok.errors import CheckpointError
-from vqtok.hub import IMAGES_RECORD, run_of
+from vqtok.hub import read_images_record, run_of
 from vqtok.names import meaning
-from vqtok.schema import checked, read_object
+from vqtok.schema import checked
 
 __all__ = ["HeldOut", "find_held_out_images"]
 
@@ -84,23 +83,17 @@ def find_held_out_images(
         DataError: the names of the images cannot be read.
         HubError: the Hub does not give them.
     """
-    folder = _run_beside(tokenizer)
+    folder = run_of(Path(tokenizer)) if tokenizer is not None and Path(tokenizer).is_dir() else None
+    then = read_images_record(folder) if folder else None
     split = training_split(opened.names)
-    if folder is None or split is None or split not in opened.splits:
+    if folder is None or then is None or split is None or split not in opened.splits:
         return None, ()
     if any(split_group(other) in HELD_OUT for other in opened.names if other != split):
         return None, ()
     run = checked(Run, read_yaml(folder / "config.yaml", error=CheckpointError), name=str(folder / "config.yaml"))
     if (meaning(run.dataset)[0], run.dataset_config) != (meaning(dataset)[0], dataset_config):
         return None, ()
-    file = folder / IMAGES_RECORD
-    then, now = checked(SplitRecord, read_object(file), name=str(file)), opened.record(split)
+    now = opened.record(split)
     if change := then.change(now):
         return None, (f"there is no column {HELD_OUT_COLUMN}: {change} since the tokenizer was trained",)
     return HeldOut(split=split, total=now.rows, share=run.test_share, seed=run.seed), ()
-
-
-def _run_beside(tokenizer: str | Path | None) -> Path | None:
-    """The run folder of a tokenizer that was trained on images, where it kept which."""
-    run = run_of(Path(tokenizer)) if tokenizer is not None and Path(tokenizer).is_dir() else None
-    return run if run is not None and (run / IMAGES_RECORD).is_file() else None

@@ -45,6 +45,7 @@ IMAGE_BYTES = 128 << 20
 MOST_IMAGE_BYTES = 1 << 30  # of one image that is kept
 TABLES = 64  # of the columns of batches, until they are joined
 BATCHES_AHEAD = 2  # read and waiting for a thread, or done and waiting for one before
+BYTES_AHEAD = 256 << 20  # of encoded images in such batches and in those of the threads, but for one more batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +149,16 @@ def _batches(
     """What comes of the batches of some images, in order: each is decoded and worked on by a thread of its own."""
     rows, split, request = job.rows[shard.split], job.plan.split(shard.split), job.plan.request
     size = max(1, request.batch_size // request.rows_per_image)
-    waiting: deque[Future[T]] = deque()
+    waiting: deque[tuple[int, Future[T]]] = deque()
     with job.encoder.side_by_side() as (pool, threads):
         for batch in rows.read(start, stop, size, list(split.columns)):
-            waiting.append(pool.submit(lambda batch: work(_decode(batch, split, job, skip)), batch))
-            if len(waiting) >= threads + BATCHES_AHEAD:
-                yield waiting.popleft().result()
+            done = pool.submit(lambda batch: work(_decode(batch, split, job, skip)), batch)
+            waiting.append((sum(len(image.content or b"") for image in batch.images), done))
+            del batch  # which only its thread has from here on
+            while len(waiting) >= threads + BATCHES_AHEAD or sum(bytes for bytes, _ in waiting) > BYTES_AHEAD:
+                yield waiting.popleft()[1].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
 
 
 def _encode(batch: _Decoded, job: Job) -> _Encoded:

@@ -28,6 +28,10 @@ def check_place(store: Store, *, overwrite: bool = False) -> None:
         ConfigurationError: it holds something else, or cannot be written.
         DataError: the disk is full, or the place cannot be listed.
     """
+    if re.match("https?:", store.place):
+        raise ConfigurationError(
+            f"{store.place} cannot be written: name a folder, or an address such as s3://bucket/codes"
+        )
     if store.is_local:
         check_path(store.folder)
         if "::" in store.root:

@@ -14,6 +14,7 @@ __all__ = ["ParquetFormat"]
 
 BUFFER = 4 << 20  # bytes of a column that are read at a time, rather than the whole of it in a row group
 BATCH = 256  # rows at most
+HARDLY = 8  # times that encoded images compress at most
 BATCH_BYTES = 64 << 20  # of them, by the mean of their row groups: of images, Arrow hands on up to 2 GB at a time
 
 
@@ -30,7 +31,7 @@ class ParquetFormat:
             check_rows(planned, parquet.metadata.num_rows)
             groups, first = _groups(parquet.metadata, start, stop)
             columns = [column for column in features if column in parquet.schema_arrow.names]
-            size = _batch_rows(parquet.metadata, groups)
+            size = _batch_rows(parquet.metadata, groups, columns)
             for batch in parquet.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
                 begin, end = max(start - first, 0), min(stop - first, batch.num_rows)
                 first += batch.num_rows
@@ -53,8 +54,21 @@ def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int]
     return groups, first
 
 
-def _batch_rows(metadata: pq.FileMetaData, groups: list[int]) -> int:
+def _batch_rows(metadata: pq.FileMetaData, groups: list[int], columns: list[str]) -> int:
     """How many rows of these row groups may be read at a time: of large images fewer."""
-    found = (metadata.row_group(group) for group in groups)
+    found = [metadata.row_group(group) for group in groups]
     largest = max((group.total_byte_size // max(1, group.num_rows) for group in found), default=0)
+    for group in found:
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema.partition(".")[0] in columns and _may_repeat(chunk):
+                largest = max(largest, chunk.total_uncompressed_size)
     return max(1, min(BATCH, BATCH_BYTES // max(1, largest)))
+
+
+def _may_repeat(chunk: pq.ColumnChunkMetaData) -> bool:
+    """Whether each row may hold as much as the whole: one value that all rows refer to, which is stored once.
+
+    A file of a kilobyte can so become gigabytes. Encoded images do not compress.
+    """
+    by_reference = any("DICTIONARY" in encoding for encoding in chunk.encodings)
+    return by_reference and bool(chunk.total_uncompressed_size > HARDLY * max(1, chunk.total_compressed_size))

@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from vqtok.assignments import read_yaml
+from vqtok.data.record import SplitRecord
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.hub.folder import METRICS, check_links
 from vqtok.schema import checked, integer, read_object
@@ -23,6 +24,7 @@ __all__ = [
     "is_run",
     "newest_sample",
     "portable",
+    "read_images_record",
     "read_metric_rows",
     "read_metrics",
     "run_of",
@@ -76,6 +78,21 @@ def run_of(folder: Path) -> Path | None:
     """The run folder that a folder is the `model/` of; None beside the configuration of some other program."""
     run = folder.resolve().parent
     return run if folder.resolve().name == "model" and is_run(run) else None
+
+
+def read_images_record(run: Path) -> SplitRecord | None:
+    """What a run keeps of its training images to know them again; None where it kept nothing.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    file = run / IMAGES_RECORD
+    if not file.is_file():
+        return None
+    try:
+        return checked(SplitRecord, read_object(file), name=str(file))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: delete it, and nothing is known of the images of this run") from None
 
 
 def find_run_metadata(folder: Path, image: str) -> RunMetadata:

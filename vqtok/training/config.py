@@ -100,8 +100,8 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
 
     dataset: str = Field(
         "mnist-mini",
-        description="images to train on: mnist-mini, mnist, cifar10, a dataset on the Hub, a folder of images, or "
-        "data files such as parquet",
+        description="images to train on: mnist-mini, mnist, cifar10, a dataset on the Hub (org/name, or "
+        "org/name@revision), a folder of images, or data files such as parquet",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub")
     dataset_config: str | None = Field(None, description="configuration of the dataset, if it has several")
