@@ -75,16 +75,29 @@ class DefaultText:
 class Types:
     """Annotation of a field that holds the options of one of several types, told apart by their entry `type`.
 
-    A word stands for a type with its defaults; entries without a type are of the default one.
+    A word stands for a type with its defaults, or for a preset; entries without a type are of the default one.
 
     Args:
         kinds: the options of each type, by its name.
         default: the name of the default type.
+        presets: entries by a name of their own, which takes the place of a type and may be followed by other entries.
     """
 
-    def __init__(self, kinds: Mapping[str, type[Options]], *, default: str) -> None:
+    def __init__(
+        self,
+        kinds: Mapping[str, type[Options]],
+        *,
+        default: str,
+        presets: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),
+    ) -> None:
         self.kinds = dict(kinds)
         self.default = default
+        self.presets = dict(presets)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What can stand for a type."""
+        return (*self.kinds, *self.presets)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {name: handler.generate_schema(kind) for name, kind in self.kinds.items()}
@@ -103,7 +116,9 @@ class Types:
             raise ConfigurationError(f"{self.named(None).section}{error}") from None
 
     def named(self, name: Any) -> type[Options]:
-        """The options of the type of this name, else those of the default type."""
+        """The options of the type or preset of this name, else those of the default type."""
+        if isinstance(name, str) and name in self.presets:
+            name = self.presets[name]["type"]
         return self.kinds[name if isinstance(name, str) and name in self.kinds else self.default]
 
     def _entries(self, given: Any) -> dict[str, Any]:
@@ -116,9 +131,11 @@ class Types:
             raise _refused(f" must be the name of a type or key: value entries, got {shortened(given)}")
         entries = {"type": self.default} | {str(name): value for name, value in given.items()}
         name = entries["type"]
+        if isinstance(name, str) and name in self.presets:
+            return {**self.presets[name], **{key: value for key, value in entries.items() if key != "type"}}
         if not isinstance(name, str) or name not in self.kinds:
-            text = f".type must be one of {', '.join(self.kinds)}, got {shortened(name)}"
-            raise _refused(_with_hint(text, did_you_mean(str(name), self.kinds)))
+            text = f".type must be one of {', '.join(self.words)}, got {shortened(name)}"
+            raise _refused(_with_hint(text, did_you_mean(str(name), self.words)))
         return entries
 
 
@@ -138,7 +155,7 @@ class Setting:
         default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
-        choices: the words it may be, where these are all; of a section its types.
+        choices: the words it may be, where these are all; of a section its types and presets.
         default_text: its default in words, where it has such.
     """
 
@@ -181,7 +198,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         name=name,
         type=str if section else _plain_type(field.annotation),
         allowed=_allowed(field),
-        choices=tuple(section.kinds) if section else _choices(field),
+        choices=section.words if section else _choices(field),
         default=section.default if section else None if field.is_required() else field.get_default(),
         required=field.is_required(),
         description=field.description or "",
@@ -205,7 +222,7 @@ def _choices(field: FieldInfo) -> tuple[str, ...]:
 def _allowed(field: FieldInfo) -> str:
     """What a field takes, in words: "a whole number of at least 2"."""
     section = types_of(field)
-    return f"one of {', '.join(section.kinds)}" if section else _in_words(field.annotation, field.metadata)
+    return f"one of {', '.join(section.words)}" if section else _in_words(field.annotation, field.metadata)
 
 
 def _in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:

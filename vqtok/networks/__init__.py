@@ -12,15 +12,26 @@ from torch import nn
 
 from vqtok.networks.base import Network, NetworkOptions
 from vqtok.networks.conv import CONV, ConvDecoder, ConvEncoder
+from vqtok.networks.vqgan import PRESETS, VQGAN, VQGANDecoder, VQGANEncoder
 from vqtok.options import Types
 
-__all__ = ["NETWORKS", "NETWORK_TYPES", "ConvDecoder", "ConvEncoder", "NetworkOptions", "build_networks"]
+__all__ = [
+    "NETWORKS",
+    "NETWORK_TYPES",
+    "ConvDecoder",
+    "ConvEncoder",
+    "NetworkOptions",
+    "VQGANDecoder",
+    "VQGANEncoder",
+    "build_networks",
+]
 
 NETWORKS: dict[str, Network] = {
     "conv": CONV,
+    "vqgan": VQGAN,
 }
 
-NETWORK_TYPES = Types({name: network.options for name, network in NETWORKS.items()}, default="conv")
+NETWORK_TYPES = Types({name: network.options for name, network in NETWORKS.items()}, default="conv", presets=PRESETS)
 """Annotation of a field that holds the options of any pair of networks."""
 
 
