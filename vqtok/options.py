@@ -216,7 +216,7 @@ def _plain_type(annotation: Any) -> Any:
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
     """The words that a field may be; none where it may be anything else."""
-    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return tuple(map(str, get_args(field.annotation))) if get_origin(field.annotation) is Literal else ()
 
 
 def _allowed(field: FieldInfo) -> str:

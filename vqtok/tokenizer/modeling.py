@@ -67,6 +67,7 @@ class VQTokenizer(PreTrainedModel):
     base_model_prefix = "vqtok"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
+    supports_gradient_checkpointing = True  # of networks that have it; transformers says so of others
 
     def __init__(self, config: VQTokenizerConfig) -> None:
         super().__init__(config)

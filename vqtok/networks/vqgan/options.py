@@ -5,13 +5,33 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vqtok.networks.base import NetworkOptions
+from vqtok.options import Allowed
 
 __all__ = ["VQGANOptions"]
 
 Level = Annotated[int, Field(ge=0)]
+
+
+PATCHES = (1, 2, 4, 8)
+
+
+def one_of(*numbers: int) -> AfterValidator:
+    """A check for one of these whole numbers; a Literal would take True for 1."""
+
+    def check(number: int) -> int:
+        if number not in numbers:
+            raise ValueError
+        return number
+
+    return AfterValidator(check)
+
+
+Kernel = Annotated[int, one_of(1, 3), Allowed("1 or 3")]
+KernelOrNone = Annotated[int, one_of(0, 1, 3), Allowed("0, 1 or 3")]
+Patch = Annotated[int, one_of(*PATCHES), Allowed("1, 2, 4 or 8")]
 
 
 class VQGANOptions(NetworkOptions):
@@ -56,8 +76,8 @@ class VQGANOptions(NetworkOptions):
     up_levels: list[Level] | None = Field(
         None, description="levels of the decoder that end by doubling; by default all but the first"
     )
-    encoder_out_kernel: Literal[1, 3] = Field(3, description="kernel of the last convolution of the encoder")
-    quant_conv_kernel: Literal[0, 1, 3] = Field(
+    encoder_out_kernel: Kernel = Field(3, description="kernel of the last convolution of the encoder")
+    quant_conv_kernel: KernelOrNone = Field(
         1,
         description="kernel of the convolutions between latents and codes; 0 for none, where z_channels are the code "
         "dimension",
@@ -68,7 +88,7 @@ class VQGANOptions(NetworkOptions):
         "(spatial), or before each level by their mean and variance (adaptive)",
     )
     norm_groups: int = Field(32, ge=1, le=2**10, description="groups of channels that are normalised together")
-    patch: Literal[1, 2, 4, 8] = Field(
+    patch: Patch = Field(
         1, description="pixels a side that Haar wavelets turn into channels before the first convolution; 1 for none"
     )
     pixel_range: Literal["signed", "unit"] = Field(
@@ -93,9 +113,9 @@ class VQGANOptions(NetworkOptions):
         ):
             if values.get(name) is None:
                 values[name] = levels
-        if "downsample_factor" not in values and isinstance(values["down_levels"], list):
-            patch = values.get("patch", 1)
-            values["downsample_factor"] = (patch if type(patch) is int else 1) * 2 ** len(values["down_levels"])
+        patch, down = values.get("patch", 1), values["down_levels"]
+        if "downsample_factor" not in values and type(patch) is int and patch in PATCHES and type(down) is list:
+            values["downsample_factor"] = patch * 2 ** len(down)
         return values
 
     @field_validator("attention_levels", "down_levels", "up_levels")
