@@ -53,7 +53,7 @@ def equal(ours: Any, theirs: Any) -> bool:
     if isinstance(theirs, dict):
         return list(ours) == list(theirs) and all(equal(ours[key], theirs[key]) for key in theirs)
     if isinstance(theirs, list | tuple):
-        return type(ours) is type(theirs) and all(map(equal, ours, theirs))
+        return type(ours) is (list if isinstance(theirs, list) else tuple) and all(map(equal, ours, theirs))
     return bool(ours == theirs)
 
 
