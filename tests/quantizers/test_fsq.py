@@ -165,3 +165,14 @@ def test_codes_that_int64_cannot_number_are_refused() -> None:
     assert FiniteScalarQuantizer(levels=[4] * 31).codebook_size == 2**62
     with pytest.raises(ConfigurationError, match=r"got \[4, .*, 4\]: their product must be at most 2\^62$"):
         FiniteScalarQuantizer(levels=[4] * 31 + [2, 4])
+
+
+@pytest.mark.parametrize("levels", [*LEVELS, [8, 8, 8, 5, 5, 5], [2, 2]])
+def test_wider_bounds_are_those_of_the_library(levels: list[int]) -> None:
+    """And of Cosmos Tokenizer, which took them over."""
+    torch.manual_seed(0)
+    quantizer, library = FiniteScalarQuantizer(levels=levels, margin=-1e-3), FSQ(levels=levels)
+    latents = 2 * torch.randn(4, len(levels), 8, 8)
+    quantized, codes = library(latents)
+    assert torch.equal(quantizer.encode(latents), codes.long())
+    torch.testing.assert_close(quantizer(latents).quantized, quantized)

@@ -2,7 +2,7 @@
 
 Mentzer et al. 2023, arXiv:2309.15505, section 3.1 and appendix A.1. A dimension with L levels is bounded and rounded,
 
-    b(z) = tanh(z + s) h - o        h = (1 - 0.001) (L - 1) / 2        quantized = round(b(z)) / floor(L / 2)
+    b(z) = tanh(z + s) h - o        h = (1 - m) (L - 1) / 2        quantized = round(b(z)) / floor(L / 2)
 
 where an even L takes o = 1/2 and s = artanh(o / h), so that there are L integers within the bounds and b(0) = 0, and
 an odd L takes o = s = 0. The gradient passes the rounding as it is (straight-through) and b as it should.
@@ -28,8 +28,8 @@ from vqtok.quantizers.gradients import straight_through
 
 __all__ = ["FSQOptions", "FiniteScalarQuantizer"]
 
-MARGIN = 1e-3  # of the paper: keeps tanh from rounding past the last level
-MOST_LEVELS = 1000  # beyond, that margin is wider than half a level and the outermost ones are never reached
+MARGIN = 1e-3
+MOST_LEVELS = 1000  # beyond, a margin of 0.001 is wider than half a level: the outermost are not reached, or passed
 
 
 def product_fits(levels: list[int]) -> list[int]:
@@ -52,6 +52,13 @@ class FSQOptions(QuantizerOptions):
         AfterValidator(product_fits),
         Allowed(f"a list of whole numbers from 2 to {MOST_LEVELS}, one for each dimension, such as [8, 8, 8]"),
     ] = Field([8, 8, 8], min_length=1, description="levels of each dimension; their product is the number of codes")
+    margin: float = Field(
+        MARGIN,
+        ge=-MARGIN,
+        le=MARGIN,
+        description="share by which tanh stays within the outermost levels, m: 0.001 in the paper, and -0.001, past them, "
+        "in code that others took over",
+    )
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -100,11 +107,10 @@ class FiniteScalarQuantizer(Quantizer):
 
     def bound(self, latents: Tensor) -> Tensor:
         """b(z): within (-L/2, L/2 - 1) for even L, within (-(L - 1)/2, (L - 1)/2) for odd."""
-        halves = [(1 - MARGIN) * (level - 1) / 2 for level in self.levels]
+        halves = [(1 - self.options.margin) * (level - 1) / 2 for level in self.levels]
         offsets = [0.0 if level % 2 else 0.5 for level in self.levels]
         shifts = [
-            math.atanh(offset / half) if level > 2 else 0.0
-            for level, half, offset in zip(self.levels, halves, offsets, strict=True)
+            math.atanh(offset / half) if offset < half else 0.0 for half, offset in zip(halves, offsets, strict=True)
         ]
         half, offset, shift = (self.per_channel(values, latents) for values in (halves, offsets, shifts))
         return torch.tanh(latents + shift) * half - offset
