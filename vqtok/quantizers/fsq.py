@@ -56,8 +56,8 @@ class FSQOptions(QuantizerOptions):
         MARGIN,
         ge=-MARGIN,
         le=MARGIN,
-        description="share by which tanh stays within the outermost levels, m: 0.001 in the paper, and -0.001, past them, "
-        "in code that others took over",
+        description="share by which tanh stays within the outermost levels, m; -0.001, past them, is what Cosmos "
+        "Tokenizer has",
     )
 
 
