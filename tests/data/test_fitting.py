@@ -11,9 +11,8 @@ from PIL import Image
 
 from tests.data.images import NOISE, colour, encoded, flat
 from vqtok.data import fit_image, fitting, image_array
-from vqtok.data.fitting import Crop
+from vqtok.data.fitting import RESAMPLING, Crop
 from vqtok.data.fitting import colour as named_colour
-from vqtok.data.images import RESAMPLING
 from vqtok.errors import ConfigurationError, DataError
 
 

@@ -15,9 +15,10 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageColor
 
+from vqtok.data.recipes import RECIPES
 from vqtok.errors import ConfigurationError, DataError, did_you_mean, one_line, shortened
 
-__all__ = ["CENTER", "RESAMPLING", "WHITE", "Crop", "colour", "fit_image"]
+__all__ = ["CENTER", "RESAMPLING", "RESIZING", "WHITE", "Crop", "check_resizing", "colour", "fit_image"]
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -25,6 +26,9 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
 }
+RESIZING = (*RESAMPLING, *RECIPES)
+"""The filters, and the recipes of `recipes.py`."""
+
 WHOLE_PIXELS = 1 << 22  # up to so many pixels an image is handled whole
 STRIP_PIXELS = 1 << 20  # pixels of a strip
 
@@ -85,6 +89,7 @@ def fit_image(
     images are composed over the background, 16-bit images are scaled to 8 bits.
 
     Args:
+        resample: the filter, or one of `recipes.py`, which resize and crop in their own way.
         background: what `colour` gives.
         crop: another part to keep.
 
@@ -94,19 +99,36 @@ def fit_image(
     """
     if num_channels not in (1, 3):
         raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB) to read images, got {num_channels}")
-    if resample not in RESAMPLING:
-        raise ConfigurationError(
-            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {resample!r}."
-            f"{did_you_mean(resample, RESAMPLING)}"
-        )
     height, width = size
     if height < 1 or width < 1:
         raise ConfigurationError(f"the size of an image must be at least 1 x 1, got {height} x {width}")
+    check_resizing(resample, size)
+    if resample in RECIPES and crop != CENTER:
+        raise ConfigurationError(f"{resample} keeps the middle of an image: take the views center or ten-crop")
     try:
         convert = _conversion(image, "L" if num_channels == 1 else "RGB", background, name)
+        if resample in RECIPES:
+            return RECIPES[resample](_by_strips(image, convert) if convert else image, height)
         return _cover(image, height, width, RESAMPLING[resample], convert, crop)
     except (OSError, ValueError) as error:
         raise DataError(f"{name} cannot be converted: {one_line(error)}") from error
+
+
+def check_resizing(name: str, size: tuple[int, int]) -> None:
+    """Refuse a way to resize that does not exist, or does not lead to a size (H, W).
+
+    Raises:
+        ConfigurationError: says what there is.
+    """
+    if name not in RESIZING:
+        raise ConfigurationError(
+            f"resample must be one of {', '.join(RESIZING)}, got {shortened(name)}.{did_you_mean(str(name), RESIZING)}"
+        )
+    if name in RECIPES and size[0] != size[1]:
+        raise ConfigurationError(
+            f"{name} gives square images, and the size is {size[0]} x {size[1]}: take another size, or one of "
+            f"{', '.join(RESAMPLING)}"
+        )
 
 
 def _cover(

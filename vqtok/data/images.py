@@ -28,14 +28,14 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vqtok.data.budget import DECODING
-from vqtok.data.fitting import RESAMPLING, STRIP_PIXELS, WHITE, fit_image
+from vqtok.data.fitting import STRIP_PIXELS, WHITE, fit_image
 from vqtok.data.formats import FORMATS, readable_formats
 from vqtok.data.jpeg import decode_jpeg
 from vqtok.data.views import Views
 from vqtok.errors import DataError, one_line
 from vqtok.text import printable
 
-__all__ = ["RESAMPLING", "ImageInput", "image_array", "image_views", "load_image", "open_file"]
+__all__ = ["ImageInput", "image_array", "image_views", "load_image", "open_file"]
 
 ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field
 from transformers import PreTrainedConfig
 
 from vqtok.assignments import merge
+from vqtok.data.fitting import check_resizing
+from vqtok.data.recipes import RECIPES
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.hub import check_settings
 from vqtok.networks import NETWORK_TYPES, NetworkOptions
@@ -32,6 +34,7 @@ INHERITED_KEYS = (
     "torch_dtype",
 )
 
+COVER = "shorter side, then centre crop, only when needed"
 SERVICE = {"return_unused_kwargs", "_from_auto", "_from_pipeline"}  # what it passes to `from_dict` alone
 
 
@@ -53,9 +56,18 @@ class TokenizerOptions(Options):
 
     image_size: ImageSize = Field([32, 32], description="height and width of the images, in pixels")
     num_channels: int = Field(3, ge=1, description="channels of the images, 1 for grey and 3 for RGB")
-    resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = Field(
-        "bicubic", description="how images are resized"
-    )
+    resample: Literal[
+        "bicubic",
+        "bilinear",
+        "lanczos",
+        "nearest",
+        "center-crop-adm",
+        "chameleon",
+        "opencv-bilinear",
+        "shorter-side-bicubic",
+        "shorter-side-bilinear",
+        "shorter-side-lanczos",
+    ] = Field("bicubic", description="how images are resized: a filter, or the way of a published tokenizer")
     network: Annotated[NetworkOptions, NETWORK_TYPES] = Field(ConvOptions(), description="encoder and decoder")
     quantizer: Annotated[QuantizerOptions, QUANTIZER_TYPES] = Field(
         EMAOptions(), description="method that turns latents into codes"
@@ -69,7 +81,8 @@ class VQTokenizerConfig(PreTrainedConfig):
         image_size: height and width in pixels that images are brought to before they are tokenized; one number
             stands for both.
         num_channels: 1 for grey, 3 for RGB; images need one of these, tensors may have any number.
-        resample: how images are resized: bicubic, bilinear, lanczos or nearest.
+        resample: how images are resized: a filter (bicubic, bilinear, lanczos, nearest), or the way of a published
+            tokenizer, see `vqtok.data.recipes`.
         network: `{"type": "conv", ...}` with options of vqtok.networks.
         quantizer: `{"type": "ema", ...}` with options of vqtok.quantizers.
 
@@ -101,6 +114,7 @@ class VQTokenizerConfig(PreTrainedConfig):
         for name, value in TokenizerOptions(**given).model_dump().items():
             setattr(self, name, value)
         check_divisible(*self.size, self.downsample_factor)
+        check_resizing(self.resample, self.size)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -158,7 +172,7 @@ class VQTokenizerConfig(PreTrainedConfig):
             "image_size": list(self.size),
             "num_channels": self.num_channels,
             "resample": self.resample,
-            "resize": "shorter side, then centre crop, only when needed",
+            "resize": f"as {self.resample}" if self.resample in RECIPES else COVER,
             "range": [-1, 1],
         }
 

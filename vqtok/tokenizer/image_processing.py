@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from vqtok.data.images import RESAMPLING, image_array
+from vqtok.data.fitting import check_resizing
+from vqtok.data.images import image_array
 from vqtok.data.loading import to_pixels
 from vqtok.errors import ConfigurationError, DataError, did_you_mean
 
@@ -42,7 +43,7 @@ class VQImageProcessor(BaseImageProcessor):
     Args:
         size: {"height": H, "width": W}, or (H, W), or one number for both.
         num_channels: 1 (grey) or 3 (RGB).
-        resample: "bicubic", "bilinear", "lanczos" or "nearest".
+        resample: how they are resized, one of `vqtok.data.fitting.RESIZING`.
 
     Raises:
         ConfigurationError: an argument that does not exist or makes no sense.
@@ -66,7 +67,8 @@ class VQImageProcessor(BaseImageProcessor):
         super().__init__()
         self.size = {"height": height, "width": width}
         self.num_channels = num_channels
-        self.resample = _resampling(resample)
+        check_resizing(resample, (height, width))
+        self.resample = resample
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Pixels of one or several images.
@@ -89,7 +91,8 @@ class VQImageProcessor(BaseImageProcessor):
         tensor_type = kwargs.pop("return_tensors", None) or "pt"
         size = _height_and_width(kwargs.pop("size", self.size))
         num_channels = kwargs.pop("num_channels", self.num_channels)
-        resample = _resampling(kwargs.pop("resample", self.resample))
+        resample = kwargs.pop("resample", self.resample)
+        check_resizing(resample, size)
         _check_fixed(kwargs)
         if str(getattr(tensor_type, "value", tensor_type)) not in ("pt", "np"):
             raise ConfigurationError(f"return_tensors must be 'pt' or 'np', got {tensor_type!r}")
@@ -173,12 +176,3 @@ def _height_and_width(size: Any) -> tuple[int, int]:
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
         raise ConfigurationError(f'size must be {{"height": H, "width": W}} with H and W at least 1, got {size!r}')
     return size[0], size[1]
-
-
-def _resampling(name: Any) -> str:
-    if name not in RESAMPLING:
-        raise ConfigurationError(
-            f"resample must be one of {', '.join(sorted(RESAMPLING))}, got {name!r}."
-            f"{did_you_mean(str(name), RESAMPLING)}"
-        )
-    return str(name)
