@@ -15,7 +15,7 @@ from vqtok.errors import CheckpointError
 
 __all__ = ["Readable", "unpickle"]
 
-MOST_STEPS = 5_000_000  # each builds one object of 100 bytes or so; a large checkpoint with its optimizer needs 100,000
+MOST_STEPS = 2_000_000  # each builds one object of 100 bytes or so; a large checkpoint with its optimizer needs 100,000
 MOST_BYTES = 64 << 20  # of texts and numbers in the pickle itself
 
 
