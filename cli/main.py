@@ -30,6 +30,7 @@ COMMANDS = {
     "sample": "Sample new images from a prior.",
     "evaluate": "Measure how well a tokenizer reconstructs images.",
     "inspect": "Describe a tokenizer, prior, codes or run folder.",
+    "convert": "Turn a published checkpoint into a tokenizer.",
     "push": "Upload a tokenizer, a prior or codes to the Hugging Face Hub.",
     "settings": "List every setting, what it may be and its default.",
     "demo": "Run every step on handwritten digits, in a few minutes.",

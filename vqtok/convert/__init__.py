@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from vqtok.convert.card import card_of
 from vqtok.convert.checkpoint import read_checkpoint, tensors_of
+from vqtok.convert.driver import Converted, convert
 from vqtok.convert.pickled import Opaque
+from vqtok.convert.registry import FAMILIES
 
-__all__ = ["Opaque", "read_checkpoint", "tensors_of"]
+__all__ = ["FAMILIES", "Converted", "Opaque", "card_of", "convert", "read_checkpoint", "tensors_of"]

@@ -1,0 +1,83 @@
+"""vqtok convert: what is said, written, and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.conftest import Command
+from tests.convert.test_convert import case
+from vqtok.tokenizer import VQTokenizer
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VQTokenizer:
+    """Makes a.pt of LlamaGen; gives the tokenizer that it holds."""
+    monkeypatch.chdir(tmp_path)
+    made, tensors = case("llamagen")
+    torch.save({"model": tensors}, "a.pt")
+    return made
+
+
+def test_a_checkpoint_becomes_a_folder_that_every_command_takes(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    status, said, complained = vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)
+    assert status == 0, complained
+    assert "tokenizer written to tok" in said
+    told = said + complained
+    assert "family       llamagen (LlamaGen)" in told and "weights MIT" in told and "center-crop-adm" in told
+    assert "1 tensor left out, which only training needs: quantize.codebook_used" in told
+    card = Path("tok/README.md").read_text()
+    assert "| weights | MIT |" in card and "arXiv:2406.06525" in card
+    Path("images").mkdir()
+    for number in range(3):
+        Image.new("RGB", (100 + number, 80), (number, 9, 200)).save(f"images/{number}.png")
+    assert vqtok("tokenize", "images", "--tokenizer", "tok", "--out", "codes", "--quiet")[0] == 0
+    assert vqtok("detokenize", "codes", "--tokenizer", "tok", "--out", "decoded", "--quiet")[0] == 0
+    assert len(list(Path("decoded").rglob("*.png"))) == 3
+    assert VQTokenizer.from_pretrained("tok").quantizer.codebook.equal(checkpoint.quantizer.codebook)
+
+
+def test_only_a_tokenizer_is_overwritten(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    assert vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)[0] == 0
+    status, _, complained = vqtok("convert", "a.pt", "--out", "tok")
+    assert (
+        status == 2 and "tok already exists and is not empty: choose another folder, or pass --overwrite" in complained
+    )
+    Path("tok/notes.txt").write_text("mine")
+    status, _, complained = vqtok("convert", "a.pt", "--out", "tok", "--overwrite")
+    assert status == 2 and "notes.txt" in complained and Path("tok/notes.txt").read_text() == "mine"
+    Path("tok/notes.txt").unlink()
+    assert vqtok("convert", "a.pt", "--out", "tok", "--overwrite", "--image-size", 128)[0] == 0
+    assert VQTokenizer.from_pretrained("tok").config.size == (128, 128)
+
+
+def test_weights_that_may_not_be_shared_are_said(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    tensors = torch.load("a.pt", weights_only=True)["model"]
+    _, taming = case("taming")
+    found = {name.replace("first_stage_model.", "model.vqmodel."): value for name, value in taming.items()}
+    torch.save({name: value for name, value in found.items() if ".decoder." not in name}, "chameleon.bin")
+    status, said, complained = vqtok("convert", "chameleon.bin", "--out", "tok", "--image-size", 64)
+    assert status == 0 and tensors
+    assert "Chameleon Research License (not for commercial use): do not push them" in said + complained
+    assert "does not allow to give them to others" in Path("tok/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("none.pt",), "there is no file or folder none.pt"),
+        (("a.pt", "--from", "llamagenn"), "Did you mean 'llamagen'?"),
+        (("text.pt",), "text.pt is damaged, or no checkpoint"),
+        (("a.pt", "--image-size", 63), "63x63 pixels does not divide by the downsample factor 4"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
+    vqtok: Command, checkpoint: VQTokenizer, arguments: tuple[object, ...], complaint: str
+) -> None:
+    Path("text.pt").write_text("text\n")
+    status, _, complained = vqtok("convert", *arguments, "--out", "tok")
+    assert status == 2 and complaint in complained and complained.count("\n") == 1
+    assert not Path("tok").exists()

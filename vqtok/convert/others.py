@@ -1,0 +1,145 @@
+"""Open-MAGVIT2, MaskGIT's VQGAN, Cosmos and the VQModel of diffusers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vqtok.convert.family import Family, Parts, Published, renamed
+from vqtok.convert.llamagen import turned
+from vqtok.convert.shapes import network_of
+from vqtok.convert.taming import codebook_entries, joined
+from vqtok.errors import CheckpointError
+
+__all__ = ["COSMOS", "DIFFUSERS", "MAGVIT2", "MASKGIT"]
+
+COSMOS_LEVELS = [8, 8, 8, 5, 5, 5]
+NEXT = {str(number): str(number + 1) for number in range(64)}
+
+
+def magvit2_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    averages = {name: value for name, value in tensors.items() if name.startswith("model_ema.")}
+    raw = {name: value for name, value in tensors.items() if name not in averages}
+    notes: tuple[str, ...] = ()
+    if averages:
+        raw = {name: averages.get(f"model_ema.{name.replace('.', '')}", value) for name, value in raw.items()}
+        notes = ("the exponential averages of the weights are taken, as for the published figures",)
+    found = renamed(
+        raw,
+        (r"\.mid_block\.(\d+)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.downsample\.(weight|bias)$", r".downsample.conv.\1"),
+        (r"\.upsample\.conv1\.", ".upsample.conv."),
+    )
+    network = network_of(found, downsample="symmetric")
+    quantizer = {"type": "lfq", "codebook_size": 2 ** network["z_channels"], "scale": 1.0, "entropy_weight": 0.0}
+    return Parts(tensors=found, network=network, quantizer=quantizer, notes=notes)
+
+
+def maskgit_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    found = renamed(
+        tensors,
+        (r"\.mid\.(\d+)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.upsample_conv\.", ".upsample.conv."),
+        (r"^quantize\.embedding\.weight$", "quantizer.codebook"),
+    )
+    network = network_of(found, shortcut="output", downsample="average", pixel_range="unit")
+    return Parts(tensors=found, network=network, quantizer=codebook_entries(found))
+
+
+def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    found = joined({name: tensor.float() for name, tensor in tensors.items()})
+    network = network_of(found)
+    if len(found["encoder.quant_conv.weight"]) != len(COSMOS_LEVELS):
+        raise CheckpointError(f"its codes do not have the {len(COSMOS_LEVELS)} dimensions of Cosmos' image tokenizers")
+    quantizer = {"type": "fsq", "levels": COSMOS_LEVELS, "margin": -0.001}
+    notes = ("weights of bfloat16 become float32: run it in bfloat16 for the codes of its own programs",)
+    return Parts(tensors=found, network=network, quantizer=quantizer, notes=notes)
+
+
+def diffusers_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    found = turned(tensors, "up_blocks")
+    found = renamed(
+        found,
+        (r"\.down_blocks\.(\d+)\.resnets\.", r".down.\1.block."),
+        (r"\.down_blocks\.(\d+)\.attentions\.", r".down.\1.attn."),
+        (r"\.down_blocks\.(\d+)\.downsamplers\.0\.", r".down.\1.downsample."),
+        (r"\.up\.(\d+)\.resnets\.", r".up.\1.block."),
+        (r"\.up\.(\d+)\.attentions\.", r".up.\1.attn."),
+        (r"\.up\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
+        (r"\.mid_block\.resnets\.(\d)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.mid_block\.attentions\.0\.", ".mid.attn_1."),
+        (r"\.conv_shortcut\.", ".nin_shortcut."),
+        (r"\.conv_norm_out\.", ".norm_out."),
+        (r"\.(group_norm|spatial_norm)\.", ".norm."),
+        (r"\.(to_q|query)\.", ".q."),
+        (r"\.(to_k|key)\.", ".k."),
+        (r"\.(to_v|value)\.", ".v."),
+        (r"\.(to_out\.0|proj_attn)\.", ".proj_out."),
+    )
+    attention = re.compile(r"\.attn(_1|\.\d+)\.(q|k|v|proj_out)\.weight$")
+    found = {
+        name: tensor[:, :, None, None] if tensor.ndim == 2 and attention.search(name) else tensor
+        for name, tensor in found.items()
+    }
+    found = joined(found)
+    network = network_of(found, norm_groups=config.get("norm_num_groups", 32))
+    return Parts(tensors=found, network=network, quantizer=codebook_entries(found))
+
+
+MAGVIT2 = Family(
+    title="Open-MAGVIT2",
+    source="https://github.com/TencentARC/SEED-Voken",
+    paper="Luo et al. 2024, arXiv:2409.04410",
+    code_license="Apache-2.0",
+    weights_license="Apache-2.0",
+    may_share=True,
+    resample="shorter-side-bilinear",
+    recognise=lambda names: {"encoder.mid_block.0.norm1.weight", "decoder.adaptive.0.gamma.weight"} <= names,
+    parts=magvit2_parts,
+    dropped=r"loss\..*|quantize\..*|model_ema\.(decay|num_updates|loss.*|quantize.*)",
+    published={
+        (2**18, 16): Published(name="Open-MAGVIT2-Tokenizer-256", rfid="1.17 (pytorch-fid, ImageNet 256 validation)"),
+        (2**18, 8): Published(name="Open-MAGVIT2-Tokenizer-128", rfid="1.18 (ImageNet 128)", image_size=128),
+    },
+)
+MASKGIT = Family(
+    title="MaskGIT's VQGAN",
+    source="https://github.com/huggingface/open-muse",
+    paper="Chang et al. 2022, arXiv:2202.04200",
+    code_license="Apache-2.0",
+    weights_license="Apache-2.0",
+    may_share=True,
+    resample="shorter-side-bilinear",
+    recognise=lambda names: {"encoder.mid.0.norm1.weight", "decoder.up.1.upsample_conv.weight"} <= names,
+    parts=maskgit_parts,
+    published={(1024, 16): Published(name="maskgit-vqgan-imagenet-f16-256", rfid="2.28 (MaskGIT's README)")},
+)
+COSMOS = Family(
+    title="Cosmos",
+    source="https://github.com/NVIDIA/Cosmos-Tokenizer",
+    paper="NVIDIA 2024, Cosmos Tokenizer",
+    code_license="Apache-2.0",
+    weights_license="NVIDIA Open Model License",
+    may_share=True,
+    resample="bicubic",
+    recognise=lambda names: (
+        {"encoder.down.0.block.0.norm1.weight", "quant_conv.weight"} <= names
+        and not any(name.startswith("quantize.") for name in names)
+    ),
+    parts=cosmos_parts,
+    dropped=r".*\.(wavelets|_arange|patch_size_buffer)|(inv_)?quant(izer)?\..*",
+)
+DIFFUSERS = Family(
+    title="the VQModel of diffusers",
+    source="https://github.com/huggingface/diffusers",
+    paper="none of its own",
+    code_license="Apache-2.0",
+    weights_license="that of its model card",
+    may_share=True,
+    resample="shorter-side-bilinear",
+    recognise=lambda names: "encoder.down_blocks.0.resnets.0.norm1.weight" in names,
+    parts=diffusers_parts,
+)

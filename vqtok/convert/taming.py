@@ -1,0 +1,134 @@
+"""taming-transformers, latent-diffusion, IBQ and Chameleon's own checkpoint: one network, whose names are ours.
+
+quantize.embedding.weight   the nearest row is the code; of IBQ that of the greatest inner product
+quantize.embed, .proj       of a Gumbel quantizer: the greatest logit
+first_stage_model.          what a transformer or a diffusion model puts before all names
+model_ema.                  of IBQ: exponential averages, whose names have lost their dots; its figures are theirs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vqtok.convert.family import Family, Parts, Published, renamed
+from vqtok.convert.shapes import network_of
+
+__all__ = ["CHAMELEON", "IBQ", "TAMING", "codebook_entries", "joined"]
+
+TRAINING = r"loss\..*|.*\.num_batches_tracked|quantize\.(embed_prob|cluster_size)"
+
+
+def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the convolutions around the codes as parts of encoder and decoder, and the rows as the codebook."""
+    return renamed(
+        tensors,
+        (r"^quant_conv\.", "encoder.quant_conv."),
+        (r"^post_quant_conv\.", "decoder.post_quant_conv."),
+        (r"^quantize\.(embedding|embed)\.weight$", "quantizer.codebook"),
+        (r"^quantize\.proj\.", "quantizer.to_logits."),
+    )
+
+
+def codebook_entries(tensors: Mapping[str, Tensor], kind: str = "vq", **options: Any) -> dict[str, Any]:
+    """The entries of `quantizer` for a codebook (K, D); codes that are all learned already never restart."""
+    codes, dimension = tensors["quantizer.codebook"].shape
+    return {
+        "type": kind,
+        "codebook_size": codes,
+        "code_dim": dimension,
+        "init": "normal",
+        "restart_threshold": 0.0,
+        **options,
+    }
+
+
+def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    found = joined(renamed(tensors, (r"^first_stage_model\.", "")))
+    if "quantizer.to_logits.weight" not in found:
+        return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
+    logits = found["quantizer.to_logits.weight"].flatten(1)  # a convolution of one pixel
+    found["quantizer.to_logits.weight"] = logits
+    quantizer = codebook_entries(found, "gumbel", logits="linear")
+    # Its logits are of z_channels, and what the codes are is of embed_dim: the map is of the whole latent either way.
+    return Parts(tensors=found, network=network_of(found), quantizer=quantizer)
+
+
+def chameleon_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    found = joined(renamed(tensors, (r"^model\.vqmodel\.", "")))
+    return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
+
+
+def ibq_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
+    averages = {name: value for name, value in tensors.items() if name.startswith("model_ema.")}
+    raw = {name: value for name, value in tensors.items() if name not in averages}
+    notes: tuple[str, ...] = ()
+    if averages:  # each is found from the name that lost its dots, which no name tells backwards
+        raw = {name: averages.get(f"model_ema.{name.replace('.', '')}", value) for name, value in raw.items()}
+        notes = ("the exponential averages of the weights are taken, as for the published figures",)
+    found = joined(raw)
+    quantizer = codebook_entries(found, "ibq", metric="dot")
+    return Parts(tensors=found, network=network_of(found), quantizer=quantizer, notes=notes)
+
+
+def is_taming(names: frozenset[str]) -> bool:
+    short = {name.removeprefix("first_stage_model.") for name in names}
+    return "encoder.mid.block_1.norm1.weight" in short and not short.isdisjoint(
+        {"quantize.embedding.weight", "quantize.embed.weight"}
+    )
+
+
+TAMING = Family(
+    title="taming-transformers and latent-diffusion",
+    source="https://github.com/CompVis/taming-transformers",
+    paper="Esser et al. 2021, arXiv:2012.09841",
+    code_license="MIT",
+    weights_license="not stated",
+    may_share=True,
+    resample="opencv-bilinear",
+    recognise=lambda names: is_taming(names) and "model_ema.decay" not in names,
+    parts=taming_parts,
+    dropped=TRAINING + r"|first_stage_model\.loss\..*|(?!first_stage_model\.)(model|transformer|cond_stage_model)\..*",
+    published={
+        (1024, 16): Published(name="vqgan_imagenet_f16_1024", rfid="7.94 (torch-fidelity, ImageNet 256 validation)"),
+        (16384, 16): Published(name="vqgan_imagenet_f16_16384", rfid="4.98 (torch-fidelity, ImageNet 256 validation)"),
+        (8192, 8): Published(name="vqgan_gumbel_f8", rfid="1.49 (torch-fidelity, ImageNet 256 validation)"),
+        (8192, 4): Published(name="vq-f4", rfid="0.58 (against OpenImages validation)"),
+        (16384, 8): Published(name="vq-f8", rfid="1.14 (against OpenImages validation)"),
+        (256, 8): Published(name="vq-f8-n256", rfid="1.49 (against OpenImages validation)"),
+    },
+)
+IBQ = Family(
+    title="IBQ",
+    source="https://github.com/TencentARC/SEED-Voken",
+    paper="Shi et al. 2024, arXiv:2412.02692",
+    code_license="Apache-2.0",
+    weights_license="Apache-2.0",
+    may_share=True,
+    resample="opencv-bilinear",
+    recognise=lambda names: is_taming(names) and "model_ema.decay" in names,
+    parts=ibq_parts,
+    dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
+    published={
+        (codes, 16): Published(name=f"IBQ-Tokenizer-{codes}", rfid=f"{rfid} (pytorch-fid, ImageNet 256 validation)")
+        for codes, rfid in ((1024, "2.24"), (8192, "1.87"), (16384, "1.37"), (262144, "1.00"))
+    },
+)
+CHAMELEON = Family(
+    title="Chameleon",
+    source="https://github.com/facebookresearch/chameleon",
+    paper="Chameleon Team 2024, arXiv:2405.09818",
+    code_license="Chameleon Research License",
+    weights_license="Chameleon Research License (not for commercial use)",
+    may_share=False,
+    resample="chameleon",
+    image_size=512,
+    recognise=lambda names: (
+        "model.vqmodel.encoder.down.0.block.0.norm1.weight" in names
+        and "model.vqmodel.decoder.conv_in.weight" not in names
+    ),
+    parts=chameleon_parts,
+    dropped=r"(?!model\.vqmodel\.).*" + rf"|{TRAINING}",
+)
