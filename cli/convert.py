@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqtok.convert import FAMILIES, Converted, card_of
-from vqtok.convert import convert as convert_checkpoint
-from vqtok.folders import check_free, new_folder
-from vqtok.text import counted
-from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Overwrite
 
-__all__ = ["convert"]
+if TYPE_CHECKING:
+    from vqtok.convert import Converted
+
+__all__ = ["FAMILIES", "convert"]
+
+FAMILIES = "chameleon, cosmos, diffusers, ibq, janus, janus-transformers, llamagen, magvit2, maskgit, taming"
+"""Names of `vqtok.convert.FAMILIES`, which the help says without loading torch."""
 
 MARKER, CARD = "config.json", "README.md"
 OURS = r"config\.json|preprocessor_config\.json|README\.md|model.*\.safetensors|model\.safetensors\.index\.json"
@@ -28,8 +29,8 @@ def convert(
         str | None,
         typer.Option(
             "--from",
-            metavar=f"<{'|'.join(FAMILIES)}>",
-            help="Program that it is of.",
+            metavar="<family>",
+            help=f"Program that it is of: {FAMILIES}.",
             show_default="known by the names of its tensors",
         ),
     ] = None,
@@ -41,11 +42,17 @@ def convert(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn the checkpoint of a published tokenizer into a tokenizer that gives the same codes.
+    """Turn a published checkpoint into a tokenizer.
 
-    No code of the checkpoint is run: pickles are read for their tensors alone. Every tensor is used, or named among
-    those that only training needs.
+    The tokenizer gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
+    tensor is used, or named among those that only training needs.
     """
+    from vqtok.convert import card_of
+    from vqtok.convert import convert as convert_checkpoint
+    from vqtok.folders import check_free, new_folder
+    from vqtok.text import counted
+    from vqtok_cli.output import done, note, resolved
+
     check_free(out, marker=MARKER, ours=lambda _: OURS, overwrite=overwrite)
     found = convert_checkpoint(source, family=family, image_size=image_size)
     resolved("convert", facts(found, source, out))

@@ -10,7 +10,9 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from tests.convert.test_convert import case
+from vqtok.convert import FAMILIES as families
 from vqtok.tokenizer import VQTokenizer
+from vqtok_cli.convert import FAMILIES
 
 
 @pytest.fixture
@@ -20,6 +22,10 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VQTokenizer:
     made, tensors = case("llamagen")
     torch.save({"model": tensors}, "a.pt")
     return made
+
+
+def test_the_help_names_every_family() -> None:
+    assert FAMILIES.split(", ") == list(families)
 
 
 def test_a_checkpoint_becomes_a_folder_that_every_command_takes(vqtok: Command, checkpoint: VQTokenizer) -> None:
