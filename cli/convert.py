@@ -44,7 +44,7 @@ def convert(
 ) -> None:
     """Turn a published checkpoint into a tokenizer.
 
-    The tokenizer gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
+    It gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
     tensor is used, or named among those that only training needs.
     """
     from vqtok.convert import card_of
