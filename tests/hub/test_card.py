@@ -127,7 +127,7 @@ def test_codes_of_several_codebooks_and_of_none_are_told_from_what_they_are(tmp_
     text = card_text(tmp_path / "several")
     assert "| grid | 4 x 4 x 3, 48 codes per image |" in text
     assert "| codebook | 3 times 25 codes of 6 dimensions |" in text
-    assert "| quantizer | product: " in text and "each (fsq: levels [5, 5])" in text
+    assert "| quantizer | product: " in text and "each (fsq: levels [5, 5], margin 0.001)" in text
     assert "Its quantizer: Jegou et al. 2011" in text
 
 
