@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Family", "Parts", "Published", "Rule", "renamed"]
-
-Rule = tuple[str, str | Callable[[re.Match[str]], str]]
-"""A regular expression, and what takes the place of what it finds."""
+__all__ = ["Family", "Parts", "Published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +72,3 @@ class Family:
     parts: Callable[[dict[str, Tensor], Mapping[str, Any]], Parts]
     dropped: str = r"(?!)"
     published: Mapping[tuple[int, int], Published] = field(default_factory=dict)
-
-
-def renamed(tensors: Mapping[str, Tensor], *rules: Rule) -> dict[str, Tensor]:
-    """Tensors with every rule applied to their names, in turn."""
-    found = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        found[name] = tensor
-    return found

@@ -9,26 +9,18 @@ model.vqmodel.                what transformers puts there; its names are otherw
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from vqtok.convert.family import Family, Parts, Published, renamed
+from vqtok.convert.family import Family, Parts, Published
+from vqtok.convert.renaming import codebook_entries, joined, renamed, turned
 from vqtok.convert.shapes import network_of
-from vqtok.convert.taming import codebook_entries, joined
 
-__all__ = ["JANUS", "JANUS_OF_TRANSFORMERS", "LLAMAGEN", "turned"]
+__all__ = ["JANUS", "JANUS_OF_TRANSFORMERS", "LLAMAGEN"]
 
 MIDDLE = {"0": "block_1", "1": "attn_1", "2": "block_2"}
-
-
-def turned(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Tensors of `decoder.<name>.i` as those of `decoder.up`, which counts from the other end."""
-    pattern = re.compile(rf"^decoder\.{name}\.(\d+)\.")
-    last = max((int(found[1]) for key in tensors if (found := pattern.match(key))), default=0)
-    return renamed(tensors, (pattern.pattern, lambda found: f"decoder.up.{last - int(found[1])}."))
 
 
 def llamagen_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:

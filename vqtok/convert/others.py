@@ -8,28 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
-from vqtok.convert.family import Family, Parts, Published, renamed
-from vqtok.convert.llamagen import turned
+from vqtok.convert.family import Family, Parts, Published
+from vqtok.convert.renaming import codebook_entries, joined, renamed, turned, with_averages
 from vqtok.convert.shapes import network_of
-from vqtok.convert.taming import codebook_entries, joined
 from vqtok.errors import CheckpointError
 
 __all__ = ["COSMOS", "DIFFUSERS", "MAGVIT2", "MASKGIT"]
 
 COSMOS_LEVELS = [8, 8, 8, 5, 5, 5]
-NEXT = {str(number): str(number + 1) for number in range(64)}
 
 
 def magvit2_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
-    averages = {name: value for name, value in tensors.items() if name.startswith("model_ema.")}
-    raw = {name: value for name, value in tensors.items() if name not in averages}
-    notes: tuple[str, ...] = ()
-    if averages:
-        raw = {name: averages.get(f"model_ema.{name.replace('.', '')}", value) for name, value in raw.items()}
-        notes = ("the exponential averages of the weights are taken, as for the published figures",)
+    raw, notes = with_averages(tensors)
     found = renamed(
         raw,
-        (r"\.mid_block\.(\d+)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.mid_block\.(\d+)\.", lambda name: f".mid.block_{int(name[1]) + 1}."),
         (r"\.downsample\.(weight|bias)$", r".downsample.conv.\1"),
         (r"\.upsample\.conv1\.", ".upsample.conv."),
     )
@@ -41,7 +34,7 @@ def magvit2_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Part
 def maskgit_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
     found = renamed(
         tensors,
-        (r"\.mid\.(\d+)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.mid\.(\d+)\.", lambda name: f".mid.block_{int(name[1]) + 1}."),
         (r"\.upsample_conv\.", ".upsample.conv."),
         (r"^quantize\.embedding\.weight$", "quantizer.codebook"),
     )
@@ -69,7 +62,7 @@ def diffusers_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Pa
         (r"\.up\.(\d+)\.resnets\.", r".up.\1.block."),
         (r"\.up\.(\d+)\.attentions\.", r".up.\1.attn."),
         (r"\.up\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
-        (r"\.mid_block\.resnets\.(\d)\.", lambda name: f".mid.block_{NEXT[name[1]]}."),
+        (r"\.mid_block\.resnets\.(\d)\.", lambda name: f".mid.block_{int(name[1]) + 1}."),
         (r"\.mid_block\.attentions\.0\.", ".mid.attn_1."),
         (r"\.conv_shortcut\.", ".nin_shortcut."),
         (r"\.conv_norm_out\.", ".norm_out."),

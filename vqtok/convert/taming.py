@@ -1,4 +1,4 @@
-"""taming-transformers, latent-diffusion, IBQ and Chameleon's own checkpoint: one network, whose names are ours.
+"""taming-transformers, latent-diffusion, IBQ, and Chameleon in transformers: one network, whose names are ours.
 
 quantize.embedding.weight   the nearest row is the code; of IBQ that of the greatest inner product
 quantize.embed, .proj       of a Gumbel quantizer: the greatest logit
@@ -13,46 +13,21 @@ from typing import Any
 
 from torch import Tensor
 
-from vqtok.convert.family import Family, Parts, Published, renamed
+from vqtok.convert.family import Family, Parts, Published
+from vqtok.convert.renaming import codebook_entries, joined, renamed, with_averages
 from vqtok.convert.shapes import network_of
 
-__all__ = ["CHAMELEON", "IBQ", "TAMING", "codebook_entries", "joined"]
+__all__ = ["CHAMELEON", "IBQ", "TAMING"]
 
 TRAINING = r"loss\..*|.*\.num_batches_tracked|quantize\.(embed_prob|cluster_size)"
-
-
-def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with the convolutions around the codes as parts of encoder and decoder, and the rows as the codebook."""
-    return renamed(
-        tensors,
-        (r"^quant_conv\.", "encoder.quant_conv."),
-        (r"^post_quant_conv\.", "decoder.post_quant_conv."),
-        (r"^quantize\.(embedding|embed)\.weight$", "quantizer.codebook"),
-        (r"^quantize\.proj\.", "quantizer.to_logits."),
-    )
-
-
-def codebook_entries(tensors: Mapping[str, Tensor], kind: str = "vq", **options: Any) -> dict[str, Any]:
-    """The entries of `quantizer` for a codebook (K, D); codes that are all learned already never restart."""
-    codes, dimension = tensors["quantizer.codebook"].shape
-    return {
-        "type": kind,
-        "codebook_size": codes,
-        "code_dim": dimension,
-        "init": "normal",
-        "restart_threshold": 0.0,
-        **options,
-    }
 
 
 def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
     found = joined(renamed(tensors, (r"^first_stage_model\.", "")))
     if "quantizer.to_logits.weight" not in found:
         return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
-    logits = found["quantizer.to_logits.weight"].flatten(1)  # a convolution of one pixel
-    found["quantizer.to_logits.weight"] = logits
+    found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)  # a convolution of one pixel
     quantizer = codebook_entries(found, "gumbel", logits="linear")
-    # Its logits are of z_channels, and what the codes are is of embed_dim: the map is of the whole latent either way.
     return Parts(tensors=found, network=network_of(found), quantizer=quantizer)
 
 
@@ -62,12 +37,7 @@ def chameleon_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Pa
 
 
 def ibq_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
-    averages = {name: value for name, value in tensors.items() if name.startswith("model_ema.")}
-    raw = {name: value for name, value in tensors.items() if name not in averages}
-    notes: tuple[str, ...] = ()
-    if averages:  # each is found from the name that lost its dots, which no name tells backwards
-        raw = {name: averages.get(f"model_ema.{name.replace('.', '')}", value) for name, value in raw.items()}
-        notes = ("the exponential averages of the weights are taken, as for the published figures",)
+    raw, notes = with_averages(tensors)
     found = joined(raw)
     quantizer = codebook_entries(found, "ibq", metric="dot")
     return Parts(tensors=found, network=network_of(found), quantizer=quantizer, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class VQGANEncoder(Checkpointed):
         super().__init__()
         chosen = self.options = VQGANOptions(**options)
         checked_code_dim(chosen, code_dim)
-        norm: Norm = lambda channels: GroupNorm(channels, chosen.norm_groups)  # noqa: E731
+        norm = partial(GroupNorm, groups=chosen.norm_groups)
         self.conv_in = nn.Conv2d(
             chosen.pixel_channels(num_channels),
             chosen.base_channels,

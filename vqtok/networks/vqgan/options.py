@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -156,4 +155,4 @@ class VQGANOptions(NetworkOptions):
 
     def pixel_channels(self, num_channels: int) -> int:
         """Channels of the first and the last convolution, for images of so many channels."""
-        return num_channels * int(math.pow(self.patch, 2))
+        return num_channels * self.patch**2
