@@ -42,12 +42,13 @@ def test_codes_and_their_bits(number: int, data: st.DataObject) -> None:
 
 
 @every_method
-def test_codes_are_the_signs_and_zero_is_positive(method: str) -> None:
+def test_codes_are_the_signs_and_zero_is_what_the_paper_says(method: str) -> None:
     quantizer = make(method, codebook_size=8)
     latents = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [0, -0.0, -1]]).view(4, 3, 1, 1)
     output = quantizer(latents)
-    assert output.codes.flatten().tolist() == [1, 2, 4, 3]
-    assert torch.equal(output.quantized, quantizer.scale * torch.where(latents >= 0, 1.0, -1.0))
+    positive = latents > 0 if method == "lfq" else latents >= 0
+    assert output.codes.flatten().tolist() == [1, 2, 4, 0 if method == "lfq" else 3]
+    assert torch.equal(output.quantized, quantizer.scale * torch.where(positive, 1.0, -1.0))
     assert torch.equal(quantizer.decode(quantizer.encode(latents)), output.quantized)
 
 

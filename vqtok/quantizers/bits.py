@@ -1,6 +1,6 @@
-"""Codes made of signs: D numbers fall to one of K = 2^D codes, whose bits say which of the numbers are not negative.
+"""Codes made of signs: D numbers fall to one of K = 2^D codes, whose bits say which of the numbers are positive.
 
-    code = sum_d 2^d [z_d >= 0]           (Yu et al. 2023, arXiv:2310.05737, section 3.1, the index of a token)
+    code = sum_d 2^d [z_d > 0]            (Yu et al. 2023, arXiv:2310.05737, section 3.1, the index of a token)
 
 Such a codebook is never searched, and a soft assignment to it is a product over the bits,
 
@@ -79,8 +79,7 @@ class BitOptions(QuantizerOptions):
 class BitQuantizer(Quantizer):
     """What methods whose codes are signs share. There is nothing to learn and nothing to save.
 
-    A latent of exactly 0 counts as positive, so that every code is a corner. In training, means are over the batch of
-    all processes, and so is their gradient.
+    In training, means are over the batch of all processes, and so is their gradient.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K).
     """
@@ -98,6 +97,10 @@ class BitQuantizer(Quantizer):
         self.codebook_size = self.options.codebook_size
         self.code_dim = self.codebook_size.bit_length() - 1
         self.code_levels = (2,) * self.code_dim
+
+    @abstractmethod
+    def bits(self, latents: Tensor) -> Tensor:
+        """Which numbers of latents (B, D, h, w) are positive, bool; what exactly 0 is, the paper of a method says."""
 
     @abstractmethod
     def project(self, latents: Tensor) -> Tensor:
@@ -124,19 +127,19 @@ class BitQuantizer(Quantizer):
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
-        return codes_of(latents >= 0)
+        return codes_of(self.bits(latents))
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.corners(bits_of(codes, self.code_dim))
 
     @torch.no_grad()
     def distortion(self, latents: Tensor) -> Tensor:
-        return (self.project(latents.float()) - self.corners(latents >= 0)).square().sum(dim=1)
+        return (self.project(latents.float()) - self.corners(self.bits(latents))).square().sum(dim=1)
 
     def forward(self, latents: Tensor) -> QuantizerOutput:
         with torch.autocast(latents.device.type, enabled=False):
             projected = self.project(latents.float())
-            bits = latents >= 0
+            bits = self.bits(latents)
             vectors = self.corners(bits)
             logits = self.log_odds(projected).transpose(0, 1).flatten(1)
             sums = torch.stack([self.commitment(projected - vectors), bit_entropy(logits).sum()])

@@ -61,6 +61,9 @@ class BinarySphericalQuantizer(BitQuantizer):
         super().__init__(**options)
         self.scale = 1 / math.sqrt(self.code_dim)
 
+    def bits(self, latents: Tensor) -> Tensor:
+        return latents >= 0
+
     def project(self, latents: Tensor) -> Tensor:
         return on_sphere(latents)
 

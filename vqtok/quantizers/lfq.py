@@ -51,7 +51,7 @@ class LFQOptions(BitOptions):
 
 
 class LookupFreeQuantizer(BitQuantizer):
-    """Codes in {-s, s}^D, the signs of the latents; a latent of exactly 0, which the paper sends to -1, goes to 1.
+    """Codes in {-s, s}^D, the signs of the latents; 0 goes to -s.
 
     Shapes: latents (B, D, h, w); codes (B, h, w) in [0, K), the first dimension as the least significant bit.
     """
@@ -65,6 +65,9 @@ class LookupFreeQuantizer(BitQuantizer):
         super().__init__(**options)
         self.scale = self.options.scale
         self.spreads = self.options.entropy_weight > 0
+
+    def bits(self, latents: Tensor) -> Tensor:
+        return latents > 0
 
     def project(self, latents: Tensor) -> Tensor:
         return latents
