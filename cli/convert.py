@@ -23,7 +23,13 @@ NAMED = 5  # dropped tensors that are named on the screen
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint: a file, or a folder of one.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint: a file, a folder of one, or owner/name on the Hub, with the file or folder in it as in "
+            "owner/name/vq_ds16_c2i.pt."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Tokenizer folder to write.")],
     family: Annotated[
         str | None,
@@ -40,47 +46,48 @@ def convert(
             min=1, help="Side in pixels that images are brought to.", show_default="that of the published tokenizer"
         ),
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a published checkpoint into a tokenizer.
 
     It gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
-    tensor is used, or named among those that only training needs.
+    tensor is used, or named among those that no code and no image needs.
     """
-    from vqtok.convert import card_of
     from vqtok.convert import convert as convert_checkpoint
     from vqtok.folders import check_free, new_folder
+    from vqtok.hub import card_of, open_folder
     from vqtok.text import counted
-    from vqtok_cli.output import done, note, resolved
+    from vqtok_cli.output import done, note, resolved, say
 
     check_free(out, marker=MARKER, ours=lambda _: OURS, overwrite=overwrite)
-    found = convert_checkpoint(source, family=family, image_size=image_size)
+    found = convert_checkpoint(source, family=family, image_size=image_size, revision=revision)
     resolved("convert", facts(found, source, out))
-    for line in found.notes:
+    for line in found.provenance.notes:
         note(line)
     if found.dropped:
         more = f" and {len(found.dropped) - NAMED:,} more" if len(found.dropped) > NAMED else ""
         dropped = counted(len(found.dropped), "tensor")
-        note(f"{dropped} left out, which only training needs: {', '.join(found.dropped[:NAMED])}{more}")
-    if not found.family.may_share:
-        note(f"its weights are under the {found.family.weights_license}: do not push them")
+        note(f"{dropped} left out, which no code and no image needs: {', '.join(found.dropped[:NAMED])}{more}")
+    if not found.provenance.may_share:
+        say(f"warning: the weights are under the {found.provenance.terms}", err=True)
     with new_folder(out, marker=MARKER, ours=lambda _: OURS, overwrite=overwrite) as folder:
         found.tokenizer.save_pretrained(folder)
-        (folder / CARD).write_text(card_of(found, folder, out.resolve().name), encoding="utf-8")
+        (folder / CARD).write_text(card_of(open_folder(folder), str(out), folder).text, encoding="utf-8")
     done(f"tokenizer written to {out}", next=("vqtok", "tokenize", "IMAGES", "--tokenizer", str(out)))
 
 
-def facts(found: Converted, source: Path, out: Path) -> dict[str, object]:
+def facts(found: Converted, source: str, out: Path) -> dict[str, object]:
     """What is known of it, for the screen."""
-    height, width = found.tokenizer.grid
+    (height, width), origin = found.tokenizer.grid, found.provenance
     size = " x ".join(map(str, found.tokenizer.config.size))
     return {
         "checkpoint": source,
-        "family": f"{found.name} ({found.family.title})",
-        "published": f"{found.published.name}, rFID {found.published.rfid}" if found.published else None,
-        "images": f"{size} pixels, {found.family.resample}",
+        "family": f"{found.family} ({origin.program})",
+        "of the shape of": origin.published,
+        "images": f"{size} pixels, {found.tokenizer.config.resample}",
         "grid": f"{height} x {width} of {found.tokenizer.codebook_size:,} codes",
         "fingerprint": found.tokenizer.fingerprint[:12],
-        "license": f"code {found.family.code_license}, weights {found.family.weights_license}",
+        "license": f"code {origin.code_license}, weights {origin.weights_license}",
         "out": out,
     }

@@ -40,11 +40,11 @@ def push(
 
 def push_model_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str | None) -> None:
     """Push a tokenizer or a prior that loads, and say how to load it from there."""
-    from vqtok.hub import check_can_push, open_to_push
+    from vqtok.hub import check_can_push, open_to_push, sharing_warning
     from vqtok.hub import push as push_folder
     from vqtok.priors import load_prior
     from vqtok.tokenizer import VQTokenizer
-    from vqtok_cli.output import done, resolved
+    from vqtok_cli.output import done, resolved, say
 
     model = open_to_push(folder)
     (load_prior if model.kind == "prior" else VQTokenizer.from_pretrained)(model.path)  # or refuse what does not load
@@ -60,6 +60,8 @@ def push_model_folder(folder: Path, repo_id: str, *, private: bool, revision: st
             "revision": revision,
         },
     )
+    if warning := sharing_warning(model.config):
+        say(f"warning: {warning}", err=True)
     url = push_folder(model.path, repo_id, private=private, revision=revision, commit_message=message)
     name, load = ("load_prior", "") if model.kind == "prior" else ("VQTokenizer", ".from_pretrained")
     at = f", revision={json.dumps(revision)}" if revision else ""

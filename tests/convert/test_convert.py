@@ -175,7 +175,7 @@ def test_a_checkpoint_gives_back_its_tokenizer(tmp_path: Path, name: str) -> Non
                 value.copy_(value.bfloat16().float())
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "a.ckpt")
     found = convert(tmp_path / "a.ckpt", image_size=64)
-    assert found.name == name.removesuffix("-gumbel") and found.tokenizer.config.network == made.config.network
+    assert found.family == name.removesuffix("-gumbel") and found.tokenizer.config.network == made.config.network
     state = made.state_dict()
     for key, value in found.tokenizer.state_dict().items():
         if key.rpartition(".")[2] not in made.quantizer.training_state:
@@ -183,7 +183,7 @@ def test_a_checkpoint_gives_back_its_tokenizer(tmp_path: Path, name: str) -> Non
     pixels = torch.rand(2, 3, 64, 64) * 2 - 1
     codes = found.tokenizer.encode(pixels)
     assert torch.equal(codes, made.encode(pixels)) and torch.equal(found.tokenizer.decode(codes), made.decode(codes))
-    assert found.tokenizer.config.resample == FAMILIES[found.name].resample
+    assert found.tokenizer.config.resample == FAMILIES[found.family].resample
     found.tokenizer.save_pretrained(tmp_path / "saved")
     again = VQTokenizer.from_pretrained(tmp_path / "saved")
     assert torch.equal(again.encode(pixels), codes) and again.fingerprint == found.tokenizer.fingerprint
@@ -199,7 +199,7 @@ def test_janus_of_transformers(tmp_path: Path) -> None:
     named = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
     save_file(named, tmp_path / "a.safetensors")
     ours = convert(tmp_path)
-    assert ours.name == "janus-transformers"
+    assert ours.family == "janus-transformers"
     pixels = torch.rand(2, 3, 32, 32) * 2 - 1
     latents = normalize(theirs.quant_conv(theirs.encoder(pixels)), dim=1)
     _, _, indices = theirs.quantize(latents)
@@ -221,7 +221,10 @@ def test_chameleon_of_transformers_has_no_decoder(tmp_path: Path) -> None:
     tensors = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
     torch.save(tensors | {"model.layers.0.weight": torch.ones(2)}, tmp_path / "a.bin")
     ours = convert(tmp_path / "a.bin")
-    assert (ours.name, ours.tokenizer.config.size) == ("chameleon", (512, 512)) and "no decoder" in ours.notes[0]
+    assert (ours.family, ours.tokenizer.config.size) == (
+        "chameleon",
+        (512, 512),
+    ) and "no decoder" in ours.provenance.notes[1]
     assert ours.dropped == ("model.layers.0.weight",)
     pixels = torch.rand(2, 3, 32, 32) * 2 - 1
     _, _, indices = theirs.quantize(theirs.quant_conv(theirs.encoder(pixels)))

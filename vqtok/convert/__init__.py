@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from vqtok.convert.card import card_of
 from vqtok.convert.checkpoint import read_checkpoint, tensors_of
 from vqtok.convert.driver import Converted, convert
 from vqtok.convert.pickled import Opaque
 from vqtok.convert.registry import FAMILIES
 
-__all__ = ["FAMILIES", "Converted", "Opaque", "card_of", "convert", "read_checkpoint", "tensors_of"]
+__all__ = ["FAMILIES", "Converted", "Opaque", "convert", "read_checkpoint", "tensors_of"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+from vqtok.hub import Provenance
 
 __all__ = ["Family", "Parts", "Published"]
 
@@ -54,9 +56,9 @@ class Family:
         may_share: whether the weights may be given to others.
         resample: how it brings images to their size, of `vqtok.data.fitting.RESIZING`.
         image_size: of the published ones, pixels a side.
-        recognise: whether names of tensors are those of this family.
+        recognise: whether tensors, by their names in the checkpoint, are those of this family.
         parts: tensors by their names in the checkpoint, and its configuration where there is one -> `Parts`.
-        dropped: a regular expression of the tensors that are left out, as training alone has a use for them.
+        dropped: a regular expression of the tensors that no code and no image needs.
         published: by the number of codes and the downsample factor.
     """
 
@@ -68,7 +70,27 @@ class Family:
     may_share: bool
     resample: str
     image_size: int = 256
-    recognise: Callable[[frozenset[str]], bool]
+    recognise: Callable[[Mapping[str, Tensor]], bool]
     parts: Callable[[dict[str, Tensor], Mapping[str, Any]], Parts]
     dropped: str = r"(?!)"
     published: Mapping[tuple[int, int], Published] = field(default_factory=dict)
+
+    def provenance(self, checkpoint: str, published: Published | None, notes: Sequence[str]) -> Provenance:
+        """What a tokenizer of this family keeps of its origin.
+
+        Args:
+            checkpoint: the name of the file, folder or repository that it was converted from.
+            published: the published one of its shape.
+            notes: what is to be known of the conversion.
+        """
+        return Provenance(
+            program=self.title,
+            checkpoint=checkpoint,
+            source=self.source,
+            paper=self.paper,
+            code_license=self.code_license,
+            weights_license=self.weights_license,
+            may_share=self.may_share,
+            published=f"{published.name}, reconstruction FID {published.rfid}" if published else None,
+            notes=list(notes),
+        )

@@ -52,7 +52,7 @@ LLAMAGEN = Family(
     weights_license="MIT",
     may_share=True,
     resample="center-crop-adm",
-    recognise=lambda names: "encoder.conv_blocks.0.res.0.norm1.weight" in names,
+    recognise=lambda tensors: "encoder.conv_blocks.0.res.0.norm1.weight" in tensors,
     parts=llamagen_parts,
     dropped=UNUSED,
     published={
@@ -69,7 +69,7 @@ JANUS = Family(
     may_share=True,
     resample="center-crop-adm",
     image_size=384,
-    recognise=lambda names: "gen_vision_model.encoder.conv_blocks.0.res.0.norm1.weight" in names,
+    recognise=lambda tensors: "gen_vision_model.encoder.conv_blocks.0.res.0.norm1.weight" in tensors,
     parts=llamagen_parts,
     dropped=rf"(?!gen_vision_model\.).*|{UNUSED}",
 )
@@ -82,7 +82,7 @@ JANUS_OF_TRANSFORMERS = Family(
     may_share=True,
     resample="center-crop-adm",
     image_size=384,
-    recognise=lambda names: "model.vqmodel.decoder.up.0.block.0.norm1.weight" in names,
+    recognise=lambda tensors: "model.vqmodel.decoder.up.0.block.0.norm1.weight" in tensors,
     parts=janus_parts,
     dropped=r"(?!model\.vqmodel\.).*",
 )

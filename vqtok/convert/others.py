@@ -48,7 +48,11 @@ def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts
     if len(found["encoder.quant_conv.weight"]) != len(COSMOS_LEVELS):
         raise CheckpointError(f"its codes do not have the {len(COSMOS_LEVELS)} dimensions of Cosmos' image tokenizers")
     quantizer = {"type": "fsq", "levels": COSMOS_LEVELS, "margin": -0.001}
-    notes = ("weights of bfloat16 become float32: run it in bfloat16 for the codes of its own programs",)
+    notes = (
+        "its program computes in bfloat16: load the tokenizer with dtype=torch.bfloat16 for the same codes",
+        "its program resizes no image, but pads it to a multiple of 16 pixels: for the same codes set the image size "
+        "to that of your images",
+    )
     return Parts(tensors=found, network=network, quantizer=quantizer, notes=notes)
 
 
@@ -90,7 +94,7 @@ MAGVIT2 = Family(
     weights_license="Apache-2.0",
     may_share=True,
     resample="shorter-side-bilinear",
-    recognise=lambda names: {"encoder.mid_block.0.norm1.weight", "decoder.adaptive.0.gamma.weight"} <= names,
+    recognise=lambda tensors: {"encoder.mid_block.0.norm1.weight", "decoder.adaptive.0.gamma.weight"} <= tensors.keys(),
     parts=magvit2_parts,
     dropped=r"loss\..*|quantize\..*|model_ema\.(decay|num_updates|loss.*|quantize.*)",
     published={
@@ -106,7 +110,7 @@ MASKGIT = Family(
     weights_license="Apache-2.0",
     may_share=True,
     resample="shorter-side-bilinear",
-    recognise=lambda names: {"encoder.mid.0.norm1.weight", "decoder.up.1.upsample_conv.weight"} <= names,
+    recognise=lambda tensors: {"encoder.mid.0.norm1.weight", "decoder.up.1.upsample_conv.weight"} <= tensors.keys(),
     parts=maskgit_parts,
     published={(1024, 16): Published(name="maskgit-vqgan-imagenet-f16-256", rfid="2.28 (MaskGIT's README)")},
 )
@@ -118,9 +122,9 @@ COSMOS = Family(
     weights_license="NVIDIA Open Model License",
     may_share=True,
     resample="bicubic",
-    recognise=lambda names: (
-        {"encoder.down.0.block.0.norm1.weight", "quant_conv.weight"} <= names
-        and not any(name.startswith("quantize.") for name in names)
+    recognise=lambda tensors: (
+        {"encoder.down.0.block.0.norm1.weight", "quant_conv.weight"} <= tensors.keys()
+        and not any(name.startswith("quantize.") for name in tensors)
     ),
     parts=cosmos_parts,
     dropped=r".*\.(wavelets|_arange|patch_size_buffer)|(inv_)?quant(izer)?\..*",
@@ -133,6 +137,6 @@ DIFFUSERS = Family(
     weights_license="that of its model card",
     may_share=True,
     resample="shorter-side-bilinear",
-    recognise=lambda names: "encoder.down_blocks.0.resnets.0.norm1.weight" in names,
+    recognise=lambda tensors: "encoder.down_blocks.0.resnets.0.norm1.weight" in tensors,
     parts=diffusers_parts,
 )

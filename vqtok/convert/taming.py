@@ -1,4 +1,4 @@
-"""taming-transformers, latent-diffusion, IBQ, and Chameleon in transformers: one network, whose names are ours.
+"""taming-transformers, latent-diffusion, IBQ and Chameleon: one network, whose names are ours.
 
 quantize.embedding.weight   the nearest row is the code; of IBQ that of the greatest inner product
 quantize.embed, .proj       of a Gumbel quantizer: the greatest logit
@@ -33,7 +33,11 @@ def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts
 
 def chameleon_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
     found = joined(renamed(tensors, (r"^model\.vqmodel\.", "")))
-    return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
+    notes = (
+        "pixels reach it in [-1, 1], as in Meta's program; the image processor of transformers brings them to "
+        "[-1, 0.989], which changes some codes",
+    )
+    return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found), notes=notes)
 
 
 def ibq_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
@@ -43,10 +47,22 @@ def ibq_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
     return Parts(tensors=found, network=network_of(found), quantizer=quantizer, notes=notes)
 
 
-def is_taming(names: frozenset[str]) -> bool:
-    short = {name.removeprefix("first_stage_model.") for name in names}
+def is_taming(tensors: Mapping[str, Tensor]) -> bool:
+    short = {name.removeprefix("first_stage_model.") for name in tensors}
     return "encoder.mid.block_1.norm1.weight" in short and not short.isdisjoint(
         {"quantize.embedding.weight", "quantize.embed.weight"}
+    )
+
+
+def is_chameleon(tensors: Mapping[str, Tensor]) -> bool:
+    """Of transformers; or Meta's own, which only its shape tells from taming's."""
+    if "model.vqmodel.encoder.down.0.block.0.norm1.weight" in tensors:
+        return "model.vqmodel.decoder.conv_in.weight" not in tensors  # of Janus
+    return (
+        is_taming(tensors)
+        and "encoder.down.4.attn.0.norm.weight" not in tensors
+        and "quantize.embedding.weight" in tensors
+        and tensors["quantize.embedding.weight"].shape == (8192, 256)
     )
 
 
@@ -58,7 +74,7 @@ TAMING = Family(
     weights_license="not stated",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda names: is_taming(names) and "model_ema.decay" not in names,
+    recognise=lambda tensors: is_taming(tensors) and "model_ema.decay" not in tensors,
     parts=taming_parts,
     dropped=TRAINING + r"|first_stage_model\.loss\..*|(?!first_stage_model\.)(model|transformer|cond_stage_model)\..*",
     published={
@@ -78,7 +94,7 @@ IBQ = Family(
     weights_license="Apache-2.0",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda names: is_taming(names) and "model_ema.decay" in names,
+    recognise=lambda tensors: is_taming(tensors) and "model_ema.decay" in tensors,
     parts=ibq_parts,
     dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
     published={
@@ -95,10 +111,7 @@ CHAMELEON = Family(
     may_share=False,
     resample="chameleon",
     image_size=512,
-    recognise=lambda names: (
-        "model.vqmodel.encoder.down.0.block.0.norm1.weight" in names
-        and "model.vqmodel.decoder.conv_in.weight" not in names
-    ),
+    recognise=is_chameleon,
     parts=chameleon_parts,
-    dropped=r"(?!model\.vqmodel\.).*" + rf"|{TRAINING}",
+    dropped=rf"(?!(model\.vqmodel\.)?(encoder|decoder|quantize|quant_conv|post_quant_conv)\.).*|{TRAINING}",
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from vqtok.hub.card import shown
+from vqtok.hub.card import card_of, shown
 from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text, names_text
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.patience import be_patient
+from vqtok.hub.provenance import Provenance, provenance_of, sharing_warning
 from vqtok.hub.push import check_can_push, open_to_push, push, push_model
 from vqtok.hub.quiet import quiet_transformers
 from vqtok.hub.run_metadata import (
@@ -35,7 +36,9 @@ __all__ = [
     "PRIORS",
     "Kind",
     "ModelFolder",
+    "Provenance",
     "be_patient",
+    "card_of",
     "check_can_push",
     "check_finite",
     "check_fit",
@@ -55,6 +58,7 @@ __all__ = [
     "open_folder",
     "open_to_push",
     "portable",
+    "provenance_of",
     "push",
     "push_model",
     "quiet_transformers",
@@ -63,6 +67,7 @@ __all__ = [
     "read_metrics",
     "read_settings",
     "run_of",
+    "sharing_warning",
     "shown",
     "step_of",
     "training_usage",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from vqtok.errors import CheckpointError, VqtokError
 from vqtok.hub.folder import PRIORS, ModelFolder
+from vqtok.hub.provenance import provenance_of
 from vqtok.hub.run_metadata import portable
 from vqtok.quantizers import Quantizer, build_quantizer
 from vqtok.schema import checked
@@ -91,6 +92,7 @@ def describe_tokenizer(folder: ModelFolder) -> Description:
         raise CheckpointError(
             f"{folder.path / 'config.json'} is damaged: {height} x {width} does not divide by {factor}"
         )
+    origin = provenance_of(folder.config, name=str(folder.path / "config.json"))
     shape = code_shape((height // factor, width // factor), books)
     bits = math.prod(shape) * math.log2(quantizer.codebook_size)
     raw = height * width * settings.num_channels * 8
@@ -109,6 +111,7 @@ def describe_tokenizer(folder: ModelFolder) -> Description:
         ("encoder", f"{parameters(folder, 'encoder.'):,} parameters"),
         ("decoder", f"{parameters(folder, 'decoder.'):,} parameters"),
         ("dtype", dtype_text(folder)),
+        *(origin.rows if origin else ()),
     )
     summary = (
         f"An image tokenizer: it turns an image of {height} x {width} pixels into a grid of "

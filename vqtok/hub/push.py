@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.card import MARK, Card, card_of
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.folder import CARD, METRICS, ModelFolder, check_links, open_folder
+from vqtok.hub.provenance import sharing_warning
 
 __all__ = ["check_can_push", "make_repository", "open_to_push", "push", "push_model"]
 
@@ -78,11 +80,14 @@ def push_model(
     """Push a model as it is in memory; arguments, result and errors are those of `push`.
 
     Its card holds the metrics and the recipe of the folder it was loaded from, but only while its weights are still
-    those: figures of other weights are not its own.
+    those: figures of other weights are not its own. Before weights are sent that may not be given to others, a
+    UserWarning says so.
     """
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)
         folder = open_folder(temporary)
+        if warning := sharing_warning(folder.config):
+            warnings.warn(warning, stacklevel=3)
         return send(folder, origin_of(model, folder), repo_id, private, token, revision, commit_message)
 
 

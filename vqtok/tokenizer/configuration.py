@@ -12,7 +12,7 @@ from vqtok.assignments import merge
 from vqtok.data.fitting import check_resizing
 from vqtok.data.recipes import RECIPES
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
-from vqtok.hub import check_settings
+from vqtok.hub import check_settings, provenance_of
 from vqtok.networks import NETWORK_TYPES, NetworkOptions
 from vqtok.networks.conv import ConvOptions
 from vqtok.options import Allowed, Options
@@ -85,12 +85,14 @@ class VQTokenizerConfig(PreTrainedConfig):
             tokenizer, see `vqtok.data.recipes`.
         network: `{"type": "conv", ...}` with options of vqtok.networks.
         quantizer: `{"type": "ema", ...}` with options of vqtok.quantizers.
+        provenance: where converted weights come from, the fields of `vqtok.hub.Provenance`.
 
     Values are those of `TokenizerOptions`. What is left out is filled with defaults, so that a saved configuration
     says everything.
 
     Raises:
         ConfigurationError: an unknown key, a value of the wrong type or out of range.
+        CheckpointError: a damaged provenance.
     """
 
     model_type = "vqtok"
@@ -100,6 +102,7 @@ class VQTokenizerConfig(PreTrainedConfig):
     resample: Any = None
     network: Any = None
     quantizer: Any = None
+    provenance: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         own = TokenizerOptions.model_fields
@@ -113,6 +116,8 @@ class VQTokenizerConfig(PreTrainedConfig):
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         for name, value in TokenizerOptions(**given).model_dump().items():
             setattr(self, name, value)
+        if origin := provenance_of({"provenance": self.provenance}, name="config.json"):
+            self.provenance = origin.model_dump()
         check_divisible(*self.size, self.downsample_factor)
         check_resizing(self.resample, self.size)
 
@@ -137,6 +142,13 @@ class VQTokenizerConfig(PreTrainedConfig):
         )
         given = {key: kwargs.pop(key) for key in own if key in kwargs}
         return super().from_dict(merge(kept, given), **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers gives it; most tokenizers have no provenance, and say nothing of it."""
+        values = super().to_dict()
+        if values["provenance"] is None:
+            del values["provenance"]
+        return values
 
     @classmethod
     def get_config_dict(

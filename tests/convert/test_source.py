@@ -1,0 +1,131 @@
+"""Which file is a checkpoint, on this disk and on the Hub, and what a tokenizer keeps of where it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from safetensors.torch import save_file
+
+from tests.convert.test_convert import case
+from vqtok.convert import convert
+from vqtok.convert.source import chosen, open_source
+from vqtok.errors import CheckpointError, ConfigurationError, HubError
+from vqtok.hub import Provenance, provenance_of, push, sharing_warning
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
+
+# huggingface_hub 2.4 uploads LFS files in a way that its own HTTP client calls deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.pt", "notes.txt", "config.json"], ["a.pt"]),
+        (["a.bin", "a.safetensors"], ["a.safetensors"]),
+        ([*reversed(SHARDS), "model.safetensors.index.json", "pytorch_model.bin"], SHARDS),
+        (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], None),
+    ],
+)
+def test_the_checkpoint_of_a_folder(names: list[str], expected: list[str] | None) -> None:
+    assert chosen(names, "here") == (expected or names)
+
+
+@pytest.mark.parametrize(
+    "names", [["a.pt", "b.pt"], ["model.safetensors", "model.fp16.safetensors"], [*SHARDS, "x.safetensors"]]
+)
+def test_several_checkpoints_are_never_mixed(names: list[str]) -> None:
+    first = min(names)
+    with pytest.raises(
+        CheckpointError, match=rf"here holds several checkpoints, {first}, .*name one, as in here/{first}"
+    ):
+        chosen(names, "here")
+
+
+def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
+    _, tensors = case("llamagen")
+    names = sorted(tensors)
+    for file, half in zip(SHARDS, (names[::2], names[1::2]), strict=True):
+        save_file({name: tensors[name].contiguous() for name in half}, tmp_path / file)
+    source = open_source(str(tmp_path))
+    assert source.tensors.keys() == tensors.keys() and source.public == tmp_path.name
+
+
+def test_a_damaged_configuration_beside_it_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    (tmp_path / "config.json").write_text("[1")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        open_source(str(tmp_path / "a.pt"))
+
+
+def test_a_file_here_has_no_revision(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(ConfigurationError, match="is on this disk, where it has no revision 'v1'"):
+        open_source(str(tmp_path / "a.pt"), revision="v1")
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_checkpoint_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, tensors = case("diffusers")
+    (tmp_path / "up" / "vqvae").mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, "up/vqvae/model.safetensors")
+    (tmp_path / "up" / "vqvae" / "config.json").write_text(json.dumps({"norm_num_groups": 16}))
+    torch.save(tensors, "up/a.pt")
+    torch.save({"other": torch.ones(3)}, "up/b.pt")
+    api = HfApi(endpoint=None)
+    api.create_repo("alice/vq")
+    api.upload_folder(repo_id="alice/vq", folder_path="up")
+    first = api.model_info("alice/vq").sha
+    api.upload_file(path_or_fileobj=b"nothing", path_in_repo="a.pt", repo_id="alice/vq")
+
+    found = convert("alice/vq/vqvae", image_size=64)
+    assert found.family == "diffusers" and found.tokenizer.config.network["norm_groups"] == 16
+    found = convert("alice/vq/a.pt", image_size=64, revision=first)
+    assert found.tokenizer.config.network == made.config.network
+    assert found.provenance.checkpoint == f"alice/vq/a.pt at commit {first}"
+    for name, complaint in (
+        ("alice/vq", "alice/vq holds several checkpoints, a.pt, b.pt: name one, as in alice/vq/a.pt"),
+        ("alice/vq/c.pt", "alice/vq has no file or folder c.pt"),
+        ("alice/vq/a.pt", "a.pt is damaged, or no checkpoint"),
+        ("alice/other/a.pt", "alice/other does not exist on the Hub, or is private"),
+        ("a/b/c/../../d", "a/b does not exist on the Hub"),
+        ("none.pt", "there is no file or folder none.pt"),
+    ):
+        with pytest.raises((CheckpointError, HubError)) as refused:
+            convert(name)
+        assert complaint in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("alice")
+def test_terms_are_said_before_weights_are_pushed(tmp_path: Path, tiny_tokenizer: VQTokenizer) -> None:
+    origin = Provenance(
+        program="Chameleon",
+        checkpoint="vqgan.ckpt",
+        source="https://github.com/facebookresearch/chameleon",
+        paper="a paper",
+        code_license="its own",
+        weights_license="Research License",
+        may_share=False,
+    )
+    tiny_tokenizer.config.provenance = origin.model_dump()
+    fingerprint = tiny_tokenizer.fingerprint
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    again = VQTokenizer.from_pretrained(tmp_path / "tok")
+    assert provenance_of(again.config.to_dict(), name="it") == origin and again.fingerprint == fingerprint
+    with pytest.warns(UserWarning, match="the weights come from Chameleon and are under the Research License: they"):
+        again.push_to_hub("alice/chameleon")
+    assert push(tmp_path / "tok", "alice/chameleon")
+    again.config.provenance = None
+    assert sharing_warning(again.config.to_dict()) is None
+
+
+def test_a_damaged_provenance_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="the entry 'provenance' of config.json is damaged: program is missing"):
+        VQTokenizerConfig(provenance={"checkpoint": "a.pt"})
+    assert "provenance" not in VQTokenizerConfig().to_json_string()
