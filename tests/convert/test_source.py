@@ -9,8 +9,9 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from tests.convert.test_convert import case
+from tests.convert.test_convert import case, tokenizer, vq, written
 from vqtok.convert import convert
 from vqtok.convert.source import chosen, open_source
 from vqtok.errors import CheckpointError, ConfigurationError, HubError
@@ -129,3 +130,82 @@ def test_a_damaged_provenance_is_refused() -> None:
     with pytest.raises(CheckpointError, match="the entry 'provenance' of config.json is damaged: program is missing"):
         VQTokenizerConfig(provenance={"checkpoint": "a.pt"})
     assert "provenance" not in VQTokenizerConfig().to_json_string()
+
+
+def test_the_chameleon_of_its_authors_is_told_from_taming_by_the_user(tmp_path: Path) -> None:
+    """Only its shape, 8,192 codes of 256 dimensions and no attention between levels, hints at it."""
+    made = tokenizer("vqgan-f16", vq(codebook_size=8192, code_dim=256), attention_levels=[])
+    torch.save({"state_dict": written(made) | {"loss.x": torch.ones(1)}}, tmp_path / "vqgan.ckpt")
+    with pytest.raises(CheckpointError, match="may be of chameleon or taming: say which with --from"):
+        convert(tmp_path / "vqgan.ckpt")
+    found = convert(tmp_path / "vqgan.ckpt", family="chameleon")
+    assert (found.tokenizer.config.size, found.dropped) == ((512, 512), ("loss.x",))
+    assert found.tokenizer.config.resample == "chameleon" and not found.provenance.may_share
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    codes = made.encode(pixels)
+    assert torch.equal(found.tokenizer.encode(pixels), codes)
+    assert torch.equal(found.tokenizer.decode(codes), made.decode(codes))
+    other = convert(tmp_path / "vqgan.ckpt", family="taming")
+    assert "no published tokenizer of taming-transformers" in other.provenance.notes[0]
+
+
+class Module(nn.Module):
+    """A module of the tensors of a checkpoint, by their names, as TorchScript takes one."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            first, _, rest = name.partition(".")
+            if rest:
+                parts.setdefault(first, {})[rest] = tensor
+            else:
+                self.register_buffer(first, tensor)
+        for first, inner in parts.items():
+            self.add_module(first, Module(inner))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_cosmos_as_it_is_published(tmp_path: Path) -> None:
+    """TorchScript of bfloat16, with the buffers that training never saves."""
+    made, tensors = case("cosmos")
+    found = {name: value.bfloat16() for name, value in tensors.items()}
+    found |= {
+        "quantizer._levels": torch.tensor([8, 8, 8, 5, 5, 5], dtype=torch.int32),
+        "encoder.p.wavelets": torch.ones(2),
+    }
+    torch.jit.trace(Module(found), torch.ones(1)).save(tmp_path / "autoencoder.jit")
+    ours = convert(tmp_path / "autoencoder.jit", image_size=64)
+    assert (ours.family, ours.dropped) == ("cosmos", ("encoder.p.wavelets",))
+    state = made.state_dict()
+    for name, value in ours.tokenizer.state_dict().items():
+        assert torch.equal(value, state[name].bfloat16().float()), name
+    found["quantizer._levels"] = torch.tensor([8, 8, 8, 6, 5], dtype=torch.int32)
+    torch.jit.trace(Module(found), torch.ones(1)).save(tmp_path / "autoencoder.jit")
+    with pytest.raises(CheckpointError, match=r"do not have the 5 dimensions of the levels \[8, 8, 8, 6, 5\]"):
+        convert(tmp_path / "autoencoder.jit")
+    found["quantizer.project_in.weight"] = torch.ones(6, 6)
+    found["quantizer._levels"] = torch.tensor([8, 8, 8, 5, 5, 5], dtype=torch.int32)
+    torch.jit.trace(Module(found), torch.ones(1)).save(tmp_path / "autoencoder.jit")
+    with pytest.raises(CheckpointError, match=r"has no place for quantizer\.project_in\.weight"):
+        convert(tmp_path / "autoencoder.jit")
+
+
+@pytest.mark.parametrize(
+    ("codes", "dimension", "multipliers", "name"),
+    [
+        (16384, 256, [1, 1, 2, 2, 4], "vqgan_imagenet_f16_16384"),
+        (16384, 8, [1, 1, 2, 2, 4], "vq-f16"),
+        (256, 4, [1, 2, 2, 4], "vq-f8-n256"),
+    ],
+)
+def test_published_tokenizers_are_known_by_their_shape(
+    tmp_path: Path, codes: int, dimension: int, multipliers: list[int], name: str
+) -> None:
+    quantizer = vq(codebook_size=codes, code_dim=dimension)
+    made = tokenizer("vqgan-f16", quantizer, channel_multipliers=multipliers)
+    torch.save({"state_dict": written(made)}, tmp_path / "last.ckpt")
+    assert f"{name}, reconstruction FID" in str(convert(tmp_path / "last.ckpt").provenance.published)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from vqtok.convert.registry import FAMILIES
 from vqtok.convert.source import Source, open_source
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.hub import Provenance, check_finite
+from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 __all__ = ["Converted", "convert"]
@@ -110,11 +110,11 @@ def _family_of(source: Source) -> str:
 
 
 def _published(family: Family, parts: Parts) -> Published | None:
-    """The published tokenizer with as many codes and as large a grid."""
-    shape = VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer)
-    levels = parts.quantizer.get("levels")
-    codes: int = math.prod(levels) if levels else parts.quantizer["codebook_size"]
-    return family.published.get((codes, shape.downsample_factor))
+    """The published tokenizer of this shape."""
+    config = VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer)
+    with torch.device("meta"):
+        quantizer = build_quantizer(config.quantizer)
+    return family.published.get((quantizer.codebook_size, quantizer.code_dim, config.downsample_factor))
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ class Family:
         recognise: whether tensors, by their names in the checkpoint, are those of this family.
         parts: tensors by their names in the checkpoint, and its configuration where there is one -> `Parts`.
         dropped: a regular expression of the tensors that no code and no image needs.
-        published: by the number of codes and the downsample factor.
+        published: by the number of codes, their dimension and the downsample factor.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Family:
     recognise: Callable[[Mapping[str, Tensor]], bool]
     parts: Callable[[dict[str, Tensor], Mapping[str, Any]], Parts]
     dropped: str = r"(?!)"
-    published: Mapping[tuple[int, int], Published] = field(default_factory=dict)
+    published: Mapping[tuple[int, int, int], Published] = field(default_factory=dict)
 
     def provenance(self, checkpoint: str, published: Published | None, notes: Sequence[str]) -> Provenance:
         """What a tokenizer of this family keeps of its origin.

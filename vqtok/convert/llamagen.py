@@ -56,8 +56,8 @@ LLAMAGEN = Family(
     parts=llamagen_parts,
     dropped=UNUSED,
     published={
-        (16384, 16): Published(name="vq_ds16_c2i", rfid="2.19 (ADM evaluator, ImageNet 256 validation)"),
-        (16384, 8): Published(name="vq_ds8_c2i", rfid="0.59 (ADM evaluator, ImageNet 256 validation)"),
+        (16384, 8, 16): Published(name="vq_ds16_c2i", rfid="2.19 (ADM evaluator, ImageNet 256 validation)"),
+        (16384, 8, 8): Published(name="vq_ds8_c2i", rfid="0.59 (ADM evaluator, ImageNet 256 validation)"),
     },
 )
 JANUS = Family(

@@ -43,13 +43,15 @@ def maskgit_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Part
 
 
 def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
-    found = joined({name: tensor.float() for name, tensor in tensors.items()})
+    found = joined(tensors)
+    told = [found.pop(name).flatten().tolist() for name in list(found) if name.endswith("._levels")]
+    levels = told[0] if told else COSMOS_LEVELS
     network = network_of(found)
-    if len(found["encoder.quant_conv.weight"]) != len(COSMOS_LEVELS):
-        raise CheckpointError(f"its codes do not have the {len(COSMOS_LEVELS)} dimensions of Cosmos' image tokenizers")
-    quantizer = {"type": "fsq", "levels": COSMOS_LEVELS, "margin": -0.001}
+    if len(found["encoder.quant_conv.weight"]) != len(levels):
+        raise CheckpointError(f"its codes do not have the {len(levels)} dimensions of the levels {levels}")
+    quantizer = {"type": "fsq", "levels": levels, "margin": -0.001}
     notes = (
-        "its program computes in bfloat16: load the tokenizer with dtype=torch.bfloat16 for the same codes",
+        "its program computes in bfloat16, and this tokenizer in float32: codes may differ here and there",
         "its program resizes no image, but pads it to a multiple of 16 pixels: for the same codes set the image size "
         "to that of your images",
     )
@@ -98,8 +100,10 @@ MAGVIT2 = Family(
     parts=magvit2_parts,
     dropped=r"loss\..*|quantize\..*|model_ema\.(decay|num_updates|loss.*|quantize.*)",
     published={
-        (2**18, 16): Published(name="Open-MAGVIT2-Tokenizer-256", rfid="1.17 (pytorch-fid, ImageNet 256 validation)"),
-        (2**18, 8): Published(name="Open-MAGVIT2-Tokenizer-128", rfid="1.18 (ImageNet 128)", image_size=128),
+        (2**18, 18, 16): Published(
+            name="Open-MAGVIT2-Tokenizer-256", rfid="1.17 (pytorch-fid, ImageNet 256 validation)"
+        ),
+        (2**18, 18, 8): Published(name="Open-MAGVIT2-Tokenizer-128", rfid="1.18 (ImageNet 128)", image_size=128),
     },
 )
 MASKGIT = Family(
@@ -112,7 +116,7 @@ MASKGIT = Family(
     resample="shorter-side-bilinear",
     recognise=lambda tensors: {"encoder.mid.0.norm1.weight", "decoder.up.1.upsample_conv.weight"} <= tensors.keys(),
     parts=maskgit_parts,
-    published={(1024, 16): Published(name="maskgit-vqgan-imagenet-f16-256", rfid="2.28 (MaskGIT's README)")},
+    published={(1024, 256, 16): Published(name="maskgit-vqgan-imagenet-f16-256", rfid="2.28 (MaskGIT's README)")},
 )
 COSMOS = Family(
     title="Cosmos",
@@ -127,7 +131,7 @@ COSMOS = Family(
         and not any(name.startswith("quantize.") for name in tensors)
     ),
     parts=cosmos_parts,
-    dropped=r".*\.(wavelets|_arange|patch_size_buffer)|(inv_)?quant(izer)?\..*",
+    dropped=r".*\.(wavelets|_arange|patch_size_buffer|_basis|implicit_codebook)",
 )
 DIFFUSERS = Family(
     title="the VQModel of diffusers",

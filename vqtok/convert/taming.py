@@ -78,12 +78,19 @@ TAMING = Family(
     parts=taming_parts,
     dropped=TRAINING + r"|first_stage_model\.loss\..*|(?!first_stage_model\.)(model|transformer|cond_stage_model)\..*",
     published={
-        (1024, 16): Published(name="vqgan_imagenet_f16_1024", rfid="7.94 (torch-fidelity, ImageNet 256 validation)"),
-        (16384, 16): Published(name="vqgan_imagenet_f16_16384", rfid="4.98 (torch-fidelity, ImageNet 256 validation)"),
-        (8192, 8): Published(name="vqgan_gumbel_f8", rfid="1.49 (torch-fidelity, ImageNet 256 validation)"),
-        (8192, 4): Published(name="vq-f4", rfid="0.58 (against OpenImages validation)"),
-        (16384, 8): Published(name="vq-f8", rfid="1.14 (against OpenImages validation)"),
-        (256, 8): Published(name="vq-f8-n256", rfid="1.49 (against OpenImages validation)"),
+        (1024, 256, 16): Published(
+            name="vqgan_imagenet_f16_1024", rfid="7.94 (torch-fidelity, ImageNet 256 validation)"
+        ),
+        (16384, 256, 16): Published(
+            name="vqgan_imagenet_f16_16384", rfid="4.98 (torch-fidelity, ImageNet 256 validation)"
+        ),
+        (8192, 256, 8): Published(name="vqgan_gumbel_f8", rfid="1.49 (torch-fidelity, ImageNet 256 validation)"),
+        (8192, 3, 4): Published(
+            name="vq-f4 or vq-f4-noattn", rfid="0.58 or, without attention, 1.06 (against OpenImages validation)"
+        ),
+        (16384, 4, 8): Published(name="vq-f8", rfid="1.14 (against OpenImages validation)"),
+        (256, 4, 8): Published(name="vq-f8-n256", rfid="1.49 (against OpenImages validation)"),
+        (16384, 8, 16): Published(name="vq-f16", rfid="5.15 (against OpenImages validation)"),
     },
 )
 IBQ = Family(
@@ -98,7 +105,9 @@ IBQ = Family(
     parts=ibq_parts,
     dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
     published={
-        (codes, 16): Published(name=f"IBQ-Tokenizer-{codes}", rfid=f"{rfid} (pytorch-fid, ImageNet 256 validation)")
+        (codes, 256, 16): Published(
+            name=f"IBQ-Tokenizer-{codes}", rfid=f"{rfid} (pytorch-fid, ImageNet 256 validation)"
+        )
         for codes, rfid in ((1024, "2.24"), (8192, "1.87"), (16384, "1.37"), (262144, "1.00"))
     },
 )
