@@ -125,6 +125,7 @@ def new_folder(
                 _check_free(out, marker, ours, overwrite, besides=staging.path)  # now that others see this one
                 before = _contents(final)
                 yield staging.new
+                _follow_umask(staging.new)
                 _sync_tree(staging.new)
                 _refuse_what_appeared(staging, out, before)
                 staging.install(marker)

@@ -89,3 +89,9 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
     status, _, complained = vqtok("convert", *arguments, "--out", "tok")
     assert status == 2 and complaint in complained and complained.count("\n") == 1
     assert not Path("tok").exists()
+
+
+def test_the_weights_can_be_read_by_whom_the_folder_can(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    """safetensors makes files that are their owner's alone."""
+    assert vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)[0] == 0
+    assert {file.stat().st_mode & 0o777 for file in Path("tok").iterdir()} == {Path("tok").stat().st_mode & 0o666}
