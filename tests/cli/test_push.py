@@ -26,6 +26,17 @@ APP = typer.Typer()
 APP.command()(command.push)
 
 
+CHAMELEON = {
+    "program": "Chameleon",
+    "checkpoint": "vqgan.ckpt",
+    "source": "https://github.com/facebookresearch/chameleon",
+    "paper": "a paper",
+    "code_license": "Research License",
+    "weights_license": "Research License",
+    "may_share": False,
+}
+
+
 def vqtok_push(*arguments: str) -> str:
     result = CliRunner().invoke(APP, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0
@@ -49,6 +60,13 @@ def test_a_run_is_pushed_and_what_was_sent_and_where_is_said(
         assert "  files       config.json, preprocessor_config.json, model.safetensors, metrics.json\n" in printed
         assert f"pushed to {hub.url}/alice/digits/tree/next\n" in printed
         assert 'VQTokenizer.from_pretrained("alice/digits", revision="next")' in printed
+
+        tiny_tokenizer.config.provenance = CHAMELEON
+        tiny_tokenizer.save_pretrained("chameleon")
+        told = vqtok_push("chameleon", "alice/chameleon")
+        terms = "warning: the weights come from Chameleon and are under the Research License: they may not be given to"
+        assert told.index(terms) < told.index("pushed to")
+        assert terms not in printed
 
         with pytest.raises(HubError, match="the access token may not write to bob/digits"):
             vqtok_push("runs/digits", "bob/digits")
