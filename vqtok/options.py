@@ -25,7 +25,17 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean, shortened
 
-__all__ = ["Allowed", "DefaultText", "Options", "Setting", "Types", "setting", "settings_of", "types_of"]
+__all__ = [
+    "Allowed",
+    "DefaultText",
+    "Options",
+    "Setting",
+    "TrainingOnly",
+    "Types",
+    "setting",
+    "settings_of",
+    "types_of",
+]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -70,6 +80,11 @@ class DefaultText:
     """Annotation that says what the default of a field stands for, where null or a number does not say it."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class TrainingOnly:
+    """Annotation of a field that only training looks at: it decides no code and the shape of no weight."""
 
 
 class Types:

@@ -8,11 +8,13 @@ a latent of the current batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import BatchPart, QuantizerOptions
 from vqtok.quantizers.distributed import rank_and_size
 
@@ -25,14 +27,14 @@ RESTARTS_PER_ROW = 1 / 4  # at most, in a batch
 class RestartOptions(QuantizerOptions):
     """Restart of dead codes."""
 
-    restart_threshold: float = Field(
+    restart_threshold: Annotated[float, TrainingOnly()] = Field(
         0.05,
         ge=0,
         lt=1,
         description="a code whose moving-average use falls under this share of uniform use restarts on a latent of the "
         "batch; 0 never restarts",
     )
-    decay: float = Field(
+    decay: Annotated[float, TrainingOnly()] = Field(
         0.99,
         ge=0,
         lt=1,
