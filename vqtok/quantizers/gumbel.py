@@ -131,9 +131,13 @@ class GumbelQuantizer(CodebookQuantizer):
         losses = {"kl": (self.options.kl_weight, divergence_from_uniform(logits).sum() / max(1, len(rows)))}
         losses |= self.entropy_losses(rows, embeddings)
         codes = self.encode_rows(rows)
-        if not self.training:
-            return QuantizedRows(vectors=gather_codes(embeddings, codes), codes=codes, losses=losses)
         tau = self.current_temperature()
+        if not self.training:
+            vectors = gather_codes(embeddings, codes)
+            if rows.requires_grad:  # of an encoder that learns while this is frozen
+                mixture = (logits / tau).softmax(dim=1) @ embeddings.detach()
+                vectors = vectors + (mixture - mixture.detach())
+            return QuantizedRows(vectors=vectors, codes=codes, losses=losses)
         vectors = self.sample(logits, embeddings, tau)
         return QuantizedRows(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
 

@@ -7,6 +7,7 @@ a latent of the current batch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -183,6 +184,10 @@ class CodeUsage(nn.Module):
     def decay_after(self, batches: Tensor) -> Tensor:
         """The decay after so many batches, a scalar on the device."""
         return ((1 + batches) / (10 + batches)).clamp(max=self.decay)
+
+    def batches_until_full_decay(self) -> int:
+        """After how many batches the decay is that of the options: (1 + t) / (10 + t) = decay."""
+        return math.ceil((10 * self.decay - 1) / (1 - self.decay))
 
 
 @torch.no_grad()
