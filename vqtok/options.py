@@ -170,7 +170,7 @@ class Setting:
         default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
-        choices: the words it may be, where these are all; of a section its types and presets.
+        choices: the words it may be, or each item of a list, where these are all; of a section its types and presets.
         default_text: its default in words, where it has such.
     """
 
@@ -230,8 +230,9 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field may be; none where it may be anything else."""
-    return tuple(map(str, get_args(field.annotation))) if get_origin(field.annotation) is Literal else ()
+    """The words that a field, or each item of its list, may be; none where it may be anything else."""
+    kind = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
 
 
 def _allowed(field: FieldInfo) -> str:
