@@ -80,6 +80,15 @@ def test_only_what_is_not_frozen_moves(
     assert changed(*models) == moves
 
 
+def test_frozen_codes_that_never_started_do_not_start_on_data(
+    tmp_path: Path, sources: Sources, tiny_tokenizer: VQTokenizer
+) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path / "source")
+    more = {"freeze": ["quantizer"], "gradient_accumulation_steps": 2}
+    train_tokenizer(starting(tmp_path / "run", tmp_path / "source", **more), *sources)
+    assert changed(tiny_tokenizer, VQTokenizer.from_pretrained(tmp_path / "run")) == {"encoder", "decoder"}
+
+
 def test_a_frozen_gumbel_quantizer_passes_a_gradient_of_the_reconstruction(tmp_path: Path, sources: Sources) -> None:
     """In evaluation mode, in which it samples nothing."""
     quantizer = {"type": "gumbel", **SMALL["gumbel"], "kl_weight": 0.0}

@@ -16,7 +16,7 @@ from vqtok.data import ImageDataset, ImageSource, to_pixels
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.options import TrainingOnly
 from vqtok.quantizers import QUANTIZERS, build_quantizer, load_learned
-from vqtok.tokenizer import VQTokenizer
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.advice import remedies
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import load_config, resume_config
@@ -169,6 +169,9 @@ def test_a_temperature_goes_on_from_where_it_was(tmp_path: Path, sources: Source
     train_tokenizer(config, *sources)
     (row,) = rows(tmp_path / "run", "train")
     assert row["temperature"] == pytest.approx(0.0625)
+    never_trained = VQTokenizer(VQTokenizerConfig(network={"hidden_size": 8}, quantizer={"type": "gumbel"}))
+    never_trained.save_pretrained(tmp_path / "other")
+    assert resolve(options={"init_from": str(tmp_path / "other")}).quantizer.model_dump()["temperature_steps"] is None
 
 
 def test_advice_names_only_what_can_change(trained: Path) -> None:
