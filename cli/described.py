@@ -62,7 +62,7 @@ def was_typed(context: typer.Context, option: str) -> bool:
 
 def read(item: Setting, given: Any) -> Any:
     """What was typed as a value of this setting: names between commas, a text as it is, else YAML as in files."""
-    if item.type in (str, bool):
+    if item.type in (str, bool) or is_repeated(item):
         return given
     if item.type is tuple:
         return names_in(given, item.name)
@@ -70,6 +70,11 @@ def read(item: Setting, given: Any) -> Any:
         return read_yaml_text(LEADING_ZEROS.sub("", given))
     except yaml.YAMLError:
         return given  # the check of the configuration says what is wrong with it
+
+
+def is_repeated(item: Setting) -> bool:
+    """Whether the option of a setting is given once for each item of its list."""
+    return item.type is list and bool(item.choices)
 
 
 def names_in(text: str, name: str) -> list[str]:
@@ -99,12 +104,12 @@ def parameter(kind: type[Options], name: str, panel: str, default: str | None) -
         autocompletion=(lambda: choices) if choices else None,
         rich_help_panel=panel,
     )
-    flag = item.type is bool
+    flag, repeated = item.type is bool, is_repeated(item)
     return inspect.Parameter(
         option,
         inspect.Parameter.KEYWORD_ONLY,
-        default=item.default if flag else default or default_of(kind, name),
-        annotation=Annotated[bool, declared] if flag else Annotated[str | None, declared],
+        default=item.default if flag else None if repeated else default or default_of(kind, name),
+        annotation=Annotated[bool if flag else list[str] | None if repeated else str | None, declared],
     )
 
 
@@ -113,7 +118,8 @@ def sentence(kind: type[Options], name: str) -> str:
     item = setting(kind, name)
     types, having = types_of_section(kind, name), defaults_by_type(kind, name)
     only = f" For {', '.join(having)}." if len(having) < len(types) else ""
-    return f"{capitalized(item.description)}.{NAMES if item.type is tuple else ''}{only}"
+    names = NAMES if item.type is tuple else " May be repeated." if is_repeated(item) else ""
+    return f"{capitalized(item.description)}.{names}{only}"
 
 
 def capitalized(text: str) -> str:
@@ -165,7 +171,7 @@ def grouped(config: LoopConfig, facts: Mapping[str, object], panels: Mapping[str
         if types_of(type(config).model_fields[item.name]):
             entries = changed(value, offered, f"{item.name}.")
             sections[f"{item.name} {value.type}"] = entries or {"": "all settings at their default"}
-        elif item.name in offered or value != item.default:
+        elif value != item.default or (item.name in offered and value != []):
             (training if item.name in LoopConfig.model_fields else data)[item.name] = value
     return {"data": data | dict(facts), **sections, "training": training}
 

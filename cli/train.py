@@ -22,7 +22,8 @@ OPTIONS = {
     "Data": ("dataset", "dataset_config", "image_column", "label_column", "image_size", "num_channels"),
     "Tokenizer": (
         *("quantizer", "quantizer.codebook_size", "quantizer.code_dim"),
-        *("network.downsample_factor", "network.hidden_size"),
+        *("network", "network.downsample_factor", "network.hidden_size"),
+        *("init_from", "freeze"),
     ),
     "Training": ("steps", "batch_size", "learning_rate", "precision", "seed", "tracker", "out"),
 }

@@ -25,7 +25,17 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vqtok.errors import ConfigurationError, did_you_mean, shortened
 
-__all__ = ["Allowed", "DefaultText", "Options", "Setting", "Types", "setting", "settings_of", "types_of"]
+__all__ = [
+    "Allowed",
+    "DefaultText",
+    "Options",
+    "Setting",
+    "TrainingOnly",
+    "Types",
+    "setting",
+    "settings_of",
+    "types_of",
+]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
@@ -70,6 +80,11 @@ class DefaultText:
     """Annotation that says what the default of a field stands for, where null or a number does not say it."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class TrainingOnly:
+    """Annotation of a field that only training looks at: it decides no code and the shape of no weight."""
 
 
 class Types:
@@ -155,7 +170,7 @@ class Setting:
         default: its default, of a section the name of the default type; None where there is none.
         required: whether it must be given.
         description: what it is for.
-        choices: the words it may be, where these are all; of a section its types and presets.
+        choices: the words it may be, or each item of a list, where these are all; of a section its types and presets.
         default_text: its default in words, where it has such.
     """
 
@@ -215,8 +230,9 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field may be; none where it may be anything else."""
-    return tuple(map(str, get_args(field.annotation))) if get_origin(field.annotation) is Literal else ()
+    """The words that a field, or each item of its list, may be; none where it may be anything else."""
+    kind = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
 
 
 def _allowed(field: FieldInfo) -> str:

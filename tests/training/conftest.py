@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from vqtok.data import ImageSource, open_splits
@@ -27,3 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sources(folder: Path) -> tuple[ImageSource, ImageSource]:
     return open_splits(str(folder), test_share=0.25)
+
+
+@pytest.fixture
+def any_precision() -> Iterator[None]:
+    """accelerate holds one precision for a process; a test that wants another has to make it forget."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()

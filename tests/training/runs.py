@@ -80,3 +80,9 @@ def differences(one: Path, other: Path, step: int = 8) -> list[str]:
 
 class PowerCut(BaseException):
     """Nothing that is caught on the way."""
+
+
+def starting(run: Path, start: Path | str, **changes: Any) -> TokenizerTrainingConfig:
+    """A run as `make` has it, but from the weights of a tokenizer and with its network, quantizer and images."""
+    loop = make(run).model_dump(exclude={"network", "quantizer", "image_size", "num_channels", "resample"})
+    return resolve_config(TokenizerTrainingConfig, options=loop | {"init_from": str(start)} | changes)

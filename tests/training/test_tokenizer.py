@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,14 +211,6 @@ def test_an_image_grid_has_whole_rows(tmp_path: Path, sources: tuple[ImageSource
     train_tokenizer(make(tmp_path / "run", steps=1), *reversed(sources))
     with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as grid:
         assert grid.size == (2 + 16 * 66, 2 + 2 * 66)
-
-
-@pytest.fixture
-def any_precision() -> Iterator[None]:
-    """accelerate holds one precision for a process; a test that wants another has to make it forget."""
-    AcceleratorState._reset_state()
-    yield
-    AcceleratorState._reset_state()
 
 
 def test_a_second_precision_in_one_process_is_refused(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:

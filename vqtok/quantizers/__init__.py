@@ -16,6 +16,7 @@ from vqtok.quantizers.ema import EMAQuantizer
 from vqtok.quantizers.fsq import FiniteScalarQuantizer
 from vqtok.quantizers.gumbel import GumbelQuantizer
 from vqtok.quantizers.ibq import IndexBackpropagationQuantizer
+from vqtok.quantizers.learned import load_learned
 from vqtok.quantizers.lfq import LookupFreeQuantizer
 from vqtok.quantizers.lookup import nearest_codes
 from vqtok.quantizers.product import ProductQuantizer
@@ -45,6 +46,7 @@ __all__ = [
     "VectorQuantizer",
     "build_quantizer",
     "even_use",
+    "load_learned",
     "nearest_codes",
     "perplexity",
     "too_few_in_use",

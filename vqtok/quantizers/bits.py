@@ -19,7 +19,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from vqtok.options import Allowed
+from vqtok.options import Allowed, TrainingOnly
 from vqtok.quantizers.base import Quantizer, QuantizerOptions, QuantizerOutput
 from vqtok.quantizers.distributed import mean_over_processes
 from vqtok.quantizers.gradients import straight_through
@@ -69,9 +69,11 @@ class BitOptions(QuantizerOptions):
     codebook_size: Annotated[int, AfterValidator(is_power_of_two), Allowed("a power of two up to 2^62")] = Field(
         512, description="number of codes, K; the latents have log2 K dimensions"
     )
-    beta: float = Field(0.25, ge=0, description="weight of the commitment loss")
-    entropy_weight: float = Field(0.1, ge=0, description="weight of the entropy term, in nats")
-    diversity_gamma: float = Field(
+    beta: Annotated[float, TrainingOnly()] = Field(0.25, ge=0, description="weight of the commitment loss")
+    entropy_weight: Annotated[float, TrainingOnly()] = Field(
+        0.1, ge=0, description="weight of the entropy term, in nats"
+    )
+    diversity_gamma: Annotated[float, TrainingOnly()] = Field(
         1.0, ge=0, description="weight of its second part, which spreads a batch over the codes"
     )
 

@@ -16,12 +16,13 @@ over the batch; it costs D numbers rather than K, so codes of any number of bits
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import entropy
 from vqtok.quantizers.bits import BitOptions, BitQuantizer
 
@@ -35,8 +36,12 @@ class BSQOptions(BitOptions):
     """
 
     type: Literal["bsq"] = "bsq"
-    beta: float = Field(0.0, ge=0, description="weight of the commitment loss, ||u - c||^2 on the sphere")
-    inverse_temperature: float = Field(2.0, gt=0, description="tau, the sharpness of the soft assignments")
+    beta: Annotated[float, TrainingOnly()] = Field(
+        0.0, ge=0, description="weight of the commitment loss, ||u - c||^2 on the sphere"
+    )
+    inverse_temperature: Annotated[float, TrainingOnly()] = Field(
+        2.0, gt=0, description="tau, the sharpness of the soft assignments"
+    )
 
 
 def on_sphere(latents: Tensor) -> Tensor:

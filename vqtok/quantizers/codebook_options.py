@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import QuantizerOptions
 
 __all__ = ["CodebookOptions", "NearestCodeOptions"]
@@ -22,17 +23,19 @@ class CodebookOptions(QuantizerOptions):
     metric: Literal["cosine", "euclidean"] = Field(
         "euclidean", description="how latents and codes are compared; cosine brings both to unit length"
     )
-    init: Literal["data", "kmeans", "normal"] = Field(
+    init: Annotated[Literal["data", "kmeans", "normal"], TrainingOnly()] = Field(
         "data",
         description="codes start on latents of the first training batch (data), on centres of k-means on it, or "
         "normally distributed with standard deviation 1 / sqrt(d)",
     )
-    entropy_weight: float = Field(
+    entropy_weight: Annotated[float, TrainingOnly()] = Field(
         0.0,
         ge=0,
         description="weight of the entropy term in nats: each latent sure of its code, all codes in use alike",
     )
-    entropy_temperature: float = Field(1.0, gt=0, description="temperature of the soft assignments of the entropy term")
+    entropy_temperature: Annotated[float, TrainingOnly()] = Field(
+        1.0, gt=0, description="temperature of the soft assignments of the entropy term"
+    )
 
     @model_validator(mode="after")
     def _projection_is_lower(self) -> Self:
@@ -46,7 +49,9 @@ class CodebookOptions(QuantizerOptions):
 class NearestCodeOptions(CodebookOptions):
     """What methods have whose latents take the nearest code."""
 
-    beta: float = Field(0.25, ge=0, description="weight of the commitment loss, ||z - sg[e]||^2")
-    gradient: Literal["rotation", "straight-through"] = Field(
+    beta: Annotated[float, TrainingOnly()] = Field(
+        0.25, ge=0, description="weight of the commitment loss, ||z - sg[e]||^2"
+    )
+    gradient: Annotated[Literal["rotation", "straight-through"], TrainingOnly()] = Field(
         "straight-through", description="how the gradient passes from the codes to the latents"
     )

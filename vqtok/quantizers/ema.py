@@ -10,12 +10,13 @@ code that is hardly used keeps a finite vector. Only the commitment term of the 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows, quantize_to_nearest
 from vqtok.quantizers.codebook_options import NearestCodeOptions
 from vqtok.quantizers.restart import BatchUsage, CodeUsage, RestartOptions
@@ -31,7 +32,7 @@ class EMAOptions(RestartOptions, NearestCodeOptions):
     """Options of `ema`; `decay` is gamma."""
 
     type: Literal["ema"] = "ema"
-    epsilon: float = Field(1e-5, gt=0, description="Laplace smoothing of the counts")
+    epsilon: Annotated[float, TrainingOnly()] = Field(1e-5, gt=0, description="Laplace smoothing of the counts")
 
 
 class EMAQuantizer(CodebookQuantizer):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.codebook import CodebookQuantizer, Projection, QuantizedRows
 from vqtok.quantizers.codebook_options import CodebookOptions
 from vqtok.quantizers.lookup import gather_codes
@@ -40,14 +41,18 @@ class GumbelOptions(RestartOptions, CodebookOptions):
         description="distance takes -||z - e||^2, so that evaluation is nearest-code search; linear learns a map from "
         "latents to K logits, with init=normal and restart_threshold=0",
     )
-    hard: bool = Field(True, description="pass one code on rather than the mixture")
-    kl_weight: float = Field(5e-4, ge=0, description="weight of the KL to the uniform prior, in nats per position")
-    temperature: float = Field(1.0, gt=0, description="temperature at the start")
-    temperature_end: float = Field(0.0625, gt=0, description="temperature that it falls to exponentially")
-    temperature_steps: Annotated[int, Field(ge=1)] | None = Field(
+    hard: Annotated[bool, TrainingOnly()] = Field(True, description="pass one code on rather than the mixture")
+    kl_weight: Annotated[float, TrainingOnly()] = Field(
+        5e-4, ge=0, description="weight of the KL to the uniform prior, in nats per position"
+    )
+    temperature: Annotated[float, TrainingOnly()] = Field(1.0, gt=0, description="temperature at the start")
+    temperature_end: Annotated[float, TrainingOnly()] = Field(
+        0.0625, gt=0, description="temperature that it falls to exponentially"
+    )
+    temperature_steps: Annotated[Annotated[int, Field(ge=1)] | None, TrainingOnly()] = Field(
         None, description="training batches until then; null takes half of a run's steps"
     )
-    restart_threshold: float = Field(
+    restart_threshold: Annotated[float, TrainingOnly()] = Field(
         0.2, ge=0, lt=1, description=RestartOptions.model_fields["restart_threshold"].description
     )
 
@@ -126,9 +131,13 @@ class GumbelQuantizer(CodebookQuantizer):
         losses = {"kl": (self.options.kl_weight, divergence_from_uniform(logits).sum() / max(1, len(rows)))}
         losses |= self.entropy_losses(rows, embeddings)
         codes = self.encode_rows(rows)
-        if not self.training:
-            return QuantizedRows(vectors=gather_codes(embeddings, codes), codes=codes, losses=losses)
         tau = self.current_temperature()
+        if not self.training:
+            vectors = gather_codes(embeddings, codes)
+            if rows.requires_grad:  # of an encoder that learns while this is frozen
+                mixture = (logits / tau).softmax(dim=1) @ embeddings.detach()
+                vectors = vectors + (mixture - mixture.detach())
+            return QuantizedRows(vectors=vectors, codes=codes, losses=losses)
         vectors = self.sample(logits, embeddings, tau)
         return QuantizedRows(vectors=vectors, codes=codes, losses=losses | {"temperature": (0.0, tau)})
 

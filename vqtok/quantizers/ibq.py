@@ -15,12 +15,13 @@ The defaults are not the paper's (metric=dot, temperature=1, no restart), with w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import mean_squared_error
 from vqtok.quantizers.codebook import CodebookQuantizer, QuantizedRows
 from vqtok.quantizers.codebook_options import CodebookOptions
@@ -34,8 +35,10 @@ class IBQOptions(RestartOptions, CodebookOptions):
     """Options of `ibq`."""
 
     type: Literal["ibq"] = "ibq"
-    beta: float = Field(0.25, ge=0, description="weight of the pull of the chosen codes to their latents")
-    temperature: float = Field(
+    beta: Annotated[float, TrainingOnly()] = Field(
+        0.25, ge=0, description="weight of the pull of the chosen codes to their latents"
+    )
+    temperature: Annotated[float, TrainingOnly()] = Field(
         0.02, gt=0, description="affinities are divided by it in p; where p is all but sure, no gradient passes"
     )
     metric: Literal["cosine", "dot", "euclidean"] = Field(  # type: ignore[assignment]  # one more than its parent's

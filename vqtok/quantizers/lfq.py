@@ -13,11 +13,12 @@ product is left out, and `use_entropy` is not among the metrics.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import entropy
 from vqtok.quantizers.bits import BitOptions, BitQuantizer
 from vqtok.quantizers.soft_bits import sum_of_assignments
@@ -38,7 +39,9 @@ class LFQOptions(BitOptions):
 
     type: Literal["lfq"] = "lfq"
     scale: float = Field(0.07, gt=0, description="every number of a code is this or minus this; 1 in the paper")
-    temperature: float = Field(0.07, gt=0, description="temperature of the soft assignments of the entropy term")
+    temperature: Annotated[float, TrainingOnly()] = Field(
+        0.07, gt=0, description="temperature of the soft assignments of the entropy term"
+    )
 
     @model_validator(mode="after")
     def _sums_fit(self) -> Self:

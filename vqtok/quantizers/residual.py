@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vqtok.options import Types
+from vqtok.options import TrainingOnly, Types
 from vqtok.quantizers.base import BatchPart, Quantizer, QuantizerOptions, QuantizerOutput, from_rows, to_rows
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.codebook_options import NearestCodeOptions
@@ -43,14 +43,14 @@ class ResidualOptions(QuantizerOptions):
         "projection, cosine metric or a gradient of its own",
     )
     shared: bool = Field(False, description="all stages use one codebook, which learns from the rows of all of them")
-    stage_dropout: float = Field(
+    stage_dropout: Annotated[float, TrainingOnly()] = Field(
         0.0,
         ge=0,
         lt=1,
         description="probability that a training batch uses only the first stages, so that fewer codes decode to "
         "something as well",
     )
-    gradient: Literal["rotation", "straight-through"] = Field(
+    gradient: Annotated[Literal["rotation", "straight-through"], TrainingOnly()] = Field(
         "straight-through", description="how the gradient passes from the sum of the stages to the latents"
     )
 

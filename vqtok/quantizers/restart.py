@@ -7,12 +7,15 @@ a latent of the current batch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vqtok.options import TrainingOnly
 from vqtok.quantizers.base import BatchPart, QuantizerOptions
 from vqtok.quantizers.distributed import rank_and_size
 
@@ -25,14 +28,14 @@ RESTARTS_PER_ROW = 1 / 4  # at most, in a batch
 class RestartOptions(QuantizerOptions):
     """Restart of dead codes."""
 
-    restart_threshold: float = Field(
+    restart_threshold: Annotated[float, TrainingOnly()] = Field(
         0.05,
         ge=0,
         lt=1,
         description="a code whose moving-average use falls under this share of uniform use restarts on a latent of the "
         "batch; 0 never restarts",
     )
-    decay: float = Field(
+    decay: Annotated[float, TrainingOnly()] = Field(
         0.99,
         ge=0,
         lt=1,
@@ -181,6 +184,10 @@ class CodeUsage(nn.Module):
     def decay_after(self, batches: Tensor) -> Tensor:
         """The decay after so many batches, a scalar on the device."""
         return ((1 + batches) / (10 + batches)).clamp(max=self.decay)
+
+    def batches_until_full_decay(self) -> int:
+        """After how many batches the decay is that of the options: (1 + t) / (10 + t) = decay."""
+        return math.ceil((10 * self.decay - 1) / (1 - self.decay))
 
 
 @torch.no_grad()

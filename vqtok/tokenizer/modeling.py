@@ -76,6 +76,23 @@ class VQTokenizer(PreTrainedModel):
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's
         self.post_init()
 
+    frozen: tuple[str, ...] = ()
+    """Parts that `freeze` keeps as they are."""
+
+    def freeze(self, *parts: str) -> None:
+        """Keep encoder, quantizer or decoder as they are in training: in evaluation mode, and without a gradient."""
+        self.frozen = parts
+        for part in parts:
+            getattr(self, part).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is not frozen: no dropout, moving average or restart in the rest."""
+        super().train(mode)
+        for part in self.frozen:
+            getattr(self, part).eval()
+        return self
+
     def _init_weights(self, module: nn.Module) -> None:
         """Networks and quantizers fill themselves when they are built, and a checkpoint has to hold every tensor.
 
@@ -86,6 +103,8 @@ class VQTokenizer(PreTrainedModel):
     def forward(self, pixel_values: Tensor) -> VQTokenizerOutput:
         """Reconstruct pixel values (B, C, H, W) and say how well; the loss is the mean over all elements.
 
+        Of a frozen encoder it is without the quantizer's loss where nothing could make that smaller.
+
         Raises:
             ConfigurationError: the number of channels or the size does not fit the network.
         """
@@ -93,8 +112,9 @@ class VQTokenizer(PreTrainedModel):
         quantized = self.quantizer(latents)
         reconstruction = self.decoder(quantized.quantized.to(self.dtype))
         reconstruction_loss = mse_loss(reconstruction.float(), pixel_values.float())
+        learned = "encoder" not in self.frozen or quantized.loss.requires_grad
         return VQTokenizerOutput(
-            loss=reconstruction_loss + quantized.loss,
+            loss=reconstruction_loss + quantized.loss if learned else reconstruction_loss,
             losses={"reconstruction": reconstruction_loss.detach(), **quantized.metrics},
             reconstruction=reconstruction,
             codes=quantized.codes,

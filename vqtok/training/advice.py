@@ -17,6 +17,7 @@ from vqtok.errors import ConfigurationError
 from vqtok.quantizers import QUANTIZERS
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.resolution import resolve_config
+from vqtok.training.start import changes
 
 __all__ = ["remedies"]
 
@@ -29,7 +30,12 @@ LEVELS = {  # of fsq, for at most so many codes: Mentzer et al. 2023, appendix A
 
 
 def remedies(config: TokenizerTrainingConfig) -> list[str]:
-    """Assignments as `--set` takes them, each of which a run with this configuration could be started with."""
+    """Assignments as `--set` takes them, each of which a run with this configuration could be started with.
+
+    Codes that are frozen are used as the images will have it.
+    """
+    if "quantizer" in config.freeze:
+        return []
     return [assignment for assignment in candidates(config) if accepted(config, assignment)]
 
 
@@ -70,7 +76,7 @@ def improvements(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def accepted(config: TokenizerTrainingConfig, assignment: str) -> bool:
     """Whether the configuration would take the assignment beside everything else that is set."""
     try:
-        resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
+        changed = resolve_config(TokenizerTrainingConfig, base=config.model_dump(), assignments=[assignment])
     except ConfigurationError:
         return False
-    return True
+    return config.init_from is None or next(changes(config, changed), None) is None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from torch import nn
 
 from vqtok.networks import build_networks
 from vqtok.options import Allowed, Options
 from vqtok.quantizers import QuantizerOptions, build_quantizer
 from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
 
-__all__ = ["LoopConfig", "TokenizerTrainingConfig"]
+__all__ = ["LoopConfig", "StartOptions", "TokenizerTrainingConfig"]
 
 
 def no_as_text(value: Any) -> Any:
@@ -95,7 +97,33 @@ class LoopConfig(Options):
         return self
 
 
-class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
+def one_as_list(parts: Any) -> Any:
+    """A word as a list of it."""
+    return [parts] if isinstance(parts, str) else parts
+
+
+def in_order(parts: list[str]) -> list[str]:
+    """Each part once, in the order in which an image meets them."""
+    return [part for part in ("encoder", "quantizer", "decoder") if part in parts]
+
+
+class StartOptions(Options):
+    """What the training of a tokenizer starts from, and what of it stays."""
+
+    init_from: str | None = Field(
+        None,
+        description="tokenizer to start from, whose network, quantizer and form of images are kept: its folder, a run "
+        "folder or a Hub id (owner/name, or owner/name@revision)",
+    )
+    freeze: Annotated[
+        list[Literal["encoder", "quantizer", "decoder"]], BeforeValidator(one_as_list), AfterValidator(in_order)
+    ] = Field(
+        [],
+        description="part of that tokenizer that stays as it is; with encoder and quantizer so do all codes",
+    )
+
+
+class TokenizerTrainingConfig(TokenizerOptions, StartOptions, LoopConfig):
     """What decides the training of a tokenizer."""
 
     dataset: str = Field(
@@ -126,6 +154,9 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         "a run with more stops",
     )
     num_workers: int = Field(0, ge=0, description="processes that read images, if they do not fit into memory")
+    gradient_checkpointing: bool = Field(
+        False, description="compute blocks of the network again in the backward pass, which saves memory and takes time"
+    )
     usage_window: int = Field(
         8192, ge=1, description="number of training images over which the use of codes is counted"
     )
@@ -139,7 +170,9 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     @field_validator("quantizer")
     @classmethod
     def _temperature_of_the_run(cls, quantizer: QuantizerOptions, info: ValidationInfo) -> QuantizerOptions:
-        """A temperature that falls in training has fallen by the middle of the run."""
+        """A temperature that falls in training has fallen by the middle of the run, unless it fell in one before."""
+        if info.data.get("init_from"):
+            return quantizer
         if each := getattr(quantizer, "each", None):
             quantizer = quantizer.model_copy(update={"each": cls._temperature_of_the_run(each, info)})
         if getattr(quantizer, "temperature_steps", 1) is None:
@@ -151,8 +184,8 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
     def _temperature_fits(self) -> Self:
         each = getattr(self.quantizer, "each", None)
         name = f"quantizer{'.each' if each else ''}.temperature_steps"
-        given = getattr(each or self.quantizer, "temperature_steps", 1)
-        if given > self.steps:
+        given = getattr(each or self.quantizer, "temperature_steps", 1) or 1
+        if given > self.steps and not self.init_from:
             raise ValueError(
                 f"{name} {given} must be at most the {self.steps} steps of the run, or null for half of them"
             )
@@ -163,5 +196,22 @@ class TokenizerTrainingConfig(TokenizerOptions, LoopConfig):
         """Refuse what makes no sense before data is looked for; on the meta device it costs no memory."""
         with torch.device("meta"):
             quantizer = build_quantizer(self.quantizer.model_dump())
-            build_networks(self.network.model_dump(), num_channels=1, code_dim=quantizer.code_dim)
+            encoder, decoder = build_networks(self.network.model_dump(), num_channels=1, code_dim=quantizer.code_dim)
+        self._check_frozen({"encoder": encoder, "quantizer": quantizer, "decoder": decoder})
+        if self.gradient_checkpointing and not hasattr(encoder, "gradient_checkpointing"):
+            raise ValueError(
+                f"gradient_checkpointing is of vqgan alone, and the network is {self.network.type}: leave it out"
+            )
         return self
+
+    def _check_frozen(self, parts: Mapping[str, nn.Module]) -> None:
+        """Refuse to freeze what has not learned anything, or so much that no weight is left to train."""
+        if self.freeze and self.init_from is None:
+            raise ValueError(
+                f"freeze keeps {' and '.join(self.freeze)}, and nothing is learned yet: say with init_from what to "
+                "start from"
+            )
+        left = {name: part for name, part in parts.items() if name not in self.freeze}
+        if all(next(part.parameters(), None) is None for part in left.values()):
+            without = f", and {' and '.join(left)} has none" if left else ""
+            raise ValueError(f"freeze {', '.join(self.freeze)} leaves no weights to train{without}: leave one out")

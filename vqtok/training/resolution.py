@@ -15,7 +15,8 @@ from vqtok.errors import ConfigurationError
 from vqtok.files import write_text
 from vqtok.names import findable, is_gone, meaning
 from vqtok.options import Options, types_of
-from vqtok.training.config import LoopConfig
+from vqtok.training.config import LoopConfig, TokenizerTrainingConfig
+from vqtok.training.start import find_start, same_start
 
 __all__ = ["load_config", "resolve_config", "resume_config", "save_config"]
 
@@ -25,6 +26,7 @@ CHANGEABLE = (
     "checkpoint_every",
     "compile",
     "eval_every",
+    "gradient_checkpointing",
     "keep_checkpoints",
     "learning_rate",
     "log_every",
@@ -51,6 +53,8 @@ def resolve_config(
 ) -> Config:
     """The configuration from its parts, later ones over earlier ones.
 
+    Where a part but `base` says `init_from`, that tokenizer is looked up, and what it says of itself is under them all.
+
     Args:
         kind: the configuration to fill.
         base: values under everything else, such as those of a run that is resumed.
@@ -59,9 +63,27 @@ def resolve_config(
         assignments: `key=value` with the value in YAML; `quantizer=vq` is short for `quantizer.type=vq`.
 
     Raises:
-        ConfigurationError: an unknown key, a value of the wrong type, an unreadable file.
+        ConfigurationError: an unknown key, a value of the wrong type, an unreadable file, or a setting that contradicts
+            the tokenizer of `init_from`.
+        CheckpointError, HubError: `init_from` names no tokenizer; see `find_start`.
     """
-    return merged(kind, nest((base or {}).items()), *read_sources(file, options, assignments))
+    sources = read_sources(file, options, assignments)
+    below = nest((base or {}).items())
+    names = [source["init_from"] for source in sources if "init_from" in source]
+    if "init_from" not in kind.model_fields or not names or not isinstance(names[-1], str):
+        return merged(kind, below, *sources)
+    start = find_start(names[-1])
+    own = start.options.model_dump()
+    given = [without(source, own) for source in (below, *sources)]
+    config = merged(kind, own, *given, {"init_from": start.name})
+    if isinstance(config, TokenizerTrainingConfig):
+        start.check(config)
+    return config
+
+
+def without(source: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source says, but for null where a tokenizer says more."""
+    return {name: value for name, value in source.items() if value is not None or name not in own}
 
 
 def read_sources(
@@ -124,6 +146,7 @@ def resume_config(
     for name, value in before.items():
         same = now[name] == value or (name == "dataset" and (is_gone(value) or meaning(now[name]) == meaning(value)))
         same = same or (name == "revision" and value is None)  # the checkpoint knows at which commit the run began
+        same = same or (name == "init_from" and same_start(value, now[name]))
         if name not in CHANGEABLE and not same:
             raise ConfigurationError(
                 f"{name} of the run in {run} is {value!r} and cannot become {now[name]!r} on resuming; "
@@ -133,7 +156,7 @@ def resume_config(
         raise ConfigurationError(
             f"the images of the run in {run}, {now['dataset']}, are no longer there: say with --dataset where they are"
         )
-    return config
+    return config.model_copy(update={"init_from": before["init_from"]}) if "init_from" in before else config
 
 
 def save_config(config: LoopConfig, path: Path) -> None:

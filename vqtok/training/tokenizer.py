@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vqtok.data import (
     ImageDataset,
@@ -30,11 +31,13 @@ from vqtok.quantizers import CodeCounting
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training import loop
+from vqtok.training.checkpoint import newest_checkpoint
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.same_data import SameData
+from vqtok.training.start import Start, find_start
 from vqtok.training.task import Report, Task, sum_over_processes
 from vqtok.training.unreadable import UnreadableImages
 
@@ -108,7 +111,8 @@ def train_tokenizer(
     Beside it are config.yaml, images.json, metrics.jsonl, samples/ and checkpoints/.
 
     Args:
-        config: with image_size and num_channels set, see `open_training_images`.
+        config: with image_size and num_channels set, see `open_training_images`. One with `init_from` comes from
+            `resolve_config`, which fills it from that tokenizer.
         train, test: images to learn from and held-out ones to look at.
         resume: go on from the newest whole checkpoint of the run, exactly as if it had not stopped.
         overwrite: replace the run that is in the folder.
@@ -118,20 +122,39 @@ def train_tokenizer(
         DataError: images that cannot be read, or fewer than one batch.
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
+        HubError: the tokenizer of `init_from` cannot be read.
     """
-    return loop.train(config, partial(TokenizerTask, config, train, test), resume=resume, overwrite=overwrite)
+    begins = not (resume and newest_checkpoint(Path(config.out)))
+    start = find_start(config.init_from) if config.init_from and begins else None
+    if start is not None:
+        config = config.model_copy(update={"init_from": start.name})
+    return loop.train(config, partial(TokenizerTask, config, train, test, start), resume=resume, overwrite=overwrite)
 
 
 class TokenizerTask(Task):
-    """A tokenizer learns to reconstruct images; arguments as `train_tokenizer` takes them."""
+    """A tokenizer learns to reconstruct images; arguments as `train_tokenizer` takes them.
+
+    Args:
+        start: the tokenizer whose weights a run begins with; None where there is none, or a checkpoint to go on from.
+    """
 
     unit = "images"
 
     def __init__(
-        self, config: TokenizerTrainingConfig, train: ImageSource, test: ImageSource, accelerator: Accelerator
+        self,
+        config: TokenizerTrainingConfig,
+        train: ImageSource,
+        test: ImageSource,
+        start: Start | None,
+        accelerator: Accelerator,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         model = VQTokenizer(model_config(config))
+        if start is not None:
+            start.fill(model, config)
+        model.freeze(*config.freeze)
+        if config.gradient_checkpointing:
+            model._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
         self.train_images, self.test_images = (
             ImageDataset(
                 source,
@@ -143,7 +166,8 @@ class TokenizerTask(Task):
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self.tokenizer = OptimizedModel(model, config, accelerator)
-        model.quantizer.watch(self.tokenizer.adamw)
+        if "quantizer" not in config.freeze:
+            model.quantizer.watch(self.tokenizer.adamw)
         self.models = [self.tokenizer]
         self.units_per_step = config.batch_size
         self.codes: list[Tensor] = []  # of the parts of this step
@@ -188,6 +212,8 @@ class TokenizerTask(Task):
     def initialize(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
         """Codes that start on data start on the latents of all parts, as those of one batch would."""
         model = self.tokenizer.model
+        if "quantizer" in self.config.freeze:
+            return
         with self.accelerator.autocast():
             latents = [model.encoder(model.checked(self.pixels(part))) for part in parts]
         model.quantizer.initialize(torch.cat(latents))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vqtok.networks.base import NetworkOptions
-from vqtok.options import Allowed
+from vqtok.options import Allowed, TrainingOnly
 
 __all__ = ["VQGANOptions"]
 
@@ -93,7 +93,9 @@ class VQGANOptions(NetworkOptions):
     pixel_range: Literal["signed", "unit"] = Field(
         "signed", description="pixels inside the network lie in [-1, 1] (signed) or in [0, 1] (unit)"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside residual blocks, in training")
+    dropout: Annotated[float, TrainingOnly()] = Field(
+        0.0, ge=0, lt=1, description="dropout inside residual blocks, in training"
+    )
     downsample_factor: int = Field(16, ge=1, description="pixels a side for one code; follows from the levels")
 
     @model_validator(mode="before")
