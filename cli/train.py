@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqtok.hub import check_can_push, push
+from vqtok.hub import check_can_push
 from vqtok.names import at_revision
 from vqtok.training import TokenizerTrainingConfig, open_training_images, train_tokenizer
 from vqtok_cli.described import grouped, options_from
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import tokenize_with
-from vqtok_cli.training import check_out, finished_model, settings_for
+from vqtok_cli.training import check_out, finished_model, push_finished, settings_for
 
 __all__ = ["train"]
 
@@ -77,7 +77,7 @@ def train(
         ),
     )
     if push_to_hub:
-        done(f"pushed to {push(model, push_to_hub)}")
+        push_finished(model, push_to_hub)
 
 
 def default_run(dataset: str) -> str:

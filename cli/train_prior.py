@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from vqtok.codes import open_grids
-from vqtok.hub import check_can_push, names_text, push
+from vqtok.hub import check_can_push, names_text
 from vqtok.training import PriorTrainingConfig
 from vqtok.training import train_prior as train
 from vqtok_cli.described import grouped, options_from, sentence
 from vqtok_cli.output import done, note, resolved
 from vqtok_cli.parameters import Assignments, ConfigFile, OverwriteRun, PushToHub, Resume
 from vqtok_cli.tokenizers import load_tokenizer
-from vqtok_cli.training import check_out, finished_model, settings_for
+from vqtok_cli.training import check_out, finished_model, push_finished, settings_for
 
 __all__ = ["train_prior"]
 
@@ -95,4 +95,4 @@ def train_prior(
         ),
     )
     if push_to_hub:
-        done(f"pushed to {push(model, push_to_hub)}")
+        push_finished(model, push_to_hub)

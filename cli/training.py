@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import typer
 
+from vqtok.hub import open_folder, push, sharing_warning
 from vqtok.training import TrainingResult, check_run, resolve_config, resume_config
 from vqtok.training.config import LoopConfig
-from vqtok_cli.output import done, is_first
+from vqtok_cli.output import done, is_first, say
 
-__all__ = ["check_out", "finished_model", "settings_for"]
+__all__ = ["check_out", "finished_model", "push_finished", "settings_for"]
 
 Config = TypeVar("Config", bound=LoopConfig)
 
@@ -57,3 +58,10 @@ def finished_model(command: str, result: TrainingResult, out: str) -> Path:
         next=("vqtok", command, "--resume", "--out", out),
     )
     raise typer.Exit(128 + result.stopped_by)
+
+
+def push_finished(model: Path, repo_id: str) -> None:
+    """Push the model of a run; where its weights may not be given to others, says so first."""
+    if warning := sharing_warning(open_folder(model).config):
+        say(f"warning: {warning}", err=True)
+    done(f"pushed to {push(model, repo_id)}")

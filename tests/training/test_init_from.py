@@ -150,6 +150,21 @@ def test_a_run_goes_on_without_the_tokenizer_that_it_started_from(
     assert load_config(TokenizerTrainingConfig, tmp_path / "part" / "config.yaml").init_from == str(trained)
 
 
+def test_where_published_weights_come_from_stays_known(tmp_path: Path, sources: Sources, trained: Path) -> None:
+    source = VQTokenizer.from_pretrained(trained)
+    facts = dict.fromkeys(("program", "checkpoint", "source", "paper", "code_license", "weights_license"), "a word")
+    source.config.provenance = facts | {"may_share": False, "published": "as x, FID 2", "notes": ["a note"]}
+    source.save_pretrained(tmp_path / "converted")
+    run = tmp_path / "run"
+    train_tokenizer(starting(run, tmp_path / "converted", steps=2, checkpoint_every=2), *sources)
+    shutil.rmtree(tmp_path / "converted")
+    resumed = resume_config(TokenizerTrainingConfig, run, assignments=["steps=4"])
+    train_tokenizer(resumed, *sources, resume=True)
+    kept = VQTokenizer.from_pretrained(run).config.provenance
+    notes = ["a note", "it was trained further: figures published of the checkpoint are not its own"]
+    assert kept == facts | {"may_share": False, "published": None, "notes": notes}
+
+
 def test_a_run_that_was_cut_off_before_a_checkpoint_starts_from_the_tokenizer_again(
     trained: Path, tmp_path: Path, sources: Sources
 ) -> None:

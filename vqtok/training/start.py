@@ -26,9 +26,10 @@ from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.tokenizer.configuration import TokenizerOptions
 from vqtok.training.config import TokenizerTrainingConfig
 
-__all__ = ["Start", "changes", "find_start", "same_start"]
+__all__ = ["Origin", "Start", "changes", "find_start", "same_start"]
 
 CODES = {"encoder", "quantizer"}  # what decides them
+TRAINED = "it was trained further: figures published of the checkpoint are not its own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,24 @@ class Start:
             )
         model.encoder.load_state_dict(source.encoder.state_dict())
         model.decoder.load_state_dict(source.decoder.state_dict())
+        if origin := source.config.provenance:
+            notes = [note for note in origin["notes"] if note != TRAINED]
+            model.config.provenance = origin | {"published": None, "notes": [*notes, TRAINED]}
         rows = config.batch_size * math.prod(model.grid)
         load_learned(model.quantizer, source.quantizer.state_dict(), rows_in_batch=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Keeps in the checkpoints of a run where its weights come from, since on resuming the start may be gone."""
+
+    config: VQTokenizerConfig
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"provenance": self.config.provenance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.config.provenance = state["provenance"]
 
 
 def find_start(name: str) -> Start:

@@ -37,7 +37,7 @@ from vqtok.training.health import CodeUseWindow, UsageAlarm, usage_warning
 from vqtok.training.loop import TrainingResult
 from vqtok.training.optimization import OptimizedModel
 from vqtok.training.same_data import SameData
-from vqtok.training.start import Start, find_start
+from vqtok.training.start import Origin, Start, find_start
 from vqtok.training.task import Report, Task, sum_over_processes
 from vqtok.training.unreadable import UnreadableImages
 
@@ -191,7 +191,10 @@ class TokenizerTask(Task):
             "a sha256 of names": self.record.names,
         }
         same = SameData(config.dataset, "images", facts)
-        accelerator.register_for_checkpointing(self.window, self.alarm, same, self.unreadable, self.unreadable_test)
+        accelerator.register_for_checkpointing(
+            *(self.window, self.alarm, same, self.unreadable, self.unreadable_test),
+            Origin(config=model.config),
+        )
 
     def write_records(self, run: Path) -> None:
         write_text(run / IMAGES_RECORD, self.record.model_dump_json(indent=2) + "\n")
