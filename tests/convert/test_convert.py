@@ -12,9 +12,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import normalize
-from transformers import ChameleonVQVAE, ChameleonVQVAEConfig, JanusVQVAEConfig
-from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from vqtok.convert import FAMILIES, convert
 from vqtok.data.fitting import RESIZING
@@ -187,45 +184,6 @@ def test_a_checkpoint_gives_back_its_tokenizer(tmp_path: Path, name: str) -> Non
     found.tokenizer.save_pretrained(tmp_path / "saved")
     again = VQTokenizer.from_pretrained(tmp_path / "saved")
     assert torch.equal(again.encode(pixels), codes) and again.fingerprint == found.tokenizer.fingerprint
-
-
-@torch.no_grad()
-def test_janus_of_transformers(tmp_path: Path) -> None:
-    """Whose rows are of unit length; of others its `encode` gives other codes than the program it came from."""
-    config = JanusVQVAEConfig(base_channels=32, channel_multiplier=[1, 1, 2], latent_channels=32, num_embeddings=64)
-    torch.manual_seed(0)
-    theirs = JanusVQVAE(config).eval()
-    theirs.quantize.embedding.weight.copy_(normalize(torch.randn(64, 8), dim=1))
-    named = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
-    save_file(named, tmp_path / "a.safetensors")
-    ours = convert(tmp_path)
-    assert ours.name == "janus-transformers"
-    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
-    latents = normalize(theirs.quant_conv(theirs.encoder(pixels)), dim=1)
-    _, _, indices = theirs.quantize(latents)
-    codes = ours.tokenizer.encode(pixels)
-    assert torch.equal(codes.flatten(), indices.flatten())
-    rows = normalize(theirs.quantize.embedding.weight, dim=1)[codes].permute(0, 3, 1, 2)
-    decoded = theirs.decoder(theirs.post_quant_conv(rows))
-    torch.testing.assert_close(ours.tokenizer.decode(codes), decoded.clamp(-1, 1), rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_chameleon_of_transformers_has_no_decoder(tmp_path: Path) -> None:
-    config = ChameleonVQVAEConfig(
-        base_channels=32, channel_multiplier=[1, 1, 2], latent_channels=32, embed_dim=8, num_embeddings=64
-    )
-    torch.manual_seed(0)
-    theirs = ChameleonVQVAE(config).eval()
-    theirs.quantize.embedding.weight.normal_()
-    tensors = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
-    torch.save(tensors | {"model.layers.0.weight": torch.ones(2)}, tmp_path / "a.bin")
-    ours = convert(tmp_path / "a.bin")
-    assert (ours.name, ours.tokenizer.config.size) == ("chameleon", (512, 512)) and "no decoder" in ours.notes[0]
-    assert ours.dropped == ("model.layers.0.weight",)
-    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
-    _, _, indices = theirs.quantize(theirs.quant_conv(theirs.encoder(pixels)))
-    assert torch.equal(ours.tokenizer.encode(pixels).flatten(), indices.flatten())
 
 
 def refusal(place: Path, **options: Any) -> str:

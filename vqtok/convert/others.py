@@ -79,7 +79,11 @@ def diffusers_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Pa
     }
     found = joined(found)
     network = network_of(found, norm_groups=config.get("norm_num_groups", 32))
-    return Parts(tensors=found, network=network, quantizer=codebook_entries(found))
+    notes: tuple[str, ...] = ()
+    if not network["mid_attention"]:  # what tells it; no setting of a VQModel says the range of its pixels
+        network["pixel_range"] = "unit"
+        notes = ("taken for amused's, whose pixels lie in [0, 1], as it has no attention in the middle",)
+    return Parts(tensors=found, network=network, quantizer=codebook_entries(found), notes=notes)
 
 
 MAGVIT2 = Family(
