@@ -116,7 +116,7 @@ PROGRAMS: Mapping[str, Callable[[], Written]] = {
     "magvit2: Open-MAGVIT2-Tokenizer-128": partial(magvit2, F8, 64),
     "maskgit: maskgit-vqgan-imagenet-f16-256": maskgit,
     "cosmos: Cosmos-Tokenizer-DI16x16": partial(cosmos, [0, 1], [1, 2], 128),
-    "cosmos: Cosmos-Tokenizer-DI8x8": partial(cosmos, [0], [2], 64),
+    "cosmos: Cosmos-Tokenizer-DI8x8": partial(cosmos, [0], [2], 128),
 }
 
 
