@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vqtok.convert.checkpoint import read_checkpoint, tensors_of
@@ -65,9 +66,12 @@ def convert(source: str | os.PathLike[str], *, family: str | None = None, image_
     kept = {key: tensor for key, tensor in tensors.items() if not re.fullmatch(chosen.dropped, key)}
     try:
         parts = chosen.parts(kept, _settings(place))
-    except CheckpointError as error:
+        with torch.device("meta"):  # nothing is allocated for sizes that tensors without numbers may claim
+            empty = VQTokenizer(VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer))
+    except (CheckpointError, ConfigurationError) as error:
         raise CheckpointError(f"{place} is no checkpoint of {chosen.title}: {error}") from error
-    factor = VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer).downsample_factor
+    factor = empty.config.downsample_factor
+    more = _check(empty, parts.tensors, f"{place} as {chosen.title}")
     published = chosen.published.get((_codes(parts.quantizer), factor))
     config = VQTokenizerConfig(
         image_size=image_size or (published.image_size if published else chosen.image_size),
@@ -76,7 +80,7 @@ def convert(source: str | os.PathLike[str], *, family: str | None = None, image_
         resample=chosen.resample,
     )
     tokenizer = VQTokenizer(config).eval()
-    more = _fill(tokenizer, parts.tensors, f"{place} as {chosen.title}")
+    _fill(tokenizer, parts.tensors)
     return Converted(
         tokenizer=tokenizer,
         name=name,
@@ -91,7 +95,7 @@ def _tensors(place: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a file, or of all files of a folder, by their names there."""
     if not place.exists():
         raise CheckpointError(f"there is no file or folder {place}")
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
+    files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES) if place.is_dir() else [place]
     if place.is_dir() and any(file.suffix == ".safetensors" for file in files):
         files = [file for file in files if file.suffix == ".safetensors"]  # of the same weights in two formats
     if not files:
@@ -100,13 +104,16 @@ def _tensors(place: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     notes: list[str] = []
     for file in files:
         tree = read_checkpoint(file)
-        for part in INSIDE:
-            if isinstance(tree, Mapping) and isinstance(tree.get(part), Mapping) and tensors_of(tree[part]):
-                if part == "ema":
-                    notes.append("the exponential averages of the weights are taken")
-                tree = tree[part]
-                break
-        found |= tensors_of(tree)
+        try:
+            for part in INSIDE:
+                if isinstance(tree, Mapping) and isinstance(tree.get(part), Mapping) and tensors_of(tree[part]):
+                    if part == "ema":
+                        notes.append("the exponential averages of the weights are taken")
+                    tree = tree[part]
+                    break
+            found |= tensors_of(tree)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file} is no checkpoint: {error}") from error
     if not found:
         raise CheckpointError(f"{place} holds no tensors")
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}, tuple(notes)
@@ -153,8 +160,8 @@ def _codes(quantizer: Mapping[str, Any]) -> int:
     return int(quantizer["codebook_size"])
 
 
-def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> tuple[str, ...]:
-    """Put every tensor into its place; gives what to tell the user.
+def _check(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> tuple[str, ...]:
+    """Whether every tensor has its place, and every place its tensor; gives what to tell the user.
 
     Raises:
         CheckpointError: one is missing, has no place, or another shape.
@@ -176,8 +183,15 @@ def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> 
         if some:
             more = f" and {len(some) - NAMED:,} more" if len(some) > NAMED else ""
             raise CheckpointError(f"{place} {what} {', '.join(some[:NAMED])}{more}")
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > sum(held.values()):
+        raise CheckpointError(f"{place} has several tensors of the same numbers")
+    return notes
+
+
+def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put every tensor into its place."""
     tokenizer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
     initialized = getattr(tokenizer.quantizer, "initialized", None)
     if isinstance(initialized, Tensor):
         initialized.fill_(True)
-    return notes

@@ -43,9 +43,9 @@ def maskgit_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Part
 
 
 def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
-    found = joined({name: tensor.float() for name, tensor in tensors.items()})
+    found = joined(tensors)
     network = network_of(found)
-    if len(found["encoder.quant_conv.weight"]) != len(COSMOS_LEVELS):
+    if len(found.get("encoder.quant_conv.weight", ())) != len(COSMOS_LEVELS):
         raise CheckpointError(f"its codes do not have the {len(COSMOS_LEVELS)} dimensions of Cosmos' image tokenizers")
     quantizer = {"type": "fsq", "levels": COSMOS_LEVELS, "margin": -0.001}
     notes = ("weights of bfloat16 become float32: run it in bfloat16 for the codes of its own programs",)

@@ -26,7 +26,8 @@ def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts
     found = joined(renamed(tensors, (r"^first_stage_model\.", "")))
     if "quantizer.to_logits.weight" not in found:
         return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
-    found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)  # a convolution of one pixel
+    if found["quantizer.to_logits.weight"].ndim == 4:  # a convolution of one pixel
+        found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)
     quantizer = codebook_entries(found, "gumbel", logits="linear")
     return Parts(tensors=found, network=network_of(found), quantizer=quantizer)
 
