@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from tests.convert.test_convert import case
+from tests.convert.test_hostile import tensor_pickle, with_pickle
 from vqtok.convert import FAMILIES as families
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.convert import FAMILIES
@@ -95,3 +98,32 @@ def test_the_weights_can_be_read_by_whom_the_folder_can(vqtok: Command, checkpoi
     """safetensors makes files that are their owner's alone."""
     assert vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)[0] == 0
     assert {file.stat().st_mode & 0o777 for file in Path("tok").iterdir()} == {Path("tok").stat().st_mode & 0o666}
+
+
+class Runs:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch trace",)
+
+
+def test_hostile_files_are_one_line_and_nothing_is_run(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    tensors = torch.load("a.pt", weights_only=True)["model"]
+    torch.save({"model": tensors, "args": Runs()}, "runs.pt")
+    assert vqtok("convert", "runs.pt", "--out", "tok", "--image-size", 64)[0] == 0 and not Path("trace").exists()
+    torch.save(Runs(), "only.pt")
+    Path("cut.pt").write_bytes(Path("a.pt").read_bytes()[:-1000])
+    with_pickle(Path("claims.pt"), tensor_pickle((2**20, 2**20), (0, 0)))
+    with_pickle(Path("nested.pt"), b"\x80\x02" + b"]" * 2000 + b"a" * 1999 + b".")
+    torch.save({"a\nb\x1b[2J": torch.ones(1)}, "named.pt")
+    torch.save({"model": {**tensors, "more": torch.ones(1)}}, "more.pt")
+    for arguments, complaint in (
+        (["only.pt"], "only.pt holds no tensors"),
+        (["cut.pt"], "cut.pt is damaged or was cut short"),
+        (["claims.pt"], "claims 1,099,511,627,776 numbers, and its data holds 4"),
+        (["nested.pt"], "nests containers more than 100 deep"),
+        (["named.pt"], "the names of tensors must be a line"),
+        (["more.pt"], "has no place for more"),
+        (["a.pt", "--from", "maskgit"], "a.pt is no checkpoint of MaskGIT's VQGAN"),
+    ):
+        status, _, complained = vqtok("convert", *arguments, "--out", "other")
+        assert status == 2 and complaint in complained and complained.count("\n") == 1, complained
+        assert complained.rstrip("\n").isprintable() and not Path("other").exists() and not Path("trace").exists()

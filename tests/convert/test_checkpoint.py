@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import io
-import os
 import pickle
 import resource
-import struct
-import subprocess
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -126,121 +121,6 @@ def refusal(file: Path) -> str:
     return str(refused.value)
 
 
-class Runs:
-    """Makes a file when a pickle of it is read the usual way."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.trace}",)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_code_is_not_run(tmp_path: Path, format: str) -> None:
-    file = save({"a": Runs(tmp_path / "trace"), "b": torch.ones(2)}, tmp_path / "a.pt", format)
-    found = read_checkpoint(file)
-    assert not (tmp_path / "trace").exists() and equal(found["b"], torch.ones(2))
-    assert found["a"].name.endswith("system") and found["a"].args == (f"touch {tmp_path / 'trace'}",)
-    torch.load(file, weights_only=False)
-    assert (tmp_path / "trace").exists(), "the file would not have run anything"
-
-
-def with_pickle(file: Path, data: bytes) -> Path:
-    """A zip file of torch with this pickle."""
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-        archive.writestr("archive/data/0", b"\0" * 16)
-    return file
-
-
-def tensor_pickle(size: tuple[int, ...], stride: tuple[int, ...], *, elements: int = 4, offset: int = 0) -> bytes:
-    """The pickle of a tensor over four numbers that claims whatever is asked."""
-
-    class Storage:
-        pass
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, each: Any) -> Any:
-            return ("storage", torch.FloatStorage, "0", "cpu", elements) if isinstance(each, Storage) else None
-
-    class Claims:
-        def __reduce__(self) -> Any:
-            arguments = (Storage(), offset, size, stride, False, collections.OrderedDict())
-            return torch._utils._rebuild_tensor_v2, arguments
-
-    sink = io.BytesIO()
-    Pickler(sink, 2).dump({"a": Claims()})
-    return sink.getvalue()
-
-
-def test_a_made_up_tensor_that_claims_what_it_has_is_read(tmp_path: Path) -> None:
-    file = with_pickle(tmp_path / "a.pt", tensor_pickle((2, 2), (2, 1)))
-    assert equal(read_checkpoint(file), {"a": torch.zeros(2, 2)})
-
-
-@pytest.mark.parametrize(
-    ("claimed", "complaint"),
-    [
-        (tensor_pickle((2**20, 2**20), (2**20, 1)), "claims 1,099,511,627,776 numbers, and its data holds 4"),
-        (tensor_pickle((2**20, 2**20), (0, 0)), "claims 1,099,511,627,776 numbers, and its data holds 4"),
-        (tensor_pickle((2,), (3,), offset=2), "claims 2 numbers, and its data holds 4"),
-        (tensor_pickle((4,), (1,), elements=2**40), "a tensor claims 1,099,511,627,776 numbers, and its data holds 4"),
-        (tensor_pickle((4,), (1,), elements=-1), "a tensor claims -1 numbers"),
-        (tensor_pickle((-1, 4), (1, 1)), "a tensor has no shape"),
-        (tensor_pickle((4,), (1,), offset=-1), "a tensor has no shape"),
-        (tensor_pickle((4,), ("x",)), "a tensor has no shape"),  # type: ignore[arg-type]
-        (b"\x80\x02]q\x00h\x00a.", "a container in it holds itself"),
-        (b"\x80\x02" + b"(" * 10, "its pickle cannot be read"),
-        (b"\x80\x02h\x05.", "its pickle cannot be read"),
-        (b"\x80\x02\x82\x01.", "its pickle has the operation EXT1"),
-        (b"\x80\x04\x96" + struct.pack("<Q", 2**40) + b"x.", "its pickle cannot be read"),
-        (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.", "its pickle cannot be read"),
-        (b"", "its pickle cannot be read"),
-        (pickle.dumps(5)[:-1], "its pickle cannot be read"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_made_up_pickles_are_one_line(tmp_path: Path, claimed: bytes, complaint: str) -> None:
-    assert complaint in refusal(with_pickle(tmp_path / "a.pt", claimed))
-
-
-DEEP = "it nests containers more than 100 deep"
-BOMBS = {
-    "nested lists": (b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b".", DEEP),
-    "pairs of pairs": (b"\x80\x02]" + b"2\x86" * 300 + b".", DEEP),
-    "many lists": (b"\x80\x02(" + b"]" * 3_000_000 + b"l.", "its pickle has more than 2,000,000 steps"),
-    "a far place in memory": (b"\x80\x02]r\xff\xff\xff\xff.", None),
-    "a long text": (
-        b"\x80\x04\x8d" + struct.pack("<Q", 1 << 30) + b"x" * (100 << 20) + b".",
-        "its pickle has more than 64 MiB",
-    ),
-}
-LIMITED = """
-import resource, sys
-from vqtok.convert import read_checkpoint
-from vqtok.errors import CheckpointError
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for file in sys.argv[1:]:
-    try:
-        read_checkpoint(file)
-    except CheckpointError as error:
-        print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def test_bombs_are_one_line_and_take_little_memory(tmp_path: Path) -> None:
-    files = {name: with_pickle(tmp_path / f"{name}.pt", content) for name, (content, _) in BOMBS.items()}
-    done = subprocess.run([sys.executable, "-c", LIMITED, *files.values()], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    *said, kilobytes = done.stdout.splitlines()
-    assert int(kilobytes) < 600_000
-    assert said == [
-        f"{files[name]} is no checkpoint: {complaint}" for name, (_, complaint) in BOMBS.items() if complaint
-    ]
-
-
 def test_files_of_other_kinds_are_one_line(tmp_path: Path) -> None:
     whole = save({"a": torch.randn(100)}, tmp_path / "a.pt").read_bytes()
     legacy = save({"a": torch.randn(100)}, tmp_path / "b.pt", "legacy").read_bytes()
@@ -263,15 +143,6 @@ def test_files_of_other_kinds_are_one_line(tmp_path: Path) -> None:
         if content is not None:
             (tmp_path / name).write_bytes(content)
         assert complaint in refusal(tmp_path / name), name
-
-
-def test_entries_that_lie_about_their_place_are_refused(tmp_path: Path) -> None:
-    file = with_pickle(tmp_path / "a.pt", tensor_pickle((4,), (1,)))
-    data = bytearray(file.read_bytes())
-    at = data.rfind(b"PK\x01\x02")  # of the last entry in the directory, whose size is made larger
-    data[at + 20 : at + 28] = struct.pack("<II", 1 << 20, 1 << 20)
-    file.write_bytes(data)
-    assert "ends past the file" in refusal(file)
 
 
 def test_a_large_file_is_mapped_rather_than_read(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import normalize
-from transformers import ChameleonVQVAE, ChameleonVQVAEConfig, JanusVQVAEConfig
-from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from vqtok.convert import FAMILIES, convert
 from vqtok.data.fitting import RESIZING
@@ -189,48 +188,6 @@ def test_a_checkpoint_gives_back_its_tokenizer(tmp_path: Path, name: str) -> Non
     assert torch.equal(again.encode(pixels), codes) and again.fingerprint == found.tokenizer.fingerprint
 
 
-@torch.no_grad()
-def test_janus_of_transformers(tmp_path: Path) -> None:
-    """Whose rows are of unit length; of others its `encode` gives other codes than the program it came from."""
-    config = JanusVQVAEConfig(base_channels=32, channel_multiplier=[1, 1, 2], latent_channels=32, num_embeddings=64)
-    torch.manual_seed(0)
-    theirs = JanusVQVAE(config).eval()
-    theirs.quantize.embedding.weight.copy_(normalize(torch.randn(64, 8), dim=1))
-    named = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
-    save_file(named, tmp_path / "a.safetensors")
-    ours = convert(tmp_path)
-    assert ours.family == "janus-transformers"
-    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
-    latents = normalize(theirs.quant_conv(theirs.encoder(pixels)), dim=1)
-    _, _, indices = theirs.quantize(latents)
-    codes = ours.tokenizer.encode(pixels)
-    assert torch.equal(codes.flatten(), indices.flatten())
-    rows = normalize(theirs.quantize.embedding.weight, dim=1)[codes].permute(0, 3, 1, 2)
-    decoded = theirs.decoder(theirs.post_quant_conv(rows))
-    torch.testing.assert_close(ours.tokenizer.decode(codes), decoded.clamp(-1, 1), rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_chameleon_of_transformers_has_no_decoder(tmp_path: Path) -> None:
-    config = ChameleonVQVAEConfig(
-        base_channels=32, channel_multiplier=[1, 1, 2], latent_channels=32, embed_dim=8, num_embeddings=64
-    )
-    torch.manual_seed(0)
-    theirs = ChameleonVQVAE(config).eval()
-    theirs.quantize.embedding.weight.normal_()
-    tensors = {f"model.vqmodel.{name}": value for name, value in theirs.state_dict().items()}
-    torch.save(tensors | {"model.layers.0.weight": torch.ones(2)}, tmp_path / "a.bin")
-    ours = convert(tmp_path / "a.bin")
-    assert (ours.family, ours.tokenizer.config.size) == (
-        "chameleon",
-        (512, 512),
-    ) and "no decoder" in ours.provenance.notes[1]
-    assert ours.dropped == ("model.layers.0.weight",)
-    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
-    _, _, indices = theirs.quantize(theirs.quant_conv(theirs.encoder(pixels)))
-    assert torch.equal(ours.tokenizer.encode(pixels).flatten(), indices.flatten())
-
-
 def refusal(place: Path, **options: Any) -> str:
     with pytest.raises((CheckpointError, ConfigurationError)) as refused:
         convert(place, **options)
@@ -260,6 +217,64 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no checkpoint: none of its files ends in" in refusal(tmp_path / "empty")
     assert "there is no file or folder" in refusal(tmp_path / "none")
+
+
+EMPTY = torch.zeros(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("taming", {"encoder.conv_in.weight": torch.ones(5)}, "is of 1 dimensions, not 4 as those of a convolution"),
+        ("taming", {"encoder.conv_in.weight": torch.ones(0, 3, 3, 3)}, "are no multiples of the first 0"),
+        ("taming", {"encoder.conv_out.weight": torch.tensor(1.0)}, "is of 0 dimensions"),
+        ("taming", {"encoder.down.2.block.0.conv2.weight": EMPTY.view(65536, 0, 3, 3)}, "is no checkpoint of|not fit"),
+        ("taming", {"encoder.conv_out.weight": EMPTY.view(65536, 0, 3, 3)}, "does not fit: "),
+        ("taming", {"quantize.embedding.weight": torch.ones(16)}, "there is no codebook of two dimensions"),
+        ("taming", {"quantize.embedding.weight": EMPTY.view(2**40, 0)}, "is no checkpoint of"),
+        ("taming", {"quantize.embedding.weight": EMPTY.view(0, 8)}, "is no checkpoint of"),
+        ("taming-gumbel", {"quantize.proj.weight": torch.ones(3)}, "does not fit: quantizer.to_logits.weight"),
+        ("maskgit", {"quantize.embedding.weight": None}, "there is no codebook of two dimensions"),
+        ("cosmos", {"quant_conv.weight": torch.ones(7, 32, 1, 1)}, "do not have the 6 dimensions"),
+        ("magvit2", {"decoder.up.1.upsample.conv1.weight": None}, "there is no tensor decoder.up.1.upsample.conv"),
+    ],
+)
+def test_shapes_that_no_network_has_are_one_line(
+    tmp_path: Path, name: str, change: dict[str, Tensor | None], complaint: str
+) -> None:
+    """Whatever tensors without numbers claim: nothing of that size is allocated."""
+    _, tensors = case(name)
+    prefix = "first_stage_model." if name == "taming" else ""
+    for key, value in change.items():
+        assert prefix + key in tensors, "the name is to be one of the checkpoint"
+        tensors |= {prefix + key: value, f"model_ema.{key.replace('.', '')}": value} if value is not None else {}
+        if value is None:
+            tensors = {each: tensors[each] for each in tensors if each.replace(".", "").find(key.replace(".", "")) < 0}
+    if name not in ("magvit2", "ibq"):
+        tensors = {each: value for each, value in tensors.items() if not each.startswith("model_ema.")}
+    torch.save(tensors, tmp_path / "a.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = refusal(tmp_path / "a.pt", family=name.removesuffix("-gumbel"))
+    assert re.search(complaint, message), message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_many_tensors_of_the_same_numbers_are_refused(tmp_path: Path) -> None:
+    """Which take the place of one in a file, and of all of them in a tokenizer."""
+    _, tensors = case("llamagen")
+    zeros = torch.zeros(max(tensor.numel() for tensor in tensors.values()))
+    torch.save({name: zeros[: each.numel()].view(each.shape) for name, each in tensors.items()}, tmp_path / "a.pt")
+    assert "has several tensors of the same numbers" in refusal(tmp_path / "a.pt")
+
+
+def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pt")
+    assert "there is no file" in refusal(tmp_path / "a.pt")
+    for text in ("{", "[]", '{"norm_num_groups": "x"}', '{"norm_num_groups": -1}', '{"norm_num_groups": [1]}'):
+        (tmp_path / "config.json").write_text(text)
+        tensors = {name: value.contiguous() for name, value in case("diffusers")[1].items()}
+        save_file(tensors, tmp_path / "a.safetensors")
+        assert ("norm_groups must be" if "norm" in text else "config.json") in refusal(tmp_path)
 
 
 def test_a_folder_of_diffusers_with_its_configuration(tmp_path: Path) -> None:

@@ -148,6 +148,78 @@ def test_chameleon_rounds_where_torchvision_cuts() -> None:
     assert np.array_equal(fitted(image, "shorter-side-lanczos"), np.asarray(cut))
 
 
+def by_formula(image: Image.Image, recipe: str, side: int) -> Image.Image:
+    """Each source's own arithmetic on height and width, with Pillow's filters."""
+    if recipe == "opencv-bilinear":
+        width, height = (round(length * side / min(image.size)) for length in image.size)  # albumentations' py3round
+        return middle(by_opencv(image, height, width), (height - side) // 2, (width - side) // 2, side)
+    if recipe.startswith("shorter-side"):  # torchvision's Resize and CenterCrop
+        h, w = image.height, image.width
+        new_h, new_w = (int(side * h / w), side) if w <= h else (side, int(side * w / h))
+        image = image.resize((new_w, new_h), Resampling[recipe.rpartition("-")[2].upper()])
+        return middle(image, int(round((new_h - side) / 2.0)), int(round((new_w - side) / 2.0)), side)
+    while recipe == "center-crop-adm" and min(*image.size) >= 2 * side:
+        image = image.resize(tuple(length // 2 for length in image.size), Resampling.BOX)
+    size = tuple(round(length * side / min(*image.size)) for length in image.size)
+    image = image.resize(size, Resampling.LANCZOS if recipe == "chameleon" else Resampling.BICUBIC)
+    return middle(image, (size[1] - side) // 2, (size[0] - side) // 2, side)
+
+
+def middle(image: Image.Image, top: int, left: int, side: int) -> Image.Image:
+    return Image.fromarray(np.asarray(image)[top : top + side, left : left + side])
+
+
+def by_opencv(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Position by position in whole numbers: weights of 2^-11; OpenCV's vectors cut 4 bits, 16 bits, and round 2."""
+    pixels = np.asarray(image).astype(int).tolist()
+
+    def around(position: int, before: int, after: int) -> tuple[int, float]:
+        at = np.float32((position + 0.5) * (before / after) - 0.5)
+        return math.floor(at), float(at - np.float32(math.floor(at)))
+
+    def whole(share: float) -> tuple[int, int]:
+        return round((1 - share) * 2048), round(share * 2048)
+
+    result = np.empty((height, width, *np.asarray(image).shape[2:]), dtype=np.uint8)
+    for row in range(height):
+        y, down = around(row, image.height, height)
+        lines = [pixels[min(max(each, 0), image.height - 1)] for each in (y, y + 1)]
+        for column in range(width):
+            x, across = around(column, image.width, width)
+            if x < 0 or x >= image.width - 1:
+                x, across = min(max(x, 0), image.width - 1), 0.0
+            pairs = [(line[x], line[min(x + 1, image.width - 1)]) for line in lines]
+            channels = [[np.atleast_1d(each) for each in pair] for pair in pairs]
+            sums = [(a * whole(across)[0] + b * whole(across)[1]) >> 4 for a, b in channels]
+            parts = [(each * weight) >> 16 for each, weight in zip(sums, whole(down), strict=True)]
+            result[row, column] = ((sum(parts) + 2) >> 2).reshape(result.shape[2:])
+    return Image.fromarray(result)
+
+
+FORMULA_SIZES = [(61, 47), (47, 61), (33, 32), (32, 41), (32, 32), (20, 17), (17, 20), (9, 31), (129, 64), (64, 131)]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_its_formula_to_the_bit(recipe: str, mode: str) -> None:
+    """Odd sides, upright and lying, smaller than the target and equal to it."""
+    for size in FORMULA_SIZES:
+        image = noise(size, mode)
+        expected = np.asarray(by_formula(image, recipe, 32))
+        assert np.array_equal(fitted(image, recipe, 32), expected), size
+
+
+def test_chameleon_composes_what_is_transparent_over_white() -> None:
+    """In float64, as its code does: Pillow's whole numbers differ by one level at most."""
+    colours = np.asarray(noise((64, 64)))
+    alpha = np.asarray(noise((64, 64), "L"))[:, :, None]
+    image = Image.fromarray(np.concatenate([colours, alpha], axis=2))
+    found = np.asarray(fit_image(image, num_channels=3, size=(64, 64), resample="chameleon"))
+    share = alpha / 255.0
+    expected = ((1 - share) * 255 + share * colours).astype(np.uint8)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
 def test_a_tokenizer_keeps_its_recipe() -> None:
     plain, adm = (VQTokenizerConfig(image_size=64, resample=name) for name in ("bicubic", "center-crop-adm"))
     assert plain.preprocessing["resize"] == "shorter side, then centre crop, only when needed"

@@ -6,12 +6,11 @@ views of the file, mapped privately, so that a file of gigabytes takes the memor
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vqtok.convert.pickled import Opaque, StorageRef, TensorRef
+from vqtok.convert.resolving import resolved, walk
 from vqtok.convert.unpickle import unpickle
 from vqtok.errors import CheckpointError, one_line
 
@@ -27,11 +27,9 @@ __all__ = ["read_checkpoint", "tensors_of"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of torch's format before 1.6
 PROTOCOL = 1001
-MOST_DEPTH = 100  # containers within each other
+MOST_NAMES = 100_000  # a dict that stands in several places has a name at each
+LONGEST_NAME = 500
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip entry: the lengths of its name and of its extra field
-
-Storages = Callable[[StorageRef], Tensor]
-"""Gives the elements of a storage, flat."""
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -60,20 +58,34 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 
 def tensors_of(tree: Any) -> dict[str, Tensor]:
-    """The tensors of a tree by their names, joined with dots; of a module that was pickled, those of its state."""
-    return dict(_tensors(tree, (), set()))
+    """The tensors of a tree by their names, joined with dots; of a module that was pickled, those of its state.
+
+    Raises:
+        CheckpointError: a name that is no line of text or a long one, or too many of them.
+    """
+    found: dict[str, Tensor] = {}
+    for number, (name, each) in enumerate(_named(tree, "")):
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise CheckpointError(f"the names of tensors must be a line of at most {LONGEST_NAME} characters")
+        if number == MOST_NAMES:
+            raise CheckpointError(f"there are more than {MOST_NAMES:,} names in it")
+        if isinstance(each, Tensor):
+            found[name] = each
+    return found
 
 
-def _tensors(tree: Any, name: tuple[str, ...], above: set[int]) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(tree, Tensor):
-        yield ".".join(name), tree
-    if isinstance(tree, Opaque):
-        tree = tree.state
-    if not isinstance(tree, Mapping) or id(tree) in above:
+def _named(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every tensor and every container of tensors with its name."""
+    state = tree.state if isinstance(tree, Opaque) else tree
+    if not isinstance(state, Mapping | Tensor):
         return
-    for key, value in tree.items():
-        inner = name if key in ("_parameters", "_buffers", "_modules") else (*name, str(key))
-        yield from _tensors(value, inner, above | {id(tree)})
+    yield name, state
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            if key in ("_parameters", "_buffers", "_modules"):
+                yield from _named(value, name)
+            else:
+                yield from _named(value, f"{name}.{key}" if name else str(key))
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -89,7 +101,7 @@ def _read_zip(file: BinaryIO, name: str) -> Any:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+    except Exception as error:  # zipfile has no one kind for what it does not understand
         raise CheckpointError(f"{name} is damaged or was cut short: {one_line(error)}") from error
     pickles = [entry for entry in entries if entry.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -98,16 +110,17 @@ def _read_zip(file: BinaryIO, name: str) -> Any:
     if entries.get(f"{folder}byteorder") is not None and _entry(file, entries[f"{folder}byteorder"], name) != b"little":
         raise CheckpointError(f"{name} was written on a machine of another byte order, which is not read")
     mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    elements = _Elements(name, len(mapped))
 
     def storage(wanted: StorageRef) -> Tensor:
         entry = entries.get(f"{folder}data/{wanted.key}")
         if entry is None:
             raise CheckpointError(f"{name} is damaged: it lacks the tensor data {wanted.key[:40]!r}")
         start, size = _place(file, entry, name)
-        return _elements(mapped[start : start + size], wanted, name)
+        return elements.of(mapped[start : start + size], wanted)
 
     start, size = _place(file, entries[pickles[0]], name)
-    return _resolved(unpickle(_Part(mapped[start : start + size]), name=name), storage, name)
+    return resolved(unpickle(_Part(mapped[start : start + size]), name=name), storage, name)
 
 
 def _place(file: BinaryIO, entry: zipfile.ZipInfo, name: str) -> tuple[int, int]:
@@ -144,9 +157,9 @@ def _read_legacy(file: BinaryIO, name: str) -> Any:
     keys = unpickle(file, name=name)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError(f"{name} is damaged: it does not say which tensor data it has")
-    wanted = {each.storage.key: each.storage for each in _walk(tree, name) if isinstance(each, TensorRef)}
+    wanted = {each.storage.key: each.storage for each in walk(tree, name) if isinstance(each, TensorRef)}
     mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    start, parts = file.tell(), {}
+    start, parts, elements = file.tell(), {}, _Elements(name, len(mapped))
     for key in keys:
         if key not in wanted:
             raise CheckpointError(f"{name} is damaged: nothing says what its tensor data {key[:40]!r} are")
@@ -160,103 +173,33 @@ def _read_legacy(file: BinaryIO, name: str) -> Any:
     def storage(asked: StorageRef) -> Tensor:
         if asked.key not in parts:
             raise CheckpointError(f"{name} is damaged: it lacks the tensor data {asked.key[:40]!r}")
-        return _elements(parts[asked.key], asked, name)
+        return elements.of(parts[asked.key], asked)
 
-    return _resolved(tree, storage, name)
-
-
-def _elements(data: memoryview, wanted: StorageRef, name: str) -> Tensor:
-    """A storage as a flat tensor over the mapped file; where that is not aligned, a copy."""
-    number = len(data) // wanted.dtype.itemsize
-    if wanted.elements < 0 or wanted.elements * wanted.dtype.itemsize > len(data):
-        raise CheckpointError(
-            f"{name} is damaged: a tensor claims {wanted.elements:,} numbers, and its data holds {number:,}"
-        )
-    if number == 0:
-        return torch.empty(0, dtype=wanted.dtype)
-    flat = torch.frombuffer(data, dtype=torch.uint8, count=number * wanted.dtype.itemsize)
-    if flat.data_ptr() % wanted.dtype.itemsize:
-        flat = flat.clone()
-    return flat.view(wanted.dtype)
+    return resolved(tree, storage, name)
 
 
-def _walk(tree: Any, name: str) -> Iterator[Any]:
-    """Every object of a tree, each once."""
-    seen: set[int] = set()
-    waiting = [(tree, 0)]
-    while waiting:
-        each, depth = waiting.pop()
-        if id(each) in seen:
-            continue
-        if depth > MOST_DEPTH:
-            raise CheckpointError(f"{name} is no checkpoint: it nests containers more than {MOST_DEPTH} deep")
-        seen.add(id(each))
-        yield each
-        waiting += [(inner, depth + 1) for inner in _inside(each)]
+class _Elements:
+    """Storages as flat tensors over the mapped file; where one is not aligned, a copy, of no more than the file."""
 
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._left = name, size
 
-def _inside(each: Any) -> list[Any]:
-    if isinstance(each, dict):
-        return list(each.values())
-    if isinstance(each, Opaque):
-        return [*(each.args or ()), each.state, *each.items]
-    return list(each) if isinstance(each, list | tuple) else []
-
-
-def _resolved(tree: Any, storage: Storages, name: str) -> Any:
-    """The tree with its tensors; what stands in several places becomes one object, and nothing may hold itself."""
-    for _ in _walk(tree, name):  # its depth is checked before anything calls itself
-        pass
-    done: dict[int, Any] = {}
-    under_way: set[int] = set()
-    flat: dict[str, Tensor] = {}
-
-    def tensor(ref: TensorRef) -> Tensor:
-        if (key := f"{ref.storage.key}/{ref.storage.dtype}") not in flat:
-            flat[key] = storage(ref.storage)
-        return _tensor(flat[key], ref, name)
-
-    def resolve(each: Any) -> Any:
-        if not isinstance(each, dict | list | tuple | Opaque | TensorRef | StorageRef):
-            return each
-        if id(each) in done:
-            return done[id(each)]
-        if id(each) in under_way:
-            raise CheckpointError(f"{name} is no checkpoint: a container in it holds itself")
-        under_way.add(id(each))
-        made: Any
-        if isinstance(each, TensorRef):
-            made = tensor(each)
-        elif isinstance(each, StorageRef):
-            made = storage(each)
-        elif isinstance(each, dict):
-            made = {key: resolve(value) for key, value in each.items()}
-        elif isinstance(each, Opaque):
-            args = None if each.args is None else tuple(map(resolve, each.args))
-            made = Opaque(each.name, args, resolve(each.state), list(map(resolve, each.items)))
-        else:
-            made = type(each)(map(resolve, each))
-        under_way.discard(id(each))
-        done[id(each)] = made
-        return made
-
-    return resolve(tree)
-
-
-def _tensor(flat: Tensor, ref: TensorRef, name: str) -> Tensor:
-    """The part of a storage that a tensor is."""
-    size, stride = ref.size, ref.stride
-    whole = isinstance(size, list | tuple) and isinstance(stride, list | tuple) and len(size) == len(stride)
-    if not whole or not all(type(each) is int and each >= 0 for each in (ref.offset, *size, *stride)):
-        raise CheckpointError(f"{name} is damaged: a tensor has no shape")
-    elements = math.prod(size)
-    last = ref.offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if elements > len(flat) or (elements and last >= len(flat)):
-        raise CheckpointError(
-            f"{name} is damaged: a tensor of shape {list(size)} claims {elements:,} numbers, and its data holds "
-            f"{len(flat):,}"
-        )
-    return flat.as_strided(list(size), list(stride), ref.offset) if elements else flat.new_empty(list(size))
+    def of(self, data: memoryview, wanted: StorageRef) -> Tensor:
+        number = len(data) // wanted.dtype.itemsize
+        if not 0 <= wanted.elements <= number:
+            claimed = f"{wanted.elements:,}" if abs(wanted.elements) < 1 << 64 else "too many"
+            raise CheckpointError(
+                f"{self._name} is damaged: a tensor claims {claimed} numbers, and its data holds {number:,}"
+            )
+        if number == 0:
+            return torch.empty(0, dtype=wanted.dtype)
+        flat = torch.frombuffer(data, dtype=torch.uint8, count=number * wanted.dtype.itemsize)
+        if flat.data_ptr() % wanted.dtype.itemsize:
+            self._left -= len(flat)
+            if self._left < 0:
+                raise CheckpointError(f"{self._name} is damaged: parts of it are the data of several tensors")
+            flat = flat.clone()
+        return flat.view(wanted.dtype)
 
 
 class _Part:
@@ -271,7 +214,12 @@ class _Part:
         return found
 
     def readline(self, size: int) -> bytes:
-        found = bytes(self._data[self._at : self._at + size])
+        length, found = 64, b""
+        while len(found) < size and b"\n" not in found:
+            part = bytes(self._data[self._at + len(found) : self._at + min(size, length)])
+            if not part:
+                break
+            found, length = found + part, 2 * length
         line = found[: found.find(b"\n") + 1] or found
         self._at += len(line)
         return line

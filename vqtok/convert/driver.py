@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqtok.convert.family import Family, Parts, Published
 from vqtok.convert.registry import FAMILIES
 from vqtok.convert.source import Source, open_source
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.hub import Provenance, check_finite
-from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 __all__ = ["Converted", "convert"]
@@ -70,9 +68,17 @@ def convert(
     kept = {key: tensor for key, tensor in opened.tensors.items() if not re.fullmatch(chosen.dropped, key)}
     try:
         parts = chosen.parts(kept, opened.config)
-    except CheckpointError as error:
+        with torch.device("meta"):  # nothing is allocated for sizes that tensors without numbers may claim
+            empty = VQTokenizer(VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer))
+    except (CheckpointError, ConfigurationError) as error:
         raise CheckpointError(f"{opened.name} is no checkpoint of {chosen.title}: {error}") from error
-    published = _published(chosen, parts)
+    notes = [*opened.notes, *parts.notes, *_check(empty, parts.tensors, f"{opened.name} as {chosen.title}")]
+    published = chosen.published.get((empty.codebook_size, empty.quantizer.code_dim, empty.config.downsample_factor))
+    if chosen.published and not published:
+        notes.append(
+            f"no published tokenizer of {chosen.title} has this shape: whether images are resized as it needs "
+            f"({chosen.resample}) and whose license it is under, only its authors can say"
+        )
     config = VQTokenizerConfig(
         image_size=image_size or (published.image_size if published else chosen.image_size),
         network=parts.network,
@@ -80,12 +86,7 @@ def convert(
         resample=chosen.resample,
     )
     tokenizer = VQTokenizer(config).eval()
-    notes = [*opened.notes, *parts.notes, *_fill(tokenizer, parts.tensors, f"{opened.name} as {chosen.title}")]
-    if chosen.published and not published:
-        notes.append(
-            f"no published tokenizer of {chosen.title} has this shape: whether images are resized as it needs "
-            f"({chosen.resample}) and whose license it is under, only its authors can say"
-        )
+    _fill(tokenizer, parts.tensors, opened.name)
     provenance = chosen.provenance(opened.public, published, notes)
     config.provenance = provenance.model_dump()
     return Converted(
@@ -109,20 +110,11 @@ def _family_of(source: Source) -> str:
     )
 
 
-def _published(family: Family, parts: Parts) -> Published | None:
-    """The published tokenizer of this shape."""
-    config = VQTokenizerConfig(image_size=4096, network=parts.network, quantizer=parts.quantizer)
-    with torch.device("meta"):
-        quantizer = build_quantizer(config.quantizer)
-    return family.published.get((quantizer.codebook_size, quantizer.code_dim, config.downsample_factor))
-
-
-@torch.no_grad()
-def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> list[str]:
-    """Put every tensor into its place; gives what to tell the user.
+def _check(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> list[str]:
+    """Whether every tensor has its place, and every place its tensor; gives what to tell the user.
 
     Raises:
-        CheckpointError: one is missing, has no place, another shape, or numbers that are not finite.
+        CheckpointError: one is missing, has no place, or another shape, or several share their numbers.
     """
     own = tokenizer.state_dict()
     training = tokenizer.quantizer.training_state
@@ -141,10 +133,23 @@ def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> 
         if some:
             more = f" and {len(some) - NAMED:,} more" if len(some) > NAMED else ""
             raise CheckpointError(f"{place} {what} {', '.join(some[:NAMED])}{more}")
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > sum(held.values()):
+        raise CheckpointError(f"{place} has several tensors of the same numbers")
+    return notes
+
+
+@torch.no_grad()
+def _fill(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) -> None:
+    """Put every tensor into its place.
+
+    Raises:
+        CheckpointError: numbers that are not finite.
+    """
+    own = tokenizer.state_dict()
     for name, tensor in tensors.items():
         own[name].copy_(tensor)  # one after the other: a checkpoint of another type is never copied whole
     check_finite(tokenizer, name=place)
     initialized = getattr(tokenizer.quantizer, "initialized", None)
     if isinstance(initialized, Tensor):
         initialized.fill_(True)
-    return notes

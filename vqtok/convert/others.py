@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vqtok.convert.family import Family, Parts, Published
@@ -44,12 +45,12 @@ def maskgit_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Part
 
 def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
     found = joined(tensors)
-    told = [found.pop(name).flatten().tolist() for name in list(found) if name.endswith("._levels")]
-    levels = told[0] if told else COSMOS_LEVELS
+    told = [found.pop(name) for name in list(found) if name.endswith("._levels")]
+    levels = told[0].flatten() if told else torch.tensor(COSMOS_LEVELS)
     network = network_of(found)
-    if len(found["encoder.quant_conv.weight"]) != len(levels):
-        raise CheckpointError(f"its codes do not have the {len(levels)} dimensions of the levels {levels}")
-    quantizer = {"type": "fsq", "levels": levels, "margin": -0.001}
+    if len(found.get("encoder.quant_conv.weight", ())) != len(levels):
+        raise CheckpointError(f"its codes do not have the {len(levels)} dimensions of its levels")
+    quantizer = {"type": "fsq", "levels": levels.tolist(), "margin": -0.001}
     notes = (
         "its program computes in bfloat16, and this tokenizer in float32: codes may differ here and there",
         "its program resizes no image, but pads it to a multiple of 16 pixels: for the same codes set the image size "
@@ -85,7 +86,11 @@ def diffusers_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Pa
     }
     found = joined(found)
     network = network_of(found, norm_groups=config.get("norm_num_groups", 32))
-    return Parts(tensors=found, network=network, quantizer=codebook_entries(found))
+    notes: tuple[str, ...] = ()
+    if not network["mid_attention"]:  # what tells it; no setting of a VQModel says the range of its pixels
+        network["pixel_range"] = "unit"
+        notes = ("taken for amused's, whose pixels lie in [0, 1], as it has no attention in the middle",)
+    return Parts(tensors=found, network=network, quantizer=codebook_entries(found), notes=notes)
 
 
 MAGVIT2 = Family(

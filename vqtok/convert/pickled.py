@@ -25,7 +25,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StorageRef:
     """Numbers that lie elsewhere in the file.
 
@@ -40,7 +40,7 @@ class StorageRef:
     elements: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRef:
     """A tensor as some elements of a storage; nothing is checked yet."""
 
@@ -50,7 +50,7 @@ class TensorRef:
     stride: Any
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Opaque:
     """Something that a pickle names and that was neither imported nor called.
 
@@ -68,9 +68,16 @@ class Opaque:
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:
-    """A dict of keys and values in turn; a key that is no number or text is called by its type."""
+    """A dict of keys and values in turn; a key that is no number of 60 bits and no text is called by its type.
+
+    Larger whole numbers can be chosen so that all of them have one hash, and a dict of them takes hours.
+    """
     pairs = zip(items[::2], items[1::2], strict=True)
-    return {key if isinstance(key, str | int | float | None) else repr(type(key)): value for key, value in pairs}
+    return {key if _plain(key) else repr(type(key)): value for key, value in pairs}
+
+
+def _plain(key: Any) -> bool:
+    return abs(key) < 1 << 60 if isinstance(key, int) else isinstance(key, str | float | None)
 
 
 def _ordered_dict(items: Any = (), *_: Any) -> dict[Any, Any]:
@@ -83,10 +90,15 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
 
 def _typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, *others: Any) -> Any:
     """Of a storage that is bytes; the type is the third of the others."""
-    dtype = getattr(torch, others[2].name.removeprefix("torch."), None)
-    if not isinstance(storage, StorageRef) or not isinstance(dtype, torch.dtype):
+    dtype = next((each for each in DTYPES.values() if str(each) == others[2].name), None)  # torch would import some
+    if not isinstance(storage, StorageRef) or dtype is None:
         return Opaque("torch.Tensor", ())
     return TensorRef(StorageRef(storage.key, dtype, storage.elements // dtype.itemsize), offset, size, stride)
+
+
+def _encoded(text: Any = "", *_: Any) -> Any:
+    """Bytes, which old protocols write as a text."""
+    return text.encode("latin-1", errors="replace") if isinstance(text, str) else Opaque("_codecs.encode", ())
 
 
 def _first(value: Any = (), *_: Any) -> Any:
@@ -94,7 +106,7 @@ def _first(value: Any = (), *_: Any) -> Any:
 
 
 REBUILT: Mapping[str, Callable[..., Any]] = {
-    "_codecs.encode": lambda text, *_: str(text).encode("latin-1", errors="replace"),  # bytes, in old protocols
+    "_codecs.encode": _encoded,
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_: {},
     "torch._utils._rebuild_parameter": _first,

@@ -42,6 +42,8 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def codebook_entries(tensors: Mapping[str, Tensor], kind: str = "vq", **options: Any) -> dict[str, Any]:
     """The entries of `quantizer` for a codebook (K, D); codes that are all learned already never restart."""
+    if "quantizer.codebook" not in tensors or tensors["quantizer.codebook"].ndim != 2:
+        raise CheckpointError("there is no codebook of two dimensions")
     codes, dimension = tensors["quantizer.codebook"].shape
     return {
         "type": kind,

@@ -27,7 +27,7 @@ def network_of(tensors: Tensors, **fixed: Any) -> dict[str, Any]:
     """
     widths = [len(_named(tensors, f"encoder.down.{level}.block.0.conv2.weight")) for level in _numbers(tensors, "down")]
     base, inputs = _named(tensors, "encoder.conv_in.weight").shape[:2]
-    if any(width % base for width in widths):
+    if base == 0 or any(width % base for width in widths):
         raise CheckpointError(f"channels of {', '.join(map(str, widths))} are no multiples of the first {base}")
     blocks = len(_numbers(tensors, "down.0.block"))
     downsampling = [level for level in range(len(widths)) if _has(tensors, f"encoder.down.{level}.downsample")]
@@ -49,7 +49,7 @@ def network_of(tensors: Tensors, **fixed: Any) -> dict[str, Any]:
         found["down_levels"] = downsampling
     if _has(tensors, "decoder.up"):
         upsampling = [level for level in range(len(widths)) if _has(tensors, f"decoder.up.{level}.upsample")]
-        wide = [tensors[f"decoder.up.{level}.upsample.conv.weight"].shape for level in upsampling]
+        wide = [_named(tensors, f"decoder.up.{level}.upsample.conv.weight").shape for level in upsampling]
         found |= {
             "up_levels": upsampling,
             "decoder_extra_block": len(_numbers(tensors, "up.0.block", "decoder")) == blocks + 1,
@@ -69,8 +69,11 @@ def _has(tensors: Tensors, name: str) -> bool:
 
 
 def _named(tensors: Tensors, name: str) -> Tensor:
+    """The weights of a convolution."""
     if name not in tensors:
         raise CheckpointError(f"there is no tensor {name}")
+    if tensors[name].ndim != 4:
+        raise CheckpointError(f"{name} is of {tensors[name].ndim} dimensions, not 4 as those of a convolution")
     return tensors[name]
 
 
@@ -84,4 +87,4 @@ def _numbers(tensors: Tensors, name: str, network: str = "encoder") -> range:
 
 
 def _kernel(tensors: Tensors, name: str) -> int:
-    return tensors[name].shape[-1] if name in tensors else 0
+    return _named(tensors, name).shape[-1] if name in tensors else 0

@@ -121,12 +121,15 @@ def _read(files: list[Path], *, name: str, public: str) -> Source:
     averaged = False
     for file in files:
         tree = read_checkpoint(file)
-        for part in INSIDE:
-            if isinstance(tree, Mapping) and isinstance(tree.get(part), Mapping) and tensors_of(tree[part]):
-                averaged |= part == "ema"
-                tree = tree[part]
-                break
-        tensors |= {key.removeprefix("module."): tensor for key, tensor in tensors_of(tree).items()}
+        try:
+            for part in INSIDE:
+                if isinstance(tree, Mapping) and isinstance(tree.get(part), Mapping) and tensors_of(tree[part]):
+                    averaged |= part == "ema"
+                    tree = tree[part]
+                    break
+            tensors |= {key.removeprefix("module."): tensor for key, tensor in tensors_of(tree).items()}
+        except CheckpointError as error:
+            raise CheckpointError(f"{file} is no checkpoint: {error}") from error
     if not tensors:
         raise CheckpointError(f"{name} holds no tensors")
     notes = ("the exponential averages of the weights are taken",) if averaged else ()

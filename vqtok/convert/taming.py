@@ -26,7 +26,8 @@ def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts
     found = joined(renamed(tensors, (r"^first_stage_model\.", "")))
     if "quantizer.to_logits.weight" not in found:
         return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
-    found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)  # a convolution of one pixel
+    if found["quantizer.to_logits.weight"].ndim == 4:  # a convolution of one pixel
+        found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)
     quantizer = codebook_entries(found, "gumbel", logits="linear")
     return Parts(tensors=found, network=network_of(found), quantizer=quantizer)
 
@@ -101,7 +102,9 @@ IBQ = Family(
     weights_license="Apache-2.0",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda tensors: is_taming(tensors) and "model_ema.decay" in tensors,
+    recognise=lambda tensors: (
+        is_taming(tensors) and ("model_ema.decay" in tensors or "encoder.down.0.block.3.norm1.weight" in tensors)
+    ),
     parts=ibq_parts,
     dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
     published={

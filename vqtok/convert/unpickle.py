@@ -2,7 +2,7 @@
 
 A pickle is a program for a small stack machine, and Python's own imports and calls whatever it names. This one builds
 plain containers, descriptions of tensors, and for every other name an inert `Opaque`, which remembers what it was
-given. Nothing is imported or called, and it stops after a few million steps.
+given. Nothing is imported or called, and it stops after half a million steps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from vqtok.errors import CheckpointError
 
 __all__ = ["Readable", "unpickle"]
 
-MOST_STEPS = 2_000_000  # each builds one object of 100 bytes or so; a large checkpoint with its optimizer needs 100,000
-MOST_BYTES = 64 << 20  # of texts and numbers in the pickle itself
+MOST_STEPS = 500_000  # each builds one object of 100 bytes or so; a large checkpoint with its optimizer needs 100,000
+MOST_BYTES = 64 << 20  # of texts and numbers in the pickle itself, and again of what calls make of them
+MOST_PARTS = MOST_STEPS  # of all containers that calls are given, as one can be given again and again
+MOST_PLACES = 1 << 32  # that things are remembered at; larger numbers can be chosen so that all of them collide
 
 
 class Readable(Protocol):
@@ -59,6 +61,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.parts = self.letters = 0  # given to calls so far
 
     def run(self, file: Any) -> Any:
         for step, (operation, argument, _) in enumerate(pickletools.genops(file)):
@@ -85,6 +88,8 @@ class _Machine:
             case "GET" | "BINGET" | "LONG_BINGET":
                 self.stack.append(self.memo[argument])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if argument >= MOST_PLACES:
+                    raise CheckpointError(f"{self.name} is no checkpoint: its pickle remembers too much")
                 self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.stack[-1]
@@ -123,7 +128,7 @@ class _Machine:
             case "GLOBAL":
                 return Opaque(argument.replace(" ", "."))
             case "STACK_GLOBAL":
-                return Opaque(".".join(map(str, self.last(2))))
+                return Opaque(".".join(self.last(2)))
             case "REDUCE" | "NEWOBJ":
                 return self.called(*self.last(2))
             case "NEWOBJ_EX":
@@ -158,6 +163,10 @@ class _Machine:
         """What a call is taken for: rebuilt tensors and plain containers, else an `Opaque`."""
         args = args if isinstance(args, tuple) else (args,)
         name = function.name if isinstance(function, Opaque) and function.args is None else ""
+        self.parts += len(args) + sum(len(each) for each in args[:8] if isinstance(each, list | tuple | dict))
+        self.letters += sum(len(each) for each in args[:8] if isinstance(each, str | bytes | bytearray))
+        if self.parts > MOST_PARTS or self.letters > MOST_BYTES:
+            raise CheckpointError(f"{self.name} is no checkpoint: the calls of its pickle are given too much")
         return REBUILT[name](*args) if name in REBUILT else Opaque(name or "something without a name", args)
 
     def storage(self, given: Any) -> Any:
@@ -168,7 +177,7 @@ class _Machine:
             case ("storage", Opaque(name=name), str(key), _, int(elements), *view):
                 dtype = DTYPES.get(name.rpartition(".")[2])
                 if dtype is None:
-                    raise CheckpointError(f"{self.name} holds numbers of the type {name[:60]}, which is not read")
+                    raise CheckpointError(f"{self.name} holds numbers of the type {name[:60]!r}, which is not read")
                 if any(part is not None for part in view):
                     raise CheckpointError(f"{self.name} is of a torch before 0.4: save it anew with a newer one")
                 return StorageRef(key, dtype, elements)
@@ -206,8 +215,8 @@ class _Bounded:
 
 
 CONSTANTS = (
-    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"}
     | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 )
-"""Operations that put their argument on the stack."""
+"""Operations that put their argument on the stack; LONG4, for numbers of more than 600 digits, is not among them."""
