@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vqtok.networks.vqgan.blocks import (
-    AdaptiveGroupNorm,
-    AttentionBlock,
-    GroupNorm,
-    Norm,
-    SpatialNorm,
-    Upsample,
-    from_haar,
-)
+from vqtok.networks.vqgan.blocks import AttentionBlock, Upsample, from_haar
+from vqtok.networks.vqgan.norms import AdaptiveGroupNorm, GroupNorm, Norm, SpatialNorm, norm_silu
 from vqtok.networks.vqgan.options import VQGANOptions
 from vqtok.networks.vqgan.stages import Checkpointed, Middle, Run, checked_code_dim, residual_blocks
 
@@ -56,10 +48,15 @@ class VQGANDecoder(Checkpointed):
         features = self.mid(features, codes, self.run)
         for number in reversed(range(len(self.up))):
             if self.adaptive:
-                features = self.adaptive[number](features, codes)
+                features = self.run(self.adaptive[number], features, codes)
             features = self.up[number](features, codes, self.run)
-        pixels = from_haar(self.conv_out(F.silu(self.norm_out(features, codes))), self.options.patch)
+        pixels = from_haar(self.run(self.out, features, codes), self.options.patch)
         return pixels * 2 - 1 if self.options.pixel_range == "unit" else pixels
+
+    def out(self, features: Tensor, codes: Tensor | None) -> Tensor:
+        """Features of the first level to pixels, or to their wavelets."""
+        pixels: Tensor = self.conv_out(norm_silu(self.norm_out, features, codes))
+        return pixels
 
 
 class DecoderLevel(nn.Module):

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vqtok.networks.vqgan.blocks import AttentionBlock, Downsample, GroupNorm, Norm, to_haar
+from vqtok.networks.vqgan.blocks import AttentionBlock, Downsample, to_haar
+from vqtok.networks.vqgan.norms import GroupNorm, Norm, norm_silu
 from vqtok.networks.vqgan.options import VQGANOptions
 from vqtok.networks.vqgan.stages import Checkpointed, Middle, checked_code_dim, residual_blocks
 
@@ -57,9 +57,13 @@ class VQGANEncoder(Checkpointed):
         features = self.conv_in(to_haar(pixels, self.options.patch))
         for level in self.down:
             features = level(features, self.run)
-        features = self.mid(features, None, self.run)
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(features)))
+        latents = self.run(self.out, self.mid(features, None, self.run), None)
         return self.quant_conv(latents) if self.options.quant_conv_kernel else latents
+
+    def out(self, features: Tensor, codes: Tensor | None) -> Tensor:
+        """Features of the last level to latents."""
+        latents: Tensor = self.conv_out(norm_silu(self.norm_out, features, codes))
+        return latents
 
 
 class EncoderLevel(nn.Module):

@@ -8,12 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
-from vqtok.networks.vqgan.blocks import AttentionBlock, Norm, ResidualBlock
+from vqtok.networks.vqgan.blocks import AttentionBlock, ResidualBlock
+from vqtok.networks.vqgan.norms import Norm
 from vqtok.networks.vqgan.options import VQGANOptions
 
 __all__ = ["Checkpointed", "Middle", "Run", "checked_code_dim", "residual_blocks"]
 
-Run = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+Block = Callable[[Tensor, Tensor | None], Tensor]
+"""Features and codes to features."""
+
+Run = Callable[[Block, Tensor, Tensor | None], Tensor]
 """Calls a block with features and codes."""
 
 
@@ -26,13 +30,12 @@ class Checkpointed(nn.Module):
     gradient_checkpointing: bool = False
     _gradient_checkpointing_func: Callable[..., Any] | None = None
 
-    def run(self, block: nn.Module, features: Tensor, codes: Tensor | None) -> Tensor:
+    def run(self, block: Block, features: Tensor, codes: Tensor | None) -> Tensor:
         """What a block gives."""
         if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func is not None:
-            again: Tensor = self._gradient_checkpointing_func(block.__call__, features, codes)
+            again: Tensor = self._gradient_checkpointing_func(block, features, codes)
             return again
-        result: Tensor = block(features, codes)
-        return result
+        return block(features, codes)
 
 
 class Middle(nn.Module):
