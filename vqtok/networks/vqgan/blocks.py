@@ -72,7 +72,7 @@ class Downsample(nn.Module):
         if how != "average":
             self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=int(how == "symmetric"))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
         if self.how == "average":
             return F.avg_pool2d(features, 2)
         half: Tensor = self.conv(F.pad(features, (0, 1, 0, 1)) if self.how == "asymmetric" else features)
@@ -91,7 +91,7 @@ class Upsample(nn.Module):
         self.how = how
         self.conv = nn.Conv2d(channels, channels if how == "nearest" else 4 * channels, kernel_size=3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
         if self.how == "nearest":
             kernel = of_nearest(self.conv.weight).contiguous(memory_format=order(features))
             return F.conv_transpose2d(features, kernel, self.conv.bias, stride=2, padding=1)
