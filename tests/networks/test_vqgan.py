@@ -16,7 +16,8 @@ from tests.networks import reference_vqgan as reference
 from vqtok.errors import ConfigurationError
 from vqtok.networks import build_networks
 from vqtok.networks.vqgan import PRESETS
-from vqtok.networks.vqgan.blocks import GroupNorm, from_haar, to_haar
+from vqtok.networks.vqgan.blocks import from_haar, to_haar
+from vqtok.networks.vqgan.norms import GroupNorm
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 SMALL = {"base_channels": 32, "channel_multipliers": [1, 1, 2], "z_channels": 32}

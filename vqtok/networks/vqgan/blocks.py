@@ -1,88 +1,14 @@
-"""The parts of a VQGAN: norms, residual block, attention, halving and doubling, Haar wavelets."""
+"""The parts of a VQGAN: residual block, attention, halving and doubling, Haar wavelets."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = [
-    "AdaptiveGroupNorm",
-    "AttentionBlock",
-    "Downsample",
-    "GroupNorm",
-    "Norm",
-    "ResidualBlock",
-    "SpatialNorm",
-    "Upsample",
-    "from_haar",
-    "to_haar",
-]
+from vqtok.networks.vqgan.norms import Norm, norm_silu, order
 
-EPSILON = 1e-6
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group norm in float32, whatever autocast or the type of the weights is; (B, C, H, W) of any float type."""
-
-    def __init__(self, channels: int, groups: int, *, affine: bool = True) -> None:
-        super().__init__(groups, channels, eps=EPSILON, affine=affine)
-
-    def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
-        """`codes` are passed over, so that norms can take each other's place."""
-        if features.dtype == torch.float32:
-            return super().forward(features)
-        weight = None if self.weight is None else self.weight.float()
-        bias = None if self.bias is None else self.bias.float()
-        return F.group_norm(features.float(), self.num_groups, weight, bias, self.eps).to(features.dtype)
-
-
-class SpatialNorm(nn.Module):
-    """Group norm, scaled and shifted at each position by the codes there: MoVQ, Zheng et al. 2022, arXiv:2209.09002.
-
-    Args:
-        channels: C of the features.
-        groups: of the norm.
-        code_channels: of the codes, which are brought to the size of the features by nearest neighbours.
-    """
-
-    def __init__(self, channels: int, groups: int, code_channels: int) -> None:
-        super().__init__()
-        self.norm_layer = GroupNorm(channels, groups)
-        self.conv_y = nn.Conv2d(code_channels, channels, kernel_size=1)
-        self.conv_b = nn.Conv2d(code_channels, channels, kernel_size=1)
-
-    def forward(self, features: Tensor, codes: Tensor | None) -> Tensor:
-        assert codes is not None
-        there = F.interpolate(codes, size=features.shape[-2:], mode="nearest")
-        scaled: Tensor = self.norm_layer(features) * self.conv_y(there) + self.conv_b(there)
-        return scaled
-
-
-class AdaptiveGroupNorm(nn.Module):
-    """Group norm, scaled by the standard deviation of the codes of an image and shifted by their mean.
-
-    Open-MAGVIT2, Luo et al. 2024, arXiv:2409.04410, section 3.1; the variance is the unbiased one.
-    """
-
-    def __init__(self, channels: int, groups: int, code_channels: int) -> None:
-        super().__init__()
-        self.norm = GroupNorm(channels, groups, affine=False)
-        self.gamma = nn.Linear(code_channels, channels)
-        self.beta = nn.Linear(code_channels, channels)
-
-    def forward(self, features: Tensor, codes: Tensor) -> Tensor:
-        rows = codes.flatten(2)
-        scale = self.gamma((rows.var(dim=2) + EPSILON).sqrt())
-        shift = self.beta(rows.mean(dim=2))
-        scaled: Tensor = self.norm(features) * scale[:, :, None, None] + shift[:, :, None, None]
-        return scaled
-
-
-Norm = Callable[[int], GroupNorm | SpatialNorm]
-"""Makes the norm of so many channels."""
+__all__ = ["AttentionBlock", "Downsample", "ResidualBlock", "Upsample", "from_haar", "to_haar"]
 
 
 class ResidualBlock(nn.Module):
@@ -110,12 +36,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
-        branch = self.conv1(F.silu(self.norm1(features, codes)))
-        branch = self.conv2(self.dropout(F.silu(self.norm2(branch, codes))))
-        if self.nin_shortcut is not None:
-            features = self.nin_shortcut(branch if self.of_output else features)
-        total: Tensor = features + branch
-        return total
+        branch: Tensor = self.conv1(norm_silu(self.norm1, features, codes))
+        branch = self.conv2(self.dropout(norm_silu(self.norm2, branch, codes)))
+        if self.nin_shortcut is None:
+            return branch.add_(features)  # no gradient needs what a convolution gave, so its memory is taken
+        shortcut: Tensor = self.nin_shortcut(branch if self.of_output else features)
+        return shortcut.add_(branch)
 
 
 class AttentionBlock(nn.Module):
@@ -146,7 +72,7 @@ class Downsample(nn.Module):
         if how != "average":
             self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=int(how == "symmetric"))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
         if self.how == "average":
             return F.avg_pool2d(features, 2)
         half: Tensor = self.conv(F.pad(features, (0, 1, 0, 1)) if self.how == "asymmetric" else features)
@@ -154,20 +80,36 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(B, C, H, W) -> (B, C, 2 H, 2 W); `how` as `VQGANOptions.upsample` has it."""
+    """(B, C, H, W) -> (B, C, 2 H, 2 W); `how` as `VQGANOptions.upsample` has it.
+
+    Each output of a 3x3 convolution of nearest neighbours sees only 2 x 2 different inputs. As a transposed convolution
+    over the inputs themselves it needs 4 products for each rather than 9, and the doubled features are never made.
+    """
 
     def __init__(self, channels: int, how: str) -> None:
         super().__init__()
         self.how = how
         self.conv = nn.Conv2d(channels, channels if how == "nearest" else 4 * channels, kernel_size=3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, codes: Tensor | None = None) -> Tensor:
         if self.how == "nearest":
-            twice: Tensor = self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
-            return twice
+            kernel = of_nearest(self.conv.weight).contiguous(memory_format=order(features))
+            return F.conv_transpose2d(features, kernel, self.conv.bias, stride=2, padding=1)
         # Of the four times C channels the first C are top left, the next top right, and so on.
         parts: Tensor = self.conv(features).unflatten(1, (2, 2, -1))  # (B, 2, 2, C, H, W)
         return parts.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+
+
+def of_nearest(weight: Tensor) -> Tensor:
+    """The kernel of the transposed convolution that is nearest neighbours by two and a convolution with this one.
+
+    (O, I, 3, 3) -> (I, O, 4, 4), for stride 2 and padding 1.
+    """
+    kernel = weight.permute(1, 2, 3, 0)  # outputs last, so that the sums read and write rows
+    for side in (1, 2):
+        first, middle, last = kernel.unbind(side)
+        kernel = torch.stack([last, middle + last, first + middle, first], side)
+    return kernel.permute(0, 3, 1, 2)
 
 
 def to_haar(images: Tensor, patch: int) -> Tensor:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vqtok.networks.vqgan.blocks import (
-    AdaptiveGroupNorm,
-    AttentionBlock,
-    GroupNorm,
-    Norm,
-    SpatialNorm,
-    Upsample,
-    from_haar,
-)
+from vqtok.networks.vqgan.blocks import AttentionBlock, Upsample, from_haar
+from vqtok.networks.vqgan.norms import AdaptiveGroupNorm, GroupNorm, Norm, SpatialNorm, norm_silu
 from vqtok.networks.vqgan.options import VQGANOptions
-from vqtok.networks.vqgan.stages import Checkpointed, Middle, Run, checked_code_dim, residual_blocks
+from vqtok.networks.vqgan.stages import Block, Checkpointed, Middle, Unit, checked_code_dim, residual_blocks
 
 __all__ = ["VQGANDecoder"]
 
@@ -53,13 +46,27 @@ class VQGANDecoder(Checkpointed):
 
     def forward(self, codes: Tensor) -> Tensor:
         features = self.conv_in(self.post_quant_conv(codes) if self.options.quant_conv_kernel else codes)
-        features = self.mid(features, codes, self.run)
-        for number in reversed(range(len(self.up))):
-            if self.adaptive:
-                features = self.adaptive[number](features, codes)
-            features = self.up[number](features, codes, self.run)
-        pixels = from_haar(self.conv_out(F.silu(self.norm_out(features, codes))), self.options.patch)
+        pixels = from_haar(self.run(self.units(), features, codes), self.options.patch)
         return pixels * 2 - 1 if self.options.pixel_range == "unit" else pixels
+
+    def units(self) -> Iterator[Unit]:
+        """The blocks in their order; a doubling and an adaptive norm go with the block after them."""
+        yield from self.mid.units()
+        before: list[Block] = []
+        for number in reversed(range(len(self.up))):
+            level = self.up[number]
+            assert isinstance(level, DecoderLevel)
+            before += [self.adaptive[number]] if self.adaptive else []
+            for unit in level.units():
+                yield [*before, *unit]
+                before = []
+            before = [] if level.upsample is None else [level.upsample]
+        yield [*before, self.out]
+
+    def out(self, features: Tensor, codes: Tensor | None) -> Tensor:
+        """Features of the first level to pixels, or to their wavelets."""
+        pixels: Tensor = self.conv_out(norm_silu(self.norm_out, features, codes))
+        return pixels
 
 
 class DecoderLevel(nn.Module):
@@ -74,9 +81,7 @@ class DecoderLevel(nn.Module):
         self.attn = nn.ModuleList(AttentionBlock(after, norm) for _ in range(with_attention))
         self.upsample = Upsample(after, options.upsample) if level in options.up_levels else None
 
-    def forward(self, features: Tensor, codes: Tensor, run: Run) -> Tensor:
+    def units(self) -> Iterator[Unit]:
+        """A residual block with the attention after it."""
         for number, block in enumerate(self.block):
-            features = run(block, features, codes)
-            if self.attn:
-                features = run(self.attn[number], features, codes)
-        return features if self.upsample is None else self.upsample(features)
+            yield [block, self.attn[number]] if self.attn else [block]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vqtok.networks.vqgan.blocks import AttentionBlock, Downsample, GroupNorm, Norm, to_haar
+from vqtok.networks.vqgan.blocks import AttentionBlock, Downsample, to_haar
+from vqtok.networks.vqgan.norms import GroupNorm, Norm, norm_silu
 from vqtok.networks.vqgan.options import VQGANOptions
-from vqtok.networks.vqgan.stages import Checkpointed, Middle, checked_code_dim, residual_blocks
+from vqtok.networks.vqgan.stages import Block, Checkpointed, Middle, Unit, checked_code_dim, residual_blocks
 
 __all__ = ["VQGANEncoder"]
 
@@ -54,12 +55,29 @@ class VQGANEncoder(Checkpointed):
     def forward(self, pixels: Tensor) -> Tensor:
         if self.options.pixel_range == "unit":
             pixels = (pixels + 1) / 2
-        features = self.conv_in(to_haar(pixels, self.options.patch))
-        for level in self.down:
-            features = level(features, self.run)
-        features = self.mid(features, None, self.run)
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(features)))
+        latents = self.run(self.units(), to_haar(pixels, self.options.patch), None)
         return self.quant_conv(latents) if self.options.quant_conv_kernel else latents
+
+    def units(self) -> Iterator[Unit]:
+        """The blocks in their order; the first convolution goes with the first, a halving with the one before it."""
+        before: list[Block] = [self.enter]
+        for level in self.down:
+            assert isinstance(level, EncoderLevel)
+            for unit in level.units():
+                yield [*before, *unit]
+                before = []
+        yield from self.mid.units()
+        yield [self.out]
+
+    def enter(self, pixels: Tensor, codes: Tensor | None) -> Tensor:
+        """Pixels, or their wavelets, to features."""
+        features: Tensor = self.conv_in(pixels)
+        return features
+
+    def out(self, features: Tensor, codes: Tensor | None) -> Tensor:
+        """Features of the last level to latents."""
+        latents: Tensor = self.conv_out(norm_silu(self.norm_out, features, codes))
+        return latents
 
 
 class EncoderLevel(nn.Module):
@@ -73,9 +91,9 @@ class EncoderLevel(nn.Module):
         self.attn = nn.ModuleList(AttentionBlock(after, norm) for _ in range(with_attention))
         self.downsample = Downsample(after, options.downsample) if level in options.down_levels else None
 
-    def forward(self, features: Tensor, run: Any) -> Tensor:
+    def units(self) -> Iterator[Unit]:
+        """A residual block with the attention after it, and after the last the halving."""
         for number, block in enumerate(self.block):
-            features = run(block, features, None)
-            if self.attn:
-                features = run(self.attn[number], features, None)
-        return features if self.downsample is None else self.downsample(features)
+            attention = [self.attn[number]] if self.attn else []
+            halving = [self.downsample] if self.downsample is not None and number == len(self.block) - 1 else []
+            yield [block, *attention, *halving]

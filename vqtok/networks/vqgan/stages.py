@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
-from vqtok.networks.vqgan.blocks import AttentionBlock, Norm, ResidualBlock
+from vqtok.networks.vqgan.blocks import AttentionBlock, ResidualBlock
+from vqtok.networks.vqgan.norms import Norm
 from vqtok.networks.vqgan.options import VQGANOptions
 
-__all__ = ["Checkpointed", "Middle", "Run", "checked_code_dim", "residual_blocks"]
+__all__ = ["Block", "Checkpointed", "Middle", "Unit", "checked_code_dim", "residual_blocks"]
 
-Run = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
-"""Calls a block with features and codes."""
+Block = Callable[[Tensor, Tensor | None], Tensor]
+"""Features and codes to features."""
+
+Unit = Sequence[Block]
+"""Blocks that are computed again together; what is kept is the features between units."""
 
 
 class Checkpointed(nn.Module):
@@ -26,13 +30,21 @@ class Checkpointed(nn.Module):
     gradient_checkpointing: bool = False
     _gradient_checkpointing_func: Callable[..., Any] | None = None
 
-    def run(self, block: nn.Module, features: Tensor, codes: Tensor | None) -> Tensor:
-        """What a block gives."""
-        if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func is not None:
-            again: Tensor = self._gradient_checkpointing_func(block.__call__, features, codes)
-            return again
-        result: Tensor = block(features, codes)
-        return result
+    def run(self, units: Iterable[Unit], features: Tensor, codes: Tensor | None) -> Tensor:
+        """What the blocks of all units give, one after the other."""
+        for unit in units:
+            if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func is not None:
+                features = self._gradient_checkpointing_func(in_turn, unit, features, codes)
+            else:
+                features = in_turn(unit, features, codes)
+        return features
+
+
+def in_turn(unit: Unit, features: Tensor, codes: Tensor | None) -> Tensor:
+    """What the blocks of one unit give."""
+    for block in unit:
+        features = block(features, codes)
+    return features
 
 
 class Middle(nn.Module):
@@ -45,12 +57,12 @@ class Middle(nn.Module):
         self.attn_1 = AttentionBlock(channels, norm) if options.mid_attention else None
         self.blocks = options.mid_blocks
 
-    def forward(self, features: Tensor, codes: Tensor | None, run: Run) -> Tensor:
+    def units(self) -> Iterator[Unit]:
+        """Each block for itself."""
         for number in range(1, self.blocks + 1):
-            features = run(getattr(self, f"block_{number}"), features, codes)
+            yield [getattr(self, f"block_{number}")]
             if number == 1 and self.attn_1 is not None:
-                features = run(self.attn_1, features, codes)
-        return features
+                yield [self.attn_1]
 
 
 def residual_blocks(number: int, before: int, after: int, norm: Norm, options: VQGANOptions) -> nn.ModuleList:
