@@ -96,8 +96,7 @@ KERNELS = ("cpu", "cuda")
 class NormalizedSiLU(torch.autograd.Function):
     """SiLU of group norm that keeps only its input for the backward pass, which computes the norm again.
 
-    Of norm, SiLU and convolution a third less is kept, and what is not newly allocated is time saved: forward and
-    backward take 88 ms rather than 109 for 128 channels of 256 x 256 on one core.
+    Of norm, SiLU and convolution a third less is kept, and memory that is not newly allocated is time saved.
     """
 
     @staticmethod
