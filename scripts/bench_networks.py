@@ -346,6 +346,11 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="of the device in this type; known for some GPUs in bfloat16")
     parser.add_argument("--weigh", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.size < 16 or args.size % 16:
+        parser.error(f"--size must be a multiple of 16, at least 16, got {args.size}")
+    for name in ("batch_size", "rounds"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     args.dtype = getattr(torch, args.dtype or ("float32" if device == "cpu" else "bfloat16"))
     if args.weigh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +48,8 @@ def cosmos_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts
     found = joined(tensors)
     told = [found.pop(name) for name in list(found) if name.endswith("._levels")]
     levels = told[0].flatten() if told else torch.tensor(COSMOS_LEVELS)
-    network = network_of(found)
+    inputs = found["encoder.conv_in.weight"].shape[1:2].numel() if "encoder.conv_in.weight" in found else 0
+    network = network_of(found, patch=math.isqrt(inputs // 3))
     if len(found.get("encoder.quant_conv.weight", ())) != len(levels):
         raise CheckpointError(f"its codes do not have the {len(levels)} dimensions of its levels")
     quantizer = {"type": "fsq", "levels": levels.tolist(), "margin": -0.001}
@@ -85,7 +87,12 @@ def diffusers_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Pa
         for name, tensor in found.items()
     }
     found = joined(found)
-    network = network_of(found, norm_groups=config.get("norm_num_groups", 32))
+    groups = config.get("norm_num_groups", 32)
+    network = network_of(found, norm_groups=groups)
+    if (activation := config.get("act_fn", "silu")) not in ("silu", "swish"):
+        raise CheckpointError(f"act_fn in its config.json is {activation!r}, and only silu can be converted")
+    if network.get("decoder_norm") == "spatial" and groups != 32:  # which diffusers then has in the encoder alone
+        raise CheckpointError(f"norm_num_groups in its config.json is {groups!r}, and of a spatial norm it must be 32")
     notes: tuple[str, ...] = ()
     if not network["mid_attention"]:  # what tells it; no setting of a VQModel says the range of its pixels
         network["pixel_range"] = "unit"

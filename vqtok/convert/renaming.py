@@ -13,7 +13,7 @@ from vqtok.errors import CheckpointError
 __all__ = ["codebook_entries", "joined", "renamed", "turned", "with_averages"]
 
 AVERAGES = "model_ema."
-TAKEN = "the exponential averages of the weights are taken, as for the published figures"
+TAKEN = "the exponential averages of the weights are taken, not those of the last step"
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 """A regular expression, and what takes the place of what it finds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +25,7 @@ def network_of(tensors: Tensors, **fixed: Any) -> dict[str, Any]:
         CheckpointError: a tensor is missing that tells one of them.
     """
     widths = [len(_named(tensors, f"encoder.down.{level}.block.0.conv2.weight")) for level in _numbers(tensors, "down")]
-    base, inputs = _named(tensors, "encoder.conv_in.weight").shape[:2]
+    base = len(_named(tensors, "encoder.conv_in.weight"))
     if base == 0 or any(width % base for width in widths):
         raise CheckpointError(f"channels of {', '.join(map(str, widths))} are no multiples of the first {base}")
     blocks = len(_numbers(tensors, "down.0.block"))
@@ -43,7 +42,6 @@ def network_of(tensors: Tensors, **fixed: Any) -> dict[str, Any]:
         "conv_bias": "encoder.conv_in.bias" in tensors,
         "encoder_out_kernel": _named(tensors, "encoder.conv_out.weight").shape[-1],
         "quant_conv_kernel": _kernel(tensors, "encoder.quant_conv.weight"),
-        "patch": math.isqrt(inputs // 3) if inputs % 3 == 0 else 1,
     }
     if downsampling:
         found["down_levels"] = downsampling

@@ -3,7 +3,7 @@
 quantize.embedding.weight   the nearest row is the code; of IBQ that of the greatest inner product
 quantize.embed, .proj       of a Gumbel quantizer: the greatest logit
 first_stage_model.          what a transformer or a diffusion model puts before all names
-model_ema.                  of IBQ: exponential averages, whose names have lost their dots; its figures are theirs
+model_ema.                  exponential averages, whose names have lost their dots; the figures of IBQ are theirs
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ from vqtok.convert.shapes import network_of
 
 __all__ = ["CHAMELEON", "IBQ", "TAMING"]
 
-TRAINING = r"loss\..*|.*\.num_batches_tracked|quantize\.(embed_prob|cluster_size)"
+TRAINING = r"loss\..*|.*\.num_batches_tracked|quantize\.(embed_prob|cluster_size)|model_ema\.(decay|num_updates|loss.*)"
+DIFFUSION = (
+    r"(model|transformer|cond_stage_model)\..*|model_ema\.diffusion_model.*|first_stage_model\.loss\..*|betas|logvar|"
+    r"scale_factor|cond_ids|lvlb_weights|(sqrt_|log_)?\w*alphas_cumprod(_prev)?|posterior_\w+"
+)
+"""What stands beside a first stage in the checkpoint of a transformer or of a diffusion model."""
 
 
 def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
-    found = joined(renamed(tensors, (r"^first_stage_model\.", "")))
+    raw, notes = with_averages(renamed(tensors, (r"^first_stage_model\.", "")))
+    found = joined(raw)
     if "quantizer.to_logits.weight" not in found:
-        return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found))
+        return Parts(tensors=found, network=network_of(found), quantizer=codebook_entries(found), notes=notes)
     if found["quantizer.to_logits.weight"].ndim == 4:  # a convolution of one pixel
         found["quantizer.to_logits.weight"] = found["quantizer.to_logits.weight"].flatten(1)
     quantizer = codebook_entries(found, "gumbel", logits="linear")
-    return Parts(tensors=found, network=network_of(found), quantizer=quantizer)
+    return Parts(tensors=found, network=network_of(found), quantizer=quantizer, notes=notes)
 
 
 def chameleon_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
@@ -55,6 +61,14 @@ def is_taming(tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
+def marks_of_ibq(tensors: Mapping[str, Tensor]) -> int:
+    """How many of two things that IBQ has are there, averages and four blocks a level; other taming networks may too.
+
+    By one alone nobody can tell how codes are looked up.
+    """
+    return ("model_ema.encoderconv_inweight" in tensors) + ("encoder.down.0.block.3.norm1.weight" in tensors)
+
+
 def is_chameleon(tensors: Mapping[str, Tensor]) -> bool:
     """Of transformers; or Meta's own, which only its shape tells from taming's."""
     if "model.vqmodel.encoder.down.0.block.0.norm1.weight" in tensors:
@@ -75,9 +89,9 @@ TAMING = Family(
     weights_license="not stated",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda tensors: is_taming(tensors) and "model_ema.decay" not in tensors,
+    recognise=lambda tensors: is_taming(tensors) and marks_of_ibq(tensors) < 2,
     parts=taming_parts,
-    dropped=TRAINING + r"|first_stage_model\.loss\..*|(?!first_stage_model\.)(model|transformer|cond_stage_model)\..*",
+    dropped=f"{TRAINING}|{DIFFUSION}",
     published={
         (1024, 256, 16): Published(
             name="vqgan_imagenet_f16_1024", rfid="7.94 (torch-fidelity, ImageNet 256 validation)"
@@ -102,11 +116,9 @@ IBQ = Family(
     weights_license="Apache-2.0",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda tensors: (
-        is_taming(tensors) and ("model_ema.decay" in tensors or "encoder.down.0.block.3.norm1.weight" in tensors)
-    ),
+    recognise=lambda tensors: is_taming(tensors) and marks_of_ibq(tensors) > 0,
     parts=ibq_parts,
-    dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
+    dropped=TRAINING,
     published={
         (codes, 256, 16): Published(
             name=f"IBQ-Tokenizer-{codes}", rfid=f"{rfid} (pytorch-fid, ImageNet 256 validation)"
