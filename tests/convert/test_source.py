@@ -48,6 +48,15 @@ def test_several_checkpoints_are_never_mixed(names: list[str]) -> None:
         chosen(names, "here")
 
 
+@pytest.mark.parametrize("names", [SHARDS[:1], SHARDS[1:], [*SHARDS[:1], "model-00001-of-00003.safetensors"]])
+def test_a_checkpoint_whose_shards_are_missing_is_refused(names: list[str]) -> None:
+    """Without that of the decoder it would be a tokenizer that cannot make images."""
+    with pytest.raises(
+        CheckpointError, match=r"here/ holds (1 of the 2 files of its checkpoint|several).*as in here/m"
+    ):
+        chosen(names, "here/")
+
+
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     _, tensors = case("llamagen")
     names = sorted(tensors)

@@ -19,7 +19,11 @@ from vqtok.convert.shapes import network_of
 
 __all__ = ["CHAMELEON", "IBQ", "TAMING"]
 
+PREFIX = "first_stage_model."
 TRAINING = r"loss\..*|.*\.num_batches_tracked|quantize\.(embed_prob|cluster_size)"
+NOISE = r"\w*(betas|alphas_cumprod)\w*|posterior_\w+|lvlb_weights|logvar|scale_factor|cond_ids"
+AROUND = rf"(model|transformer|cond_stage_model)\..*|model_ema\.(decay|num_updates|diffusion_model.*)|{NOISE}"
+"""What a transformer or a diffusion model has around its tokenizer."""
 
 
 def taming_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
@@ -49,10 +53,15 @@ def ibq_parts(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Parts:
 
 
 def is_taming(tensors: Mapping[str, Tensor]) -> bool:
-    short = {name.removeprefix("first_stage_model.") for name in tensors}
+    short = {name.removeprefix(PREFIX) for name in tensors}
     return "encoder.mid.block_1.norm1.weight" in short and not short.isdisjoint(
         {"quantize.embedding.weight", "quantize.embed.weight"}
     )
+
+
+def is_inside(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tokenizer is a part of a larger model."""
+    return any(name.startswith(PREFIX) for name in tensors)
 
 
 def is_chameleon(tensors: Mapping[str, Tensor]) -> bool:
@@ -75,9 +84,9 @@ TAMING = Family(
     weights_license="not stated",
     may_share=True,
     resample="opencv-bilinear",
-    recognise=lambda tensors: is_taming(tensors) and "model_ema.decay" not in tensors,
+    recognise=lambda tensors: is_taming(tensors) and (is_inside(tensors) or "model_ema.decay" not in tensors),
     parts=taming_parts,
-    dropped=TRAINING + r"|first_stage_model\.loss\..*|(?!first_stage_model\.)(model|transformer|cond_stage_model)\..*",
+    dropped=rf"{TRAINING}|first_stage_model\.loss\..*|{AROUND}",
     published={
         (1024, 256, 16): Published(
             name="vqgan_imagenet_f16_1024", rfid="7.94 (torch-fidelity, ImageNet 256 validation)"
@@ -103,7 +112,9 @@ IBQ = Family(
     may_share=True,
     resample="opencv-bilinear",
     recognise=lambda tensors: (
-        is_taming(tensors) and ("model_ema.decay" in tensors or "encoder.down.0.block.3.norm1.weight" in tensors)
+        is_taming(tensors)
+        and not is_inside(tensors)
+        and ("model_ema.decay" in tensors or "encoder.down.0.block.3.norm1.weight" in tensors)
     ),
     parts=ibq_parts,
     dropped=rf"{TRAINING}|model_ema\.(decay|num_updates|loss.*)",
