@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Command
 from tests.convert.test_convert import case
@@ -62,6 +63,19 @@ def test_only_a_tokenizer_is_overwritten(vqtok: Command, checkpoint: VQTokenizer
     Path("tok/notes.txt").unlink()
     assert vqtok("convert", "a.pt", "--out", "tok", "--overwrite", "--image-size", 128)[0] == 0
     assert VQTokenizer.from_pretrained("tok").config.size == (128, 128)
+
+
+def test_the_model_of_another_program_is_not_overwritten(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    """Its files have the names of ours; it may be the checkpoint itself."""
+    Path("theirs").mkdir()
+    tensors = {name: tensor.contiguous() for name, tensor in case("llamagen")[1].items()}
+    save_file(tensors, "theirs/model.safetensors")
+    Path("theirs/config.json").write_text('{"model_type": "llama"}')
+    before = Path("theirs/model.safetensors").read_bytes()
+    for source in ("a.pt", "theirs"):
+        status, _, complained = vqtok("convert", source, "--out", "theirs", "--overwrite", "--image-size", 64)
+        assert status == 2 and "theirs holds config.json, model.safetensors, which vqtok did not write" in complained
+    assert Path("theirs/model.safetensors").read_bytes() == before
 
 
 def test_weights_that_may_not_be_shared_are_said(vqtok: Command, checkpoint: VQTokenizer) -> None:
