@@ -141,6 +141,18 @@ def test_a_damaged_provenance_is_refused() -> None:
     assert "provenance" not in VQTokenizerConfig().to_json_string()
 
 
+@pytest.mark.parametrize("entry", [{"notes": ["x"] * 51}, {"notes": ["x" * 2001]}, {"weights_license": "x" * 2001}])
+def test_a_provenance_that_would_fill_the_screen_is_refused(entry: dict[str, object]) -> None:
+    texts = ("program", "checkpoint", "source", "paper", "code_license", "weights_license")
+    origin = {name: "a" for name in texts} | {"may_share": True}
+    assert provenance_of({"provenance": origin}, name="it") is not None
+    with pytest.raises(
+        CheckpointError, match="is damaged: (notes|weights_license).* should have at most (50|2000) "
+    ) as error:
+        provenance_of({"provenance": origin | entry}, name="it")
+    assert len(str(error.value)) < 300
+
+
 def test_the_chameleon_of_its_authors_is_told_from_taming_by_the_user(tmp_path: Path) -> None:
     """Only its shape, 8,192 codes of 256 dimensions and no attention between levels, hints at it."""
     made = tokenizer("vqgan-f16", vq(codebook_size=8192, code_dim=256), attention_levels=[])
