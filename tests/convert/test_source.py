@@ -93,6 +93,8 @@ def test_a_checkpoint_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     api.upload_folder(repo_id="alice/vq", folder_path="up")
     first = api.model_info("alice/vq").sha
     api.upload_file(path_or_fileobj=b"nothing", path_in_repo="a.pt", repo_id="alice/vq")
+    api.upload_file(path_or_fileobj=b"nothing", path_in_repo="b/..\\a.pt", repo_id="alice/vq")
+    api.create_repo("alice/empty")
 
     found = convert("alice/vq/vqvae", image_size=64)
     assert found.family == "diffusers" and found.tokenizer.config.network["norm_groups"] == 16
@@ -102,6 +104,8 @@ def test_a_checkpoint_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, complaint in (
         ("alice/vq", "alice/vq holds several checkpoints, a.pt, b.pt: name one, as in alice/vq/a.pt"),
         ("alice/vq/c.pt", "alice/vq has no file or folder c.pt"),
+        ("alice/vq/b", "alice/vq has a file b/..\\a.pt, whose name leads elsewhere"),
+        ("alice/empty", "alice/empty holds no checkpoint"),
         ("alice/vq/a.pt", "a.pt is damaged, or no checkpoint"),
         ("alice/other/a.pt", "alice/other does not exist on the Hub, or is private"),
         ("a/b/c/../../d", "a/b does not exist on the Hub"),

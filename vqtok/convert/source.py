@@ -86,10 +86,15 @@ def _fetched(name: str, revision: str | None) -> Source:
         else:
             folder = within
             beside = {path.rpartition("/")[2] for path in there if path.rpartition("/")[0] == folder}
-            if not beside:
+            if within and not beside:
                 raise CheckpointError(f"{repo_id} has no file or folder {within}")
             wanted = chosen(beside, name)
         prefix = f"{folder}/" if folder else ""
+        for file in wanted:
+            if ".." in re.split(r"[/\\]", prefix + file):
+                raise CheckpointError(
+                    f"{repo_id} has a file {prefix + file}, whose name leads elsewhere: it is not read"
+                )
         if prefix + CONFIG in there:
             hf_hub_download(repo_id, prefix + CONFIG, revision=info.sha, endpoint=constants.ENDPOINT)
         files = [
