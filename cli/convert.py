@@ -58,7 +58,10 @@ def convert(
     It gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
     tensor is used, or named among those that no code and no image needs.
     """
+    from safetensors import SafetensorError
+
     from vqtok.convert import convert as convert_checkpoint
+    from vqtok.errors import CheckpointError, one_line
     from vqtok.folders import check_free, new_folder
     from vqtok.hub import card_of, open_folder
     from vqtok.text import counted
@@ -76,7 +79,10 @@ def convert(
     if not found.provenance.may_share:
         say(f"warning: the weights are under the {found.provenance.terms}", err=True)
     with new_folder(out, marker=MARKER, ours=own_files, overwrite=overwrite) as folder:
-        found.tokenizer.save_pretrained(folder)
+        try:
+            found.tokenizer.save_pretrained(folder)
+        except SafetensorError as error:  # safetensors has its own error for a full disk
+            raise CheckpointError(f"{out} was not written: {one_line(error)}") from error
         (folder / CARD).write_text(card_of(open_folder(folder), str(out), folder).text, encoding="utf-8")
     done(f"tokenizer written to {out}", next=("vqtok", "tokenize", "IMAGES", "--tokenizer", str(out)))
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tests.cli.conftest import Command
 from tests.convert.test_convert import case
 from tests.convert.test_hostile import tensor_pickle, with_pickle
+from tests.disk import files_limited_to
 from vqtok.convert import FAMILIES as families
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.convert import FAMILIES
@@ -106,6 +107,13 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
     status, _, complained = vqtok("convert", *arguments, "--out", "tok")
     assert status == 2 and complaint in complained and complained.count("\n") == 1
     assert not Path("tok").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    with files_limited_to(1 << 20):
+        status, _, complained = vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)
+    assert status == 2 and not Path("tok").exists()
+    assert "vqtok: error: tok was not written: " in complained and "File too large" in complained.splitlines()[-1]
 
 
 def test_the_weights_can_be_read_by_whom_the_folder_can(vqtok: Command, checkpoint: VQTokenizer) -> None:
