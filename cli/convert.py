@@ -18,7 +18,11 @@ FAMILIES = "chameleon, cosmos, diffusers, ibq, janus, janus-transformers, llamag
 """Names of `vqtok.convert.FAMILIES`, which the help says without loading torch."""
 
 MARKER, CARD = "config.json", "README.md"
-OURS = r"config\.json|preprocessor_config\.json|README\.md|model.*\.safetensors|model\.safetensors\.index\.json"
+OURS = (
+    r"config\.json|preprocessor_config\.json|README\.md|model(-\d{5}-of-\d{5})?\.safetensors"
+    r"|model\.safetensors\.index\.json"
+)
+NOTHING = r"(?!)"
 NAMED = 5  # dropped tensors that are named on the screen
 
 
@@ -54,13 +58,16 @@ def convert(
     It gives the same codes. No code of the checkpoint is run: pickles are read for their tensors alone. Every
     tensor is used, or named among those that no code and no image needs.
     """
+    from safetensors import SafetensorError
+
     from vqtok.convert import convert as convert_checkpoint
+    from vqtok.errors import CheckpointError, one_line
     from vqtok.folders import check_free, new_folder
     from vqtok.hub import card_of, open_folder
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved, say
 
-    check_free(out, marker=MARKER, ours=lambda _: OURS, overwrite=overwrite)
+    check_free(out, marker=MARKER, ours=own_files, overwrite=overwrite)
     found = convert_checkpoint(source, family=family, image_size=image_size, revision=revision)
     resolved("convert", facts(found, source, out))
     for line in found.provenance.notes:
@@ -71,10 +78,25 @@ def convert(
         note(f"{dropped} left out, which no code and no image needs: {', '.join(found.dropped[:NAMED])}{more}")
     if not found.provenance.may_share:
         say(f"warning: the weights are under the {found.provenance.terms}", err=True)
-    with new_folder(out, marker=MARKER, ours=lambda _: OURS, overwrite=overwrite) as folder:
-        found.tokenizer.save_pretrained(folder)
+    with new_folder(out, marker=MARKER, ours=own_files, overwrite=overwrite) as folder:
+        try:
+            found.tokenizer.save_pretrained(folder)
+        except SafetensorError as error:  # safetensors has its own error for a full disk
+            raise CheckpointError(f"{out} was not written: {one_line(error)}") from error
         (folder / CARD).write_text(card_of(open_folder(folder), str(out), folder).text, encoding="utf-8")
     done(f"tokenizer written to {out}", next=("vqtok", "tokenize", "IMAGES", "--tokenizer", str(out)))
+
+
+def own_files(folder: Path) -> str:
+    """Files that may be replaced, as a regular expression: those of a tokenizer, and of no other program's model."""
+    from vqtok.errors import CheckpointError
+    from vqtok.hub import kind_of, read_settings
+
+    try:
+        kind_of(read_settings(folder), name=str(folder), wanted="tokenizer")
+    except CheckpointError:
+        return NOTHING
+    return OURS
 
 
 def facts(found: Converted, source: str, out: Path) -> dict[str, object]:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Command
 from tests.convert.test_convert import case
 from tests.convert.test_hostile import tensor_pickle, with_pickle
+from tests.disk import files_limited_to
 from vqtok.convert import FAMILIES as families
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.convert import FAMILIES
@@ -64,6 +66,19 @@ def test_only_a_tokenizer_is_overwritten(vqtok: Command, checkpoint: VQTokenizer
     assert VQTokenizer.from_pretrained("tok").config.size == (128, 128)
 
 
+def test_the_model_of_another_program_is_not_overwritten(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    """Its files have the names of ours; it may be the checkpoint itself."""
+    Path("theirs").mkdir()
+    tensors = {name: tensor.contiguous() for name, tensor in case("llamagen")[1].items()}
+    save_file(tensors, "theirs/model.safetensors")
+    Path("theirs/config.json").write_text('{"model_type": "llama"}')
+    before = Path("theirs/model.safetensors").read_bytes()
+    for source in ("a.pt", "theirs"):
+        status, _, complained = vqtok("convert", source, "--out", "theirs", "--overwrite", "--image-size", 64)
+        assert status == 2 and "theirs holds config.json, model.safetensors, which vqtok did not write" in complained
+    assert Path("theirs/model.safetensors").read_bytes() == before
+
+
 def test_weights_that_may_not_be_shared_are_said(vqtok: Command, checkpoint: VQTokenizer) -> None:
     _, taming = case("taming")
     found = {name.replace("first_stage_model.", "model.vqmodel."): value for name, value in taming.items()}
@@ -92,6 +107,13 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
     status, _, complained = vqtok("convert", *arguments, "--out", "tok")
     assert status == 2 and complaint in complained and complained.count("\n") == 1
     assert not Path("tok").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(vqtok: Command, checkpoint: VQTokenizer) -> None:
+    with files_limited_to(1 << 20):
+        status, _, complained = vqtok("convert", "a.pt", "--out", "tok", "--image-size", 64)
+    assert status == 2 and not Path("tok").exists()
+    assert "vqtok: error: tok was not written: " in complained and "File too large" in complained.splitlines()[-1]
 
 
 def test_the_weights_can_be_read_by_whom_the_folder_can(vqtok: Command, checkpoint: VQTokenizer) -> None:

@@ -182,6 +182,13 @@ def dicts_of_dicts(tensor: bytes) -> bytes:
     return b"".join(parts) + b"."
 
 
+def one_dict_at_many_names() -> bytes:
+    """A dict of 150,000 numbers that stands at 60,000 places."""
+    inner = b"".join(b"J" + place(number) + b"N" for number in range(150_000))
+    outer = b"".join(b"J" + place(number) + b"h\x00" for number in range(60_000))
+    return b"\x80\x02}(" + inner + b"uq\x000}(" + outer + b"u."
+
+
 TEXT = b"X" + place(30_000_000) + b"x" * 30_000_000
 PAIRS = b"".join(b"J" + struct.pack("<i", number) + b"K\x02\x86" for number in range(100_000))
 BOMBS = {
@@ -189,6 +196,7 @@ BOMBS = {
     "a chain beside a list": (b"".join(chain(3000)), DEEP),
     "pairs of pairs": (b"\x80\x02]" + b"2\x86" * 300 + b".", DEEP),
     "dicts of dicts": (dicts_of_dicts(b"\x80\x02}K\x01K\x01s."), "there are more than 100,000 names in it"),
+    "one dict at many names": (one_dict_at_many_names(), "there are more than 100,000 names in it"),
     "many lists": (b"\x80\x02(" + b"]" * 3_000_000 + b"l.", STEPS),
     "many names": (b"\x80\x02(" + b"cx\ny\n" * 200_000 + b"l.", None),
     "many short lines": (b"\x80\x02(" + b"I1\n" * 499_000 + b"l.", None),
@@ -276,6 +284,15 @@ def test_copies_of_what_is_not_aligned_have_a_bound(tmp_path: Path) -> None:
         data[entry + 42 : entry + 46] = where
     file.write_bytes(data)
     assert "parts of it are the data of several tensors" in refusal(file)
+
+
+def test_a_list_of_entries_that_takes_the_memory_is_not_read(tmp_path: Path) -> None:
+    """zipfile makes an object of 500 bytes of each entry, which takes 46 in the file."""
+    number = 400_000
+    entries = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", *(0,) * 18) * number
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, number & 0xFFFF, number & 0xFFFF, len(entries), 4, 0)
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04" + entries + end)
+    assert "its list of entries has more than 16 MiB" in refusal(tmp_path / "a.pt")
 
 
 def storages(number: int) -> bytes:

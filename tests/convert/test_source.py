@@ -48,6 +48,15 @@ def test_several_checkpoints_are_never_mixed(names: list[str]) -> None:
         chosen(names, "here")
 
 
+@pytest.mark.parametrize("names", [SHARDS[:1], SHARDS[1:], [*SHARDS[:1], "model-00001-of-00003.safetensors"]])
+def test_a_checkpoint_whose_shards_are_missing_is_refused(names: list[str]) -> None:
+    """Without that of the decoder it would be a tokenizer that cannot make images."""
+    with pytest.raises(
+        CheckpointError, match=r"here/ holds (1 of the 2 files of its checkpoint|several).*as in here/m"
+    ):
+        chosen(names, "here/")
+
+
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     _, tensors = case("llamagen")
     names = sorted(tensors)
@@ -84,6 +93,8 @@ def test_a_checkpoint_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     api.upload_folder(repo_id="alice/vq", folder_path="up")
     first = api.model_info("alice/vq").sha
     api.upload_file(path_or_fileobj=b"nothing", path_in_repo="a.pt", repo_id="alice/vq")
+    api.upload_file(path_or_fileobj=b"nothing", path_in_repo="b/..\\a.pt", repo_id="alice/vq")
+    api.create_repo("alice/empty")
 
     found = convert("alice/vq/vqvae", image_size=64)
     assert found.family == "diffusers" and found.tokenizer.config.network["norm_groups"] == 16
@@ -93,6 +104,8 @@ def test_a_checkpoint_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, complaint in (
         ("alice/vq", "alice/vq holds several checkpoints, a.pt, b.pt: name one, as in alice/vq/a.pt"),
         ("alice/vq/c.pt", "alice/vq has no file or folder c.pt"),
+        ("alice/vq/b", "alice/vq has a file b/..\\a.pt, whose name leads elsewhere"),
+        ("alice/empty", "alice/empty holds no checkpoint"),
         ("alice/vq/a.pt", "a.pt is damaged, or no checkpoint"),
         ("alice/other/a.pt", "alice/other does not exist on the Hub, or is private"),
         ("a/b/c/../../d", "a/b does not exist on the Hub"),
@@ -130,6 +143,18 @@ def test_a_damaged_provenance_is_refused() -> None:
     with pytest.raises(CheckpointError, match="the entry 'provenance' of config.json is damaged: program is missing"):
         VQTokenizerConfig(provenance={"checkpoint": "a.pt"})
     assert "provenance" not in VQTokenizerConfig().to_json_string()
+
+
+@pytest.mark.parametrize("entry", [{"notes": ["x"] * 51}, {"notes": ["x" * 2001]}, {"weights_license": "x" * 2001}])
+def test_a_provenance_that_would_fill_the_screen_is_refused(entry: dict[str, object]) -> None:
+    texts = ("program", "checkpoint", "source", "paper", "code_license", "weights_license")
+    origin = {name: "a" for name in texts} | {"may_share": True}
+    assert provenance_of({"provenance": origin}, name="it") is not None
+    with pytest.raises(
+        CheckpointError, match="is damaged: (notes|weights_license).* should have at most (50|2000) "
+    ) as error:
+        provenance_of({"provenance": origin | entry}, name="it")
+    assert len(str(error.value)) < 300
 
 
 def test_the_chameleon_of_its_authors_is_told_from_taming_by_the_user(tmp_path: Path) -> None:

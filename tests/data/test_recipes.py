@@ -13,7 +13,7 @@ from PIL.Image import Resampling
 from vqtok.data import fit_image, image_array
 from vqtok.data.fitting import RESIZING, Crop
 from vqtok.data.recipes import RECIPES, _opencv_resized
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQImageProcessor, VQTokenizer, VQTokenizerConfig
 from vqtok.tokenizer.configuration import TokenizerOptions
 
@@ -138,6 +138,14 @@ def test_center_crop_adm_is_that_of_guided_diffusion(
         expected = expected.resize(half, Resampling.BOX)
     expected = expected.resize(resized, Resampling.BICUBIC).crop((*corner, corner[0] + 64, corner[1] + 64))
     assert np.array_equal(fitted(image, "center-crop-adm"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_image_whose_resized_whole_would_fill_the_memory_is_refused(recipe: str) -> None:
+    with pytest.raises(DataError, match=rf"^a of 1 x 101 pixels is more than 100 times as long as wide, and {recipe} "):
+        fit_image(Image.new("RGB", (1, 101)), num_channels=3, size=(8, 8), resample=recipe, name="a")
+    assert fit_image(Image.new("RGB", (100, 1)), num_channels=3, size=(8, 8), resample=recipe).size == (8, 8)
+    assert fit_image(Image.new("RGB", (1, 101)), num_channels=3, size=(8, 8)).size == (8, 8)
 
 
 def test_chameleon_rounds_where_torchvision_cuts() -> None:

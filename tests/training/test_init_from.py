@@ -44,6 +44,18 @@ def trained(tmp_path: Path, sources: Sources) -> Path:
     return tmp_path / "source"
 
 
+@pytest.mark.parametrize("source", [".", "model", "../link"])
+def test_a_run_never_replaces_the_tokenizer_that_it_starts_from(
+    tmp_path: Path, trained: Path, sources: Sources, source: str
+) -> None:
+    (tmp_path / "link").symlink_to(trained)
+    before = (trained / "model/model.safetensors").read_bytes()
+    config = starting(trained, trained / source)
+    with pytest.raises(ConfigurationError, match="holds the tokenizer of init_from, which would be lost"):
+        train_tokenizer(config, *sources, overwrite=True)
+    assert (trained / "model/model.safetensors").read_bytes() == before and (trained / "config.yaml").is_file()
+
+
 def pixels_of(source: ImageSource, tokenizer: VQTokenizer) -> Tensor:
     images = ImageDataset(source, image_size=tokenizer.config.size, num_channels=1)
     return to_pixels(images.read(range(len(images)))[0])

@@ -29,6 +29,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # of torch's format before 1.6
 PROTOCOL = 1001
 MOST_NAMES = 100_000  # a dict that stands in several places has a name at each
 LONGEST_NAME = 500
+MOST_DIRECTORY = 16 << 20  # bytes of the list of entries of a zip file, of which each takes ten times as much to hold
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip entry: the lengths of its name and of its extra field
 
 
@@ -65,20 +66,18 @@ def tensors_of(tree: Any) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for number, (name, each) in enumerate(_named(tree, "")):
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise CheckpointError(f"the names of tensors must be a line of at most {LONGEST_NAME} characters")
         if number == MOST_NAMES:
             raise CheckpointError(f"there are more than {MOST_NAMES:,} names in it")
+        if isinstance(each, Mapping | Tensor) and (len(name) > LONGEST_NAME or not name.isprintable()):
+            raise CheckpointError(f"the names of tensors must be a line of at most {LONGEST_NAME} characters")
         if isinstance(each, Tensor):
             found[name] = each
     return found
 
 
 def _named(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every tensor and every container of tensors with its name."""
+    """Everything that has a name, with it."""
     state = tree.state if isinstance(tree, Opaque) else tree
-    if not isinstance(state, Mapping | Tensor):
-        return
     yield name, state
     if isinstance(state, Mapping):
         for key, value in state.items():
@@ -99,7 +98,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_zip(file: BinaryIO, name: str) -> Any:
     """torch.save since 1.6, and TorchScript: an entry for the pickle, one for each storage, none of them compressed."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Directory(file)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
     except Exception as error:  # zipfile has no one kind for what it does not understand
         raise CheckpointError(f"{name} is damaged or was cut short: {one_line(error)}") from error
@@ -121,6 +120,19 @@ def _read_zip(file: BinaryIO, name: str) -> Any:
 
     start, size = _place(file, entries[pickles[0]], name)
     return resolved(unpickle(_Part(mapped[start : start + size]), name=name), storage, name)
+
+
+class _Directory:
+    """A zip file as `zipfile` reads it, which makes an object of every entry that it lists."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = MOST_DIRECTORY) -> bytes:
+        if size > MOST_DIRECTORY:
+            raise ValueError(f"its list of entries has more than {MOST_DIRECTORY >> 20} MiB")
+        return self._file.read(size)
 
 
 def _place(file: BinaryIO, entry: zipfile.ZipInfo, name: str) -> tuple[int, int]:

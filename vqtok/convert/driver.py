@@ -114,7 +114,7 @@ def _check(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) ->
     """Whether every tensor has its place, and every place its tensor; gives what to tell the user.
 
     Raises:
-        CheckpointError: one is missing, has no place, or another shape, or several share their numbers.
+        CheckpointError: one is missing, has no place, or another shape or type, or several share their numbers.
     """
     own = tokenizer.state_dict()
     training = tokenizer.quantizer.training_state
@@ -133,6 +133,9 @@ def _check(tokenizer: VQTokenizer, tensors: Mapping[str, Tensor], place: str) ->
         if some:
             more = f" and {len(some) - NAMED:,} more" if len(some) > NAMED else ""
             raise CheckpointError(f"{place} {what} {', '.join(some[:NAMED])}{more}")
+    if numbers := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        kind = str(tensors[numbers[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{place} has weights that are no floating point numbers: {numbers[0]} is {kind}")
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     if sum(tensor.nbytes for tensor in tensors.values()) > sum(held.values()):
         raise CheckpointError(f"{place} has several tensors of the same numbers")

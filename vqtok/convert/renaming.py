@@ -20,11 +20,17 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 
 def renamed(tensors: Mapping[str, Tensor], *rules: Rule) -> dict[str, Tensor]:
-    """Tensors with every rule applied to their names, in turn."""
-    found = {}
+    """Tensors with every rule applied to their names, in turn.
+
+    Raises:
+        CheckpointError: two of them have one name then.
+    """
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
+        if name in found:
+            raise CheckpointError(f"several of its tensors are {name}")
         found[name] = tensor
     return found
 

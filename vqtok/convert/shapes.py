@@ -12,6 +12,8 @@ from vqtok.errors import CheckpointError
 
 __all__ = ["network_of"]
 
+MOST_LEVELS = 16  # that a network may have, each looked up among all names
+
 Tensors = Mapping[str, Tensor]
 
 
@@ -24,7 +26,10 @@ def network_of(tensors: Tensors, **fixed: Any) -> dict[str, Any]:
     Raises:
         CheckpointError: a tensor is missing that tells one of them.
     """
-    widths = [len(_named(tensors, f"encoder.down.{level}.block.0.conv2.weight")) for level in _numbers(tensors, "down")]
+    levels = _numbers(tensors, "down")
+    if len(levels) > MOST_LEVELS:
+        raise CheckpointError(f"there are {len(levels):,} levels, and a network has at most {MOST_LEVELS}")
+    widths = [len(_named(tensors, f"encoder.down.{level}.block.0.conv2.weight")) for level in levels]
     base = len(_named(tensors, "encoder.conv_in.weight"))
     if base == 0 or any(width % base for width in widths):
         raise CheckpointError(f"channels of {', '.join(map(str, widths))} are no multiples of the first {base}")

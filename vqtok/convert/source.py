@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from torch import Tensor
 
 from vqtok.convert.checkpoint import read_checkpoint, tensors_of
+from vqtok.convert.renaming import renamed
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
@@ -21,7 +22,7 @@ __all__ = ["Source", "open_source"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".jit", ".pkl")
 CONFIG = "config.json"
-SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.\w+$)")
+SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.\w+$)")
 INSIDE = ("ema", "model", "state_dict")  # where programs keep their weights in a checkpoint, the best first
 NAMED = 6  # files in a line
 
@@ -85,10 +86,15 @@ def _fetched(name: str, revision: str | None) -> Source:
         else:
             folder = within
             beside = {path.rpartition("/")[2] for path in there if path.rpartition("/")[0] == folder}
-            if not beside:
+            if within and not beside:
                 raise CheckpointError(f"{repo_id} has no file or folder {within}")
             wanted = chosen(beside, name)
         prefix = f"{folder}/" if folder else ""
+        for file in wanted:
+            if ".." in re.split(r"[/\\]", prefix + file):
+                raise CheckpointError(
+                    f"{repo_id} has a file {prefix + file}, whose name leads elsewhere: it is not read"
+                )
         if prefix + CONFIG in there:
             hf_hub_download(repo_id, prefix + CONFIG, revision=info.sha, endpoint=constants.ENDPOINT)
         files = [
@@ -102,16 +108,22 @@ def chosen(names: Iterable[str], place: str) -> list[str]:
     """Which files of a folder are its checkpoint: a safetensors file where there is one, and all shards of it.
 
     Raises:
-        CheckpointError: there is none, or there are several.
+        CheckpointError: there is none, there are several, or some of its shards are missing.
     """
     found = sorted(name for name in names if name.endswith(SUFFIXES))
     found = [name for name in found if name.endswith(".safetensors")] or found
     if not found:
         raise CheckpointError(f"{place} holds no checkpoint: none of its files ends in {', '.join(SUFFIXES)}")
-    if len({SHARD.sub("", name) for name in found}) > 1:
+    first = f"{place.rstrip('/')}/{found[0]}"
+    if len({SHARD.sub(r"-of-\1", name) for name in found}) > 1:
         more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
         raise CheckpointError(
-            f"{place} holds several checkpoints, {', '.join(found[:NAMED])}{more}: name one, as in {place}/{found[0]}"
+            f"{place} holds several checkpoints, {', '.join(found[:NAMED])}{more}: name one, as in {first}"
+        )
+    if (shard := SHARD.search(found[0])) and len(found) != int(shard[1]):
+        raise CheckpointError(
+            f"{place} holds {len(found):,} of the {int(shard[1]):,} files of its checkpoint: fetch the others, or name "
+            f"the one that holds the tokenizer, as in {first}"
         )
     return found
 
@@ -127,7 +139,10 @@ def _read(files: list[Path], *, name: str, public: str) -> Source:
                     averaged |= part == "ema"
                     tree = tree[part]
                     break
-            tensors |= {key.removeprefix("module."): tensor for key, tensor in tensors_of(tree).items()}
+            found = renamed(tensors_of(tree), (r"^module\.", ""))
+            if again := sorted(found.keys() & tensors.keys()):
+                raise CheckpointError(f"{again[0]} is in another file of it as well")
+            tensors |= found
         except CheckpointError as error:
             raise CheckpointError(f"{file} is no checkpoint: {error}") from error
     if not tensors:

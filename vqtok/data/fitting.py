@@ -29,6 +29,7 @@ RESAMPLING = {
 RESIZING = (*RESAMPLING, *RECIPES)
 """The filters, and the recipes of `recipes.py`."""
 
+MOST_ELONGATED = 100  # sides of an image that a recipe resizes whole: one of 30,000 x 1 pixels would take 22 GiB
 WHOLE_PIXELS = 1 << 22  # up to so many pixels an image is handled whole
 STRIP_PIXELS = 1 << 20  # pixels of a strip
 
@@ -95,7 +96,7 @@ def fit_image(
 
     Raises:
         ConfigurationError: a number of channels, a size or a resampling method that does not exist.
-        DataError: a mode or values that cannot become L or RGB.
+        DataError: a mode or values that cannot become L or RGB; an image much longer than wide, with a recipe.
     """
     if num_channels not in (1, 3):
         raise ConfigurationError(f"num_channels must be 1 (grey) or 3 (RGB) to read images, got {num_channels}")
@@ -108,10 +109,20 @@ def fit_image(
     try:
         convert = _conversion(image, "L" if num_channels == 1 else "RGB", background, name)
         if resample in RECIPES:
+            _check_elongation(image, resample, name)
             return RECIPES[resample](_by_strips(image, convert) if convert else image, height)
         return _cover(image, height, width, RESAMPLING[resample], convert, crop)
     except (OSError, ValueError) as error:
         raise DataError(f"{name} cannot be converted: {one_line(error)}") from error
+
+
+def _check_elongation(image: Image.Image, resample: str, name: str) -> None:
+    short, long = sorted(image.size)
+    if long > MOST_ELONGATED * short:
+        raise DataError(
+            f"{name} of {image.width} x {image.height} pixels is more than {MOST_ELONGATED} times as long as wide, and "
+            f"{resample} resizes the whole of an image: cut it, or leave it out"
+        )
 
 
 def check_resizing(name: str, size: tuple[int, int]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vqtok.schema import checked
 
 __all__ = ["Provenance", "provenance_of", "sharing_warning"]
 
 PROVENANCE = "provenance"
+LONGEST, MOST_NOTES = 2000, 50  # characters of a text, which may come from a stranger and is shown whole, and notes
+
+Text = Annotated[str, Field(max_length=LONGEST)]
 
 
 class Provenance(BaseModel):
@@ -30,15 +33,15 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    program: str
-    checkpoint: str
-    source: str
-    paper: str
-    code_license: str
-    weights_license: str
+    program: Text
+    checkpoint: Text
+    source: Text
+    paper: Text
+    code_license: Text
+    weights_license: Text
     may_share: bool
-    published: str | None = None
-    notes: list[str] = []
+    published: Text | None = None
+    notes: list[Text] = Field([], max_length=MOST_NOTES)
 
     @property
     def rows(self) -> tuple[tuple[str, str], ...]:

@@ -57,6 +57,17 @@ class Start:
                 f"{setting} cannot be {now!r}: init_from {self.name} has {before!r}{why}: leave {setting} out"
             )
 
+    def check_kept(self, run: Path) -> None:
+        """Refuse to replace the run that this tokenizer is in: its weights would be gone before the new ones are there.
+
+        Raises:
+            ConfigurationError: it lies in the folder of the run.
+        """
+        if os.path.isabs(self.name) and Path(self.name).resolve().is_relative_to(run.resolve()):
+            raise ConfigurationError(
+                f"{run} holds the tokenizer of init_from, which would be lost: choose another folder with --out"
+            )
+
     def fill(self, model: VQTokenizer, config: TokenizerTrainingConfig) -> None:
         """Put the weights of this tokenizer into a model.
 

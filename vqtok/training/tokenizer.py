@@ -118,7 +118,8 @@ def train_tokenizer(
         overwrite: replace the run that is in the folder.
 
     Raises:
-        ConfigurationError: a configuration that makes no sense, or a run folder in use.
+        ConfigurationError: a configuration that makes no sense, a run folder in use, or one to overwrite that holds the
+            tokenizer of `init_from`.
         DataError: images that cannot be read, or fewer than one batch.
         CheckpointError: a checkpoint that cannot be read or written.
         TrainingError: a loss that is not finite.
@@ -128,6 +129,8 @@ def train_tokenizer(
     start = find_start(config.init_from) if config.init_from and begins else None
     if start is not None:
         config = config.model_copy(update={"init_from": start.name})
+        if overwrite:
+            start.check_kept(Path(config.out))
     return loop.train(config, partial(TokenizerTask, config, train, test, start), resume=resume, overwrite=overwrite)
 
 
