@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vqtok.errors import CheckpointError
 
-__all__ = ["codebook_entries", "joined", "renamed", "turned", "with_averages"]
+__all__ = ["AVERAGES_TAKEN", "codebook_entries", "joined", "renamed", "turned", "with_averages"]
 
 AVERAGES = "model_ema."
-TAKEN = "the exponential averages of the weights are taken, not those of the last step"
+AVERAGES_TAKEN = "the exponential averages of the weights are taken, not those of the last step"
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 """A regular expression, and what takes the place of what it finds."""
@@ -83,4 +83,4 @@ def with_averages(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tup
     found = {name: averages.pop(AVERAGES + name.replace(".", ""), value) for name, value in raw.items()}
     if averages:
         raise CheckpointError(f"{next(iter(averages))} is the average of no tensor that is there")
-    return found, (TAKEN,)
+    return found, (AVERAGES_TAKEN,)

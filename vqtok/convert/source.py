@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from torch import Tensor
 
 from vqtok.convert.checkpoint import read_checkpoint, tensors_of
-from vqtok.convert.renaming import renamed
+from vqtok.convert.renaming import AVERAGES_TAKEN, renamed
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.hub import hub_errors
 from vqtok.names import is_hub_id
@@ -147,7 +147,7 @@ def _read(files: list[Path], *, name: str, public: str) -> Source:
             raise CheckpointError(f"{file} is no checkpoint: {error}") from error
     if not tensors:
         raise CheckpointError(f"{name} holds no tensors")
-    notes = ("the exponential averages of the weights are taken",) if averaged else ()
+    notes = (AVERAGES_TAKEN,) if averaged else ()
     config = files[0].with_name(CONFIG)
     return Source(
         name=name,

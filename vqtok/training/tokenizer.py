@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from vqtok.data import (
     ImageDataset,
@@ -157,7 +156,7 @@ class TokenizerTask(Task):
             start.fill(model, config)
         model.freeze(*config.freeze)
         if config.gradient_checkpointing:
-            model._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+            model.activation_checkpointing_enable()
         self.train_images, self.test_images = (
             ImageDataset(
                 source,
