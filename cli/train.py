@@ -23,6 +23,7 @@ OPTIONS = {
     "Tokenizer": (
         *("quantizer", "quantizer.codebook_size", "quantizer.code_dim"),
         *("network", "network.downsample_factor", "network.hidden_size"),
+        "likelihood",
         *("init_from", "freeze"),
     ),
     "Training": ("steps", "batch_size", "learning_rate", "precision", "seed", "tracker", "out"),

@@ -171,9 +171,9 @@ def test_speed_is_that_of_training_alone(
     """By a clock on which a step of 4 images takes 50 ms, and an evaluation, before or between them, half a second."""
     forward, encode, now = VQTokenizer.forward, VQTokenizer.encode, [0.0]
 
-    def slow_forward(self: VQTokenizer, pixels: torch.Tensor) -> Any:
+    def slow_forward(self: VQTokenizer, pixels: torch.Tensor, **kwargs: Any) -> Any:
         now[0] += 0.05
-        return forward(self, pixels)
+        return forward(self, pixels, **kwargs)
 
     def slow_encode(self: VQTokenizer, pixels: torch.Tensor) -> torch.Tensor:
         now[0] += 0.5

@@ -125,6 +125,6 @@ def decode_code(tokenizer: VQTokenizer, codebook: int, code: int) -> npt.NDArray
     codes = torch.full((1, height, width), code, device=tokenizer.device)
     alone = of_codebook(codes, codebook, tokenizer.num_codebooks)
     vectors = tokenizer.quantizer.decode(alone).to(tokenizer.dtype)
-    pixels = (tokenizer.decoder(vectors)[0].float().clamp(-1, 1) + 1) * 127.5
+    pixels = (tokenizer.likelihood.mean(tokenizer.decoder(vectors))[0].float().clamp(-1, 1) + 1) * 127.5
     decoded = pixels.round().to(torch.uint8).cpu().numpy()
     return cut_patch(decoded, (height // 2, width // 2), tokenizer.config.downsample_factor)

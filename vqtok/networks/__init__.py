@@ -35,8 +35,21 @@ NETWORK_TYPES = Types({name: network.options for name, network in NETWORKS.items
 """Annotation of a field that holds the options of any pair of networks."""
 
 
-def build_networks(options: Mapping[str, Any], *, num_channels: int, code_dim: int) -> tuple[nn.Module, nn.Module]:
+def build_networks(
+    options: Mapping[str, Any],
+    *,
+    num_channels: int,
+    code_dim: int,
+    encoder_dim: int | None = None,
+    decoder_channels: int | None = None,
+) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder from their configuration: `{"type": "conv", "hidden_size": 128, ...}`.
+
+    Args:
+        num_channels: of the images.
+        code_dim: channels of what the encoder gives and the decoder takes.
+        encoder_dim: of what the encoder gives, where that is something else.
+        decoder_channels: of what the decoder gives, where that is no image.
 
     Raises:
         ConfigurationError: an unknown type, an option that it does not have, or a value that makes no sense.
@@ -44,6 +57,6 @@ def build_networks(options: Mapping[str, Any], *, num_channels: int, code_dim: i
     entries = NETWORK_TYPES.entries(options)
     network = NETWORKS[entries["type"]]
     return (
-        network.encoder(num_channels=num_channels, code_dim=code_dim, **entries),
-        network.decoder(num_channels=num_channels, code_dim=code_dim, **entries),
+        network.encoder(num_channels=num_channels, code_dim=encoder_dim or code_dim, **entries),
+        network.decoder(num_channels=decoder_channels or num_channels, code_dim=code_dim, **entries),
     )

@@ -13,6 +13,7 @@ from vqtok.data.fitting import check_resizing
 from vqtok.data.recipes import RECIPES
 from vqtok.errors import CheckpointError, ConfigurationError, did_you_mean
 from vqtok.hub import check_settings, provenance_of
+from vqtok.losses import LIKELIHOOD_TYPES, LikelihoodOptions, MSEOptions
 from vqtok.networks import NETWORK_TYPES, NetworkOptions
 from vqtok.networks.conv import ConvOptions
 from vqtok.options import Allowed, Options
@@ -72,6 +73,9 @@ class TokenizerOptions(Options):
     quantizer: Annotated[QuantizerOptions, QUANTIZER_TYPES] = Field(
         EMAOptions(), description="method that turns latents into codes"
     )
+    likelihood: Annotated[LikelihoodOptions, LIKELIHOOD_TYPES] = Field(
+        MSEOptions(), description="what the decoder is trained for: mse, or the likelihood of the pixels"
+    )
 
 
 class VQTokenizerConfig(PreTrainedConfig):
@@ -85,6 +89,7 @@ class VQTokenizerConfig(PreTrainedConfig):
             tokenizer, see `vqtok.data.recipes`.
         network: `{"type": "conv", ...}` with options of vqtok.networks.
         quantizer: `{"type": "ema", ...}` with options of vqtok.quantizers.
+        likelihood: `{"type": "mse"}` or another of vqtok.losses, whose mean makes the images; it decides no code.
         provenance: where converted weights come from, the fields of `vqtok.hub.Provenance`.
 
     Values are those of `TokenizerOptions`. What is left out is filled with defaults, so that a saved configuration
@@ -102,6 +107,7 @@ class VQTokenizerConfig(PreTrainedConfig):
     resample: Any = None
     network: Any = None
     quantizer: Any = None
+    likelihood: Any = None
     provenance: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:

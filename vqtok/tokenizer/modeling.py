@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,12 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqtok.errors import ConfigurationError
 from vqtok.hub import check_finite, check_fit, find_model, loading, push_model, quiet_transformers
+from vqtok.losses import Likelihood, build_reconstruction
 from vqtok.networks import build_networks
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.codes import as_codes
@@ -35,7 +37,7 @@ class VQTokenizerOutput(ModelOutput):
     Attributes:
         loss: scalar, reconstruction plus the quantizer's loss.
         losses: `reconstruction` and every term of the quantizer before its weight; detached scalars.
-        reconstruction: pixels (B, C, H, W), not clamped.
+        reconstruction: pixels (B, C, H, W), not clamped; of a likelihood its mean.
         codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1.
         quantized: (B, D, h, w), what the decoder got.
         latents: (B, D, h, w), what the encoder gave.
@@ -72,7 +74,13 @@ class VQTokenizer(PreTrainedModel):
     def __init__(self, config: VQTokenizerConfig) -> None:
         super().__init__(config)
         quantizer = build_quantizer(config.quantizer)
-        encoder, decoder = build_networks(config.network, num_channels=config.num_channels, code_dim=quantizer.code_dim)
+        self.likelihood = build_reconstruction(config.likelihood, num_channels=config.num_channels)
+        encoder, decoder = build_networks(
+            config.network,
+            num_channels=config.num_channels,
+            code_dim=quantizer.code_dim,
+            decoder_channels=self.likelihood.num_parameters,
+        )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder  # the encoder's type is the model's
         self.post_init()
 
@@ -100,23 +108,27 @@ class VQTokenizer(PreTrainedModel):
         give the convolutions inside it a normal distribution with standard deviation 0.02.
         """
 
-    def forward(self, pixel_values: Tensor) -> VQTokenizerOutput:
+    def forward(self, pixel_values: Tensor, *, reconstruct: bool = True) -> VQTokenizerOutput:
         """Reconstruct pixel values (B, C, H, W) and say how well; the loss is the mean over all elements.
 
         Of a frozen encoder it is without the quantizer's loss where nothing could make that smaller.
+
+        Args:
+            pixel_values: in [-1, 1]; a likelihood takes each for the level of 8 bits that is nearest.
+            reconstruct: False leaves `reconstruction` out, which no loss needs.
 
         Raises:
             ConfigurationError: the number of channels or the size does not fit the network.
         """
         latents = self.encoder(self.checked(pixel_values))
         quantized = self.quantizer(latents)
-        reconstruction = self.decoder(quantized.quantized.to(self.dtype))
-        reconstruction_loss = mse_loss(reconstruction.float(), pixel_values.float())
+        parameters = self.decoder(quantized.quantized.to(self.dtype))
+        reconstruction_loss = self.likelihood.loss(parameters, pixel_values)
         learned = "encoder" not in self.frozen or quantized.loss.requires_grad
         return VQTokenizerOutput(
             loss=reconstruction_loss + quantized.loss if learned else reconstruction_loss,
             losses={"reconstruction": reconstruction_loss.detach(), **quantized.metrics},
-            reconstruction=reconstruction,
+            reconstruction=self.likelihood.mean(parameters) if reconstruct else None,
             codes=quantized.codes,
             quantized=quantized.quantized,
             latents=latents,
@@ -137,14 +149,58 @@ class VQTokenizer(PreTrainedModel):
         Raises:
             ConfigurationError: another shape, no integers, or a code outside [0, K).
         """
+        return torch.cat([self.likelihood.mean(part).float().clamp_(-1, 1) for part in self._decoded(codes)])
+
+    @torch.no_grad()
+    def sample_pixels(self, codes: Any, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels (B, C, H, W) drawn from p(x | codes), where `decode` gives their mean; codes as it takes them.
+
+        Raises:
+            ConfigurationError: also for a tokenizer that was trained with mse and has no such distribution.
+        """
+        likelihood = self.pixel_likelihood
+        return torch.cat([likelihood.sample(part, generator).clamp_(-1, 1) for part in self._decoded(codes)])
+
+    @torch.no_grad()
+    def distortion(self, pixel_values: Tensor, codes: Any) -> Tensor:
+        """-ln p(x | codes) of pixel values (B, C, H, W) in nats per image: float64 (B,).
+
+        With the rate -ln p(codes), which is L ln K where all codes are equally probable, this bounds -ln p(x): a
+        posterior that is certain of its codes has no entropy to give back (van den Oord et al. 2017, section 3.1).
+
+        Raises:
+            ConfigurationError: as in `sample_pixels`, or another number of images.
+        """
+        likelihood = self.pixel_likelihood
+        decoded = list(self._decoded(codes))
+        pixels = pixel_values.to(self.device).split([len(part) for part in decoded])
+        pairs = zip(decoded, pixels, strict=True)
+        return torch.cat([likelihood.negative_log_likelihood(part, wanted) for part, wanted in pairs])
+
+    def _decoded(self, codes: Any) -> Iterator[Tensor]:
+        """What the decoder gives of codes, some images at a time; errors as in `decode`."""
         codes = as_codes(codes, self.grid, self.num_codebooks)
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ConfigurationError(
                 f"codes must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}"
             )
         quantized = self.quantizer.decode(codes.to(self.device))
-        parts = _parts(quantized.to(self.dtype), factor=self.config.downsample_factor)
-        return torch.cat([self.decoder(part).float().clamp_(-1, 1) for part in parts])
+        for part in _parts(quantized.to(self.dtype), factor=self.config.downsample_factor):
+            yield self.decoder(part)
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x | z).
+
+        Raises:
+            ConfigurationError: the tokenizer was trained with mse, which gives pixels and no distribution.
+        """
+        if not isinstance(self.likelihood, Likelihood):
+            raise ConfigurationError(
+                "this tokenizer was trained with mse, so its decoder gives pixels and no probabilities: train one with "
+                "--likelihood logistic or mixture"
+            )
+        return self.likelihood
 
     def tokenize(self, images: Any) -> Tensor:
         """Codes of images: a PIL image, a path, an array, a tensor, or a list of them; resized as the model needs."""
@@ -189,6 +245,13 @@ class VQTokenizer(PreTrainedModel):
     def codes_per_image(self) -> int:
         """L = h * w * Q."""
         return self.grid[0] * self.grid[1] * self.num_codebooks
+
+    @property
+    def rate(self) -> float:
+        """-ln p(z) where all codes are equally probable, the constant KL of the paper, in nats per dimension."""
+        dimensions = self.config.num_channels * math.prod(self.config.size)
+        nats: float = self.codes_per_image * math.log(self.codebook_size) / dimensions
+        return nats
 
     @property
     def fingerprint(self) -> str:

@@ -26,6 +26,7 @@ from vqtok.data import (
 from vqtok.data.loading import sampled_rows
 from vqtok.files import write_text
 from vqtok.hub import IMAGES_RECORD
+from vqtok.losses import in_bits
 from vqtok.quantizers import CodeCounting
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -94,6 +95,7 @@ def model_config(config: TokenizerTrainingConfig) -> VQTokenizerConfig:
         resample=config.resample,
         network=config.network.model_dump(),
         quantizer=config.quantizer.model_dump(),
+        likelihood=config.likelihood.model_dump(),
     )
 
 
@@ -230,7 +232,7 @@ class TokenizerTask(Task):
     def step(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
         pixels = self.pixels(part)
         self.tokenizer.model.quantizer.set_part(len(self.codes), self.config.gradient_accumulation_steps)
-        output = self.tokenizer.prepared(pixels)
+        output = self.tokenizer.prepared(pixels, reconstruct=False)
         self.tokenizer.step(output.loss)
         self.codes.append(output.codes)
         return {"loss": output.loss, **output.losses}
@@ -250,11 +252,12 @@ class TokenizerTask(Task):
     def evaluate(self, step: int, *, last: bool) -> Report:
         """Reconstruction error and code use on held-out images; every process takes its share of the batches.
 
-        `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels.
+        `mse` is that of pixels in [0, 1]; `mse_over_variance` divides it by the variance of the same pixels. Of a
+        likelihood, `bits_per_dim` bounds -log2 p(x) with all codes equally probable, and is `distortion` plus `rate`.
         """
         accelerator, model, images = self.accelerator, self.tokenizer.model.eval(), self.test_images
-        # Squared error, x, x^2 and elements, added up on the host, for MPS has no float64.
-        sums = torch.zeros(4, dtype=torch.float64)
+        # Squared error, x, x^2, elements and nats, added up on the host, for MPS has no float64.
+        sums = torch.zeros(5, dtype=torch.float64)
         counts = torch.zeros(self.counting.shape, dtype=torch.int64, device=accelerator.device)
         for batch in ordered_batches(
             images,
@@ -268,12 +271,14 @@ class TokenizerTask(Task):
             with accelerator.autocast():
                 codes = model.encode(pixels)
                 error = (model.decode(codes) - pixels) / 2
+                nats = model.distortion(pixels, codes) if model.likelihood.is_likelihood else pixels.new_zeros(1)
             unit = (pixels.cpu().double() + 1) / 2
             squares = error.cpu().double().square().sum()
-            sums += torch.stack([squares, unit.sum(), unit.square().sum(), sums.new_tensor(unit.numel())])
+            number = sums.new_tensor(unit.numel())
+            sums += torch.stack([squares, unit.sum(), unit.square().sum(), number, nats.cpu().double().sum()])
             self.counting.add(counts, codes)
-        squared, total, total_of_squares, elements = sum_over_processes(sums)
-        count, named = self.unreadable_test.look(step, "held out cannot be read, left out")
+        squared, total, total_of_squares, elements, nats = sum_over_processes(sums)
+        unreadable, named = self.unreadable_test.look(step, "held out cannot be read, left out")
         if not elements:
             raise images.none_readable(next(iter(images.unreadable.values())))
         mse = squared / elements
@@ -282,9 +287,11 @@ class TokenizerTask(Task):
         counts = accelerator.reduce(counts, reduction="sum").cpu()
         use = self.counting.use(counts)
         numbers = {"mse": mse, **ratio}
+        if model.likelihood.is_likelihood:
+            numbers |= in_bits(distortion=nats / elements, rate=model.rate)
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         report = Report(
-            metrics=numbers | use.metrics() | count, summary=f"{summary}, {use.summary('held-out')}", notes=named
+            metrics=numbers | use.metrics() | unreadable, summary=f"{summary}, {use.summary('held-out')}", notes=named
         )
         seen = round(elements / (model.config.num_channels * math.prod(model.config.size)))
         warning = usage_warning(self.config, use, f"on {counted(seen, 'held-out image')}")
