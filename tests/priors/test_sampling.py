@@ -28,6 +28,8 @@ from vqtok.priors.sampling import filter_top_k, filter_top_p, pick
     [
         ("pixelcnn", {"grid": (4, 3)}),
         ("pixelcnn", {"grid": (1, 1)}),
+        ("pixelcnn", {"grid": (3, 2), "num_codebooks": 3}),
+        ("pixelcnn", {"grid": (1, 1), "num_codebooks": 4}),
         ("transformer", {"grid": (4, 3)}),
         ("transformer", {"grid": (2, 3), "num_codebooks": 2}),
     ],
