@@ -38,7 +38,8 @@ class MaskedImage:
 
     Attributes:
         image: L or RGB, of the size (H, W) of the tokenizer.
-        filled: the same without a trace of unknown pixels.
+        filled: the same without a trace of unknown pixels. Kept pixels are those of `image`, but for the edge of a mask
+            that was resized with it, where they were made of unknown ones as well.
         kept: bool (H, W), which pixels are known.
     """
 
@@ -54,8 +55,8 @@ class MaskedImage:
 
     def paste(self, onto: Image.Image) -> Image.Image:
         """An image of this size and mode with the kept pixels in their places."""
-        kept = self.kept if self.image.mode == "L" else self.kept[:, :, None]
-        return Image.fromarray(np.where(kept, np.asarray(self.image), np.asarray(onto)))
+        kept = self.kept if self.filled.mode == "L" else self.kept[:, :, None]
+        return Image.fromarray(np.where(kept, np.asarray(self.filled), np.asarray(onto)))
 
     def shown(self) -> Image.Image:
         """The kept pixels on grey."""
@@ -77,8 +78,8 @@ def masked_image(
         image: as in `load_image`.
         mask: an image that is white (128 and above) where pixels are kept, or a bool array or tensor (H, W); of the
             size of the image, upright, or of `size`. One of the size of the image is resized and cropped as the image
-            is, and a pixel is kept where all that it is made of was. Unknown pixels are filled before the image is
-            resized, so that nothing of them gets into kept ones.
+            is, and a pixel is kept where half or more of what it is made of was. Unknown pixels are filled before the
+            image is resized, so that nothing of them gets into kept ones.
         keep: instead of a mask what `keep_side` takes.
         num_channels, size, resample: as in `fit_image`.
 
@@ -100,7 +101,7 @@ def masked_image(
         whole = fill_unknown(fit_image(source, num_channels=num_channels, size=own, resample="nearest"), kept)
         filled = fit_image(whole, num_channels=num_channels, size=size, resample=resample)
         white = Image.fromarray(np.where(kept, 255, 0).astype(np.uint8))
-        kept = np.asarray(fit_image(white, num_channels=1, size=size, resample=resample)) == 255
+        kept = np.asarray(fit_image(white, num_channels=1, size=size, resample=resample)) >= KEPT
     else:
         sizes = f"{own[1]} x {own[0]}" + ("" if own == size else f", or of the tokenizer, {size[1]} x {size[0]}")
         raise ConfigurationError(
