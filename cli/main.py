@@ -28,6 +28,7 @@ COMMANDS = {
     "bind": "Say which tokenizer made some codes.",
     "train-prior": "Train a prior on codes.",
     "sample": "Sample new images from a prior.",
+    "complete": "Complete an image of which a part is known.",
     "evaluate": "Measure how well a tokenizer reconstructs images.",
     "inspect": "Describe a tokenizer, prior, codes or run folder.",
     "convert": "Turn a published checkpoint into a tokenizer.",

@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vqtok_cli.parameters import BatchSize, Device, Seed
+from vqtok_cli.priors import (
+    DecoderName,
+    DecoderRevision,
+    GuidanceScale,
+    OverwriteFile,
+    PriorName,
+    PriorRevision,
+    Temperature,
+    TopK,
+    TopP,
+    check_out,
+    load_with_tokenizer,
+    prior_source,
+    write_grid,
+)
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from vqtok.priors import Prior, PriorBinding
-    from vqtok.tokenizer import VQTokenizer
+    from vqtok.priors import PriorBinding
 
 __all__ = ["sample"]
 
 MOST = 10_000  # images on one image grid
-SHOWN = 64  # pixels a side that a small image is enlarged to on the image grid
 
 
 def sample(
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="Prior to sample from: its folder, a run folder or a Hub id.",
-            show_default="the newest finished run in runs/",
-        ),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a prior on the Hub.")] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokenizer to decode with: its folder, a run folder or a Hub id.",
-            show_default="the one the prior was trained with",
-        ),
-    ] = None,
-    tokenizer_revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a tokenizer on the Hub.")
-    ] = None,
+    prior: PriorName = None,
+    revision: PriorRevision = None,
+    tokenizer: DecoderName = None,
+    tokenizer_revision: DecoderRevision = None,
     num_images: Annotated[int, typer.Option(help="Number of images, at most 10,000.")] = 64,
     label: Annotated[
         list[str] | None,
@@ -51,21 +47,15 @@ def sample(
             show_default="all classes in turn",
         ),
     ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="Divides the logits: below 1 for more probable images, above 1 for more diverse ones.")
-    ] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Sample from the k most probable codes only; 0 for all.")] = 0,
-    top_p: Annotated[
-        float, typer.Option(help="Sample from the most probable codes that together reach this probability only.")
-    ] = 1.0,
-    guidance_scale: Annotated[
-        float, typer.Option(help="Classifier-free guidance: above 1 follows the class more closely.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    guidance_scale: GuidanceScale = 1.0,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="Image grid to write, a PNG file.")] = Path("samples.png"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Sample new images from a prior.
 
@@ -73,22 +63,18 @@ def sample(
     is not given and there is an image for each class, every class has a row of its own.
     """
     from vqtok.errors import ConfigurationError
-    from vqtok.files import check_file
     from vqtok.priors import generate
     from vqtok.text import counted
-    from vqtok.training.runs import newest_model
     from vqtok_cli.output import done, resolved
 
-    if out.suffix.lower() != ".png":
-        raise ConfigurationError(f"--out must end in .png, got {out}")
-    check_file(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite)
     if not 1 <= num_images <= MOST:
         raise ConfigurationError(
             f"--num-images must be from 1 to {MOST:,}, as many as one image grid holds, got {num_images:,}; for more "
             "call vqtok.generate"
         )
-    source = str(newest_model("prior")) if prior is None else prior
-    loaded_prior, binding, loaded = load(source, revision, tokenizer, tokenizer_revision, device=device)
+    source = prior_source(prior)
+    loaded_prior, binding, loaded = load_with_tokenizer(source, revision, tokenizer, tokenizer_revision, device=device)
     labels, rows = lay_out(binding, label, num_images)
     resolved(
         "sample",
@@ -124,40 +110,6 @@ def sample(
     done(f"{counted(num_images, 'image')} on {out}", next=("vqtok", "push", model, "ORG/NAME") if model else ())
 
 
-def load(
-    source: str, revision: str | None, tokenizer: str | None, tokenizer_revision: str | None, *, device: str | None
-) -> tuple[Prior, PriorBinding, VQTokenizer]:
-    """A prior, what binds it, and the tokenizer of its codes, by default the one that it names, on one device."""
-    import torch
-
-    from vqtok.errors import ConfigurationError
-    from vqtok.priors import PriorBinding, load_prior
-    from vqtok_cli.tokenizers import check_revision, load_tokenizer
-
-    check_revision(source, revision)
-    prior = load_prior(source, revision)
-    binding = PriorBinding.from_config(prior.config)
-    tokenizer_source = binding.tokenizer if tokenizer is None else tokenizer
-    if tokenizer_source is None:
-        raise ConfigurationError(f"the prior {source} does not say where its tokenizer is: name it with --tokenizer")
-    if tokenizer_revision is None and tokenizer_source == binding.tokenizer:
-        tokenizer_revision = binding.revision
-    loaded = load_tokenizer(tokenizer_source, device=device, revision=tokenizer_revision)
-    binding.check_tokenizer(loaded.fingerprint)
-    torch.nn.Module.to(prior, loaded.device)
-    return prior, binding, loaded
-
-
-def write_grid(images: list[Image.Image], rows: list[int], out: Path, *, overwrite: bool) -> None:
-    """The images on one image grid, so many in each row."""
-    from vqtok.data import image_grid
-    from vqtok.files import new_file
-
-    grid = image_grid(fill_rows(images, rows), columns=max(rows), gap=4, scale=max(1, SHOWN // max(images[0].size)))
-    with new_file(out, overwrite=overwrite) as partial:
-        grid.save(partial)
-
-
 def lay_out(binding: PriorBinding, given: list[str] | None, num_images: int) -> tuple[list[int] | None, list[int]]:
     """The classes that `num_images` images have in turn, or None for a prior without, and how many stand in each row.
 
@@ -172,15 +124,6 @@ def lay_out(binding: PriorBinding, given: list[str] | None, num_images: int) -> 
     rows = [min(columns, num_images - start) for start in range(0, num_images, columns)]
     classes = [binding.label_number(label) for label in given] if given else list(range(binding.num_classes))
     return classes[:num_images] or None, rows
-
-
-def fill_rows(images: list[Image.Image], rows: list[int]) -> list[Image.Image]:
-    """The images row by row, with blank ones where a row is shorter than the longest."""
-    from PIL import Image
-
-    blank = Image.new(images[0].mode, images[0].size, "white")
-    left = iter(images)
-    return [image for count in rows for image in [*islice(left, count), *[blank] * (max(rows) - count)]]
 
 
 def classes_shown(binding: PriorBinding, labels: list[int] | None) -> str:

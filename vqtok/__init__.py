@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vqtok.errors import VqtokError
-from vqtok.priors import generate, load_prior
+from vqtok.priors import complete, generate, load_prior
 from vqtok.tokenizer import VQImageProcessor, VQTokenizer, VQTokenizerConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "VQTokenizerConfig",
     "VqtokError",
     "bind_codes",
+    "complete",
     "generate",
     "load_codes",
     "load_prior",

@@ -3,14 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import yaml
 from datasets import ClassLabel, DatasetDict
 from typer.testing import CliRunner
 
+from tests.cli.conftest import Command
 from tests.codes.labelled import LABEL, make_codes
 from vqtok.errors import ConfigurationError
-from vqtok.priors import PriorBinding, load_prior
+from vqtok.priors import PixelCNN, PriorBinding, load_prior
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok_cli import train_prior as command
 
 APP = typer.Typer()
@@ -45,6 +48,30 @@ def test_codes_with_labels_make_a_class_conditional_prior(work: Path, arch: str)
     assert saved["codes"] == "codes"
     assert saved["arch"]["type"] == arch
     assert saved["arch"]["hidden_size"] == 8
+
+
+def test_a_pixelcnn_reads_the_codes_of_several_codebooks(vqtok: Command, images_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = VQTokenizerConfig(
+        image_size=16,
+        num_channels=1,
+        network={"type": "conv", "hidden_size": 8, "residual_size": 4, "num_residual_blocks": 1},
+        quantizer={"type": "product", "num_codebooks": 3, "each": {"codebook_size": 8, "code_dim": 2}},
+    )
+    VQTokenizer(config).eval().save_pretrained(tmp_path / "tok")
+    quick = ["--steps", 4, "--batch-size", 4, "--hidden-size", 8, "--num-layers", 1]
+    for typed in (
+        ["tokenize", images_folder, "--tokenizer", "tok", "--out", "codes"],
+        ["train-prior", "codes", "--arch", "pixelcnn", "--set", "arch.num_depth_layers=2", "--out", "runs/p", *quick],
+        ["sample", "--prior", "runs/p", "--num-images", 2],
+        ["inspect", "runs/p"],
+    ):
+        code, said, complained = vqtok(*typed)
+        assert code == 0, complained
+    assert "2 images on samples.png" in vqtok("sample", "--prior", "runs/p", "--num-images", 2, "--overwrite")[1]
+    prior = load_prior("runs/p")
+    assert PriorBinding.from_config(prior.config).num_codebooks == 3
+    assert (type(prior), len(prior.head.layers)) == (PixelCNN, 2)
 
 
 def test_of_many_classes_the_first_are_named(work: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from vqtok.priors import Prior, PriorBinding, build_prior
 
 SMALL = {
-    "pixelcnn": {"hidden_size": 8, "num_layers": 5, "kernel_size": 3},
+    "pixelcnn": {"hidden_size": 8, "num_layers": 5, "kernel_size": 3, "num_depth_layers": 2},
     "transformer": {"hidden_size": 16, "num_layers": 2, "num_heads": 2},
 }
 
@@ -29,6 +29,7 @@ def make_prior(kind: str, binding: PriorBinding) -> Prior:
 
 CASES = {
     "pixelcnn": ("pixelcnn", {}),
+    "pixelcnn, two codebooks": ("pixelcnn", {"grid": (1, 2), "num_codebooks": 2}),
     "transformer": ("transformer", {}),
     "transformer, two codebooks": ("transformer", {"grid": (1, 2), "num_codebooks": 2}),
 }

@@ -26,17 +26,19 @@ def test_the_class_changes_the_probabilities(prior: Prior, every_grid: torch.Ten
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
-def test_a_code_is_seen_by_all_later_positions_and_by_no_other(kind: str) -> None:
-    """The strictly lower triangle of 25 x 25: causal, and without the blind spot of the first PixelCNN."""
-    binding = make_binding(grid=(5, 5), codebook_size=4)
-    prior = make_prior(kind, binding).double()
-    codes = torch.randint(4, (1, 25), generator=torch.Generator().manual_seed(0))
-    changed = codes.repeat(25, 1)
-    changed[range(25), range(25)] = (codes[0] + 1) % 4
+@pytest.mark.parametrize(("grid", "books"), [((5, 5), 1), ((3, 3), 3)])
+def test_a_code_is_seen_by_all_later_ones_and_by_no_other(kind: str, grid: tuple[int, int], books: int) -> None:
+    """The strictly lower triangle of L x L: causal, and without the blind spot of the first PixelCNN."""
+    binding = make_binding(grid=grid, codebook_size=4, num_codebooks=books)
+    prior, length = make_prior(kind, binding).double(), binding.codes_per_image
+    codes = torch.randint(4, (1, length), generator=torch.Generator().manual_seed(0))
+    changed = codes.repeat(length, 1)
+    changed[range(length), range(length)] = (codes[0] + 1) % 4
     with torch.no_grad():
-        logits = code_logits(prior, torch.cat([codes, changed]), torch.zeros(26, dtype=torch.long))
+        logits = code_logits(prior, torch.cat([codes, changed]), torch.zeros(length + 1, dtype=torch.long))
+    assert logits.shape == (length + 1, length, 4)
     difference = (logits[1:] - logits[0]).abs().amax(dim=-1)
-    allowed = torch.ones(25, 25).triu(1).bool()
+    allowed = torch.ones(length, length).triu(1).bool()
     assert difference[~allowed].max() < 1e-13
     assert difference[allowed].min() > 1e-11
 
@@ -71,9 +73,10 @@ def test_gradients_reach_every_weight(prior: Prior, binding: PriorBinding, every
 def test_a_fresh_prior_is_nearly_uniform() -> None:
     torch.manual_seed(0)
     codes = torch.randint(64, (8, 4, 4))
-    for kind in ("pixelcnn", "transformer"):
-        prior = build_prior(make_binding(grid=(4, 4), codebook_size=64), {"type": kind, "hidden_size": 64})
-        per_code = negative_log_likelihood(prior.eval(), codes, 0) / 16
+    for kind, books in (("pixelcnn", 1), ("pixelcnn", 4), ("transformer", 1)):
+        binding = make_binding(grid=(4, 4 // books), codebook_size=64, num_codebooks=books)
+        prior = build_prior(binding, {"type": kind, "hidden_size": 64})
+        per_code = negative_log_likelihood(prior.eval(), codes.view(binding.code_shape(8)), 0) / 16
         assert per_code.mean().item() == pytest.approx(math.log(64), abs=0.6)
 
 

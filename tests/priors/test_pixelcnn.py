@@ -6,7 +6,9 @@ import torch
 from tests.priors.conftest import make_binding, make_prior
 from vqtok.errors import CheckpointError, ConfigurationError
 from vqtok.priors import PixelCNN, PixelCNNConfig
-from vqtok.priors.pixelcnn import gate, pixelcnn_prior
+from vqtok.priors.gated import gate
+from vqtok.priors.pixelcnn import pixelcnn_prior
+from vqtok.training.optimization import is_weight
 
 
 def test_gate_is_equation_4() -> None:
@@ -35,9 +37,52 @@ def test_weights_start_as_meant() -> None:
             assert not weight.any(), name
 
 
-def test_several_codebooks_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="use the transformer"):
-        PixelCNN(PixelCNNConfig(vqtok=make_binding(num_codebooks=2).to_dict()))
+def test_weights_of_one_code_a_position_keep_their_names() -> None:
+    """Priors that were saved before there could be several load as ever."""
+    prior = pixelcnn_prior(make_binding(codebook_size=7), hidden_size=4, num_layers=1, kernel_size=3)
+    layer = {
+        "vertical.weight": (8, 4, 2, 3),
+        "vertical.bias": (8,),
+        "horizontal.weight": (8, 4, 1, 2),
+        "horizontal.bias": (8,),
+        "vertical_to_horizontal.weight": (8, 8, 1, 1),
+        "vertical_to_horizontal.bias": (8,),
+        "residual.weight": (4, 4, 1, 1),
+        "residual.bias": (4,),
+        "vertical_bias.weight": (3, 8),
+        "horizontal_bias.weight": (3, 8),
+    }
+    assert {name: tuple(weight.shape) for name, weight in prior.state_dict().items()} == {
+        "position": (1, 4, 2, 2),
+        "embedding.weight": (7, 4),
+        **{f"layers.0.{name}": shape for name, shape in layer.items()},
+        "head.1.weight": (4, 4, 1, 1),
+        "head.1.bias": (4,),
+        "head.3.weight": (7, 4, 1, 1),
+        "head.3.bias": (7,),
+    }
+
+
+def test_several_codes_a_position_have_the_shape_of_the_codes() -> None:
+    prior = make_prior("pixelcnn", make_binding(grid=(3, 5), codebook_size=7, num_codebooks=2))
+    codes = torch.randint(7, (2, 3, 5, 2))
+    assert prior(codes).shape == (2, 3, 5, 2, 7)
+    assert torch.equal(prior(codes), prior(codes, torch.tensor([2, 2])))
+
+
+@torch.no_grad()
+def test_stacks_see_the_codebooks_of_a_position_apart() -> None:
+    """Each codebook has embeddings of its own, so that codes which change places are another input."""
+    prior = make_prior("pixelcnn", make_binding(codebook_size=7, num_codebooks=2))
+    seen = prior.embed(torch.tensor([3, 5]))
+    torch.testing.assert_close(seen, (prior.embedding.weight[3] + prior.embedding.weight[7 + 5]) / 2**0.5)
+    assert not torch.allclose(seen, prior.embed(torch.tensor([5, 3])))
+
+
+def test_vectors_of_the_head_that_are_added_do_not_decay() -> None:
+    prior = make_prior("pixelcnn", make_binding(num_codebooks=2))
+    added = {name for name, weight in prior.head.named_parameters() if not is_weight(f"head.{name}", weight)}
+    assert added == {name for name, weight in prior.head.named_parameters() if weight.ndim == 1} | {"position"}
 
 
 def test_a_prior_of_no_tokenizer_is_refused() -> None:

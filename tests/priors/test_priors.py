@@ -13,7 +13,14 @@ from vqtok.priors.transformer import TransformerOptions
 
 def test_what_is_left_out_is_filled_in() -> None:
     config = PixelCNNConfig(arch={"num_layers": 3, "dropout": 0}, vqtok=make_binding().to_dict())
-    assert config.arch == {"type": "pixelcnn", "hidden_size": 128, "num_layers": 3, "kernel_size": 5, "dropout": 0.0}
+    assert config.arch == {
+        "type": "pixelcnn",
+        "hidden_size": 128,
+        "num_layers": 3,
+        "kernel_size": 5,
+        "num_depth_layers": 3,
+        "dropout": 0.0,
+    }
     assert type(config.arch["dropout"]) is float
     prior = build_prior(make_binding(), {"num_layers": 1})
     assert prior.config.model_type == "llama"

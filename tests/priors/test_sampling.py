@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import LlamaForCausalLM
 
 from tests.priors.conftest import CASES, make_binding, make_prior
+from tests.priors.test_next_code import probabilities_by_hand
 from vqtok.errors import ConfigurationError, MismatchError
 from vqtok.priors import (
     Prior,
@@ -20,18 +21,18 @@ from vqtok.priors import (
     sample_codes,
 )
 from vqtok.priors.registry import architecture_of
-from vqtok.priors.sampling import filter_top_k, filter_top_p, pick
+
+DECODED = [
+    ("pixelcnn", {"grid": (4, 3)}),
+    ("pixelcnn", {"grid": (1, 1)}),
+    ("pixelcnn", {"grid": (3, 2), "num_codebooks": 3}),
+    ("pixelcnn", {"grid": (1, 1), "num_codebooks": 4}),
+    ("transformer", {"grid": (4, 3)}),
+    ("transformer", {"grid": (2, 3), "num_codebooks": 2}),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("pixelcnn", {"grid": (4, 3)}),
-        ("pixelcnn", {"grid": (1, 1)}),
-        ("transformer", {"grid": (4, 3)}),
-        ("transformer", {"grid": (2, 3), "num_codebooks": 2}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "changes"), DECODED)
 @torch.no_grad()
 def test_step_by_step_equals_the_full_forward(kind: str, changes: dict[str, object]) -> None:
     binding = make_binding(codebook_size=5, **changes)
@@ -43,35 +44,22 @@ def test_step_by_step_equals_the_full_forward(kind: str, changes: dict[str, obje
     torch.testing.assert_close(torch.stack(steps, dim=1), code_logits(prior, codes, classes), rtol=1e-4, atol=1e-5)
 
 
-def probabilities_by_hand(logits: list[float], top_k: int, top_p: float) -> list[float]:
-    """Softmax, the k best, softmax again, the shortest head that reaches p: one row, in plain Python."""
-    exponentials = [2.718281828459045**value for value in logits]
-    best = sorted(range(len(logits)), key=lambda code: -logits[code])
-    kept = best[: top_k or len(best)]
-    total, reached, head = sum(exponentials[code] for code in kept), 0.0, []
-    for code in kept:
-        if reached >= top_p:
-            break
-        head.append(code)
-        reached += exponentials[code] / total
-    share = sum(exponentials[code] for code in head)
-    return [exponentials[code] / share if code in head else 0.0 for code in range(len(logits))]
-
-
-@pytest.mark.parametrize("top_k", [0, 1, 3, 7, 50])
-@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 1.0])
-def test_filters_equal_the_plain_ones(top_k: int, top_p: float) -> None:
-    logits = torch.randn(20, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 2
-    ours = filter_top_p(filter_top_k(logits, top_k), top_p).softmax(dim=-1)
-    by_hand = [probabilities_by_hand(row, top_k, top_p) for row in logits.tolist()]
-    torch.testing.assert_close(ours, torch.tensor(by_hand, dtype=torch.float64))
-
-
-def test_a_code_that_was_filtered_out_is_never_sampled() -> None:
-    """Not even by the two ends of [0, 1)."""
-    logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]], dtype=torch.float64).repeat(3, 1)
-    uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert pick(logits, uniform).tolist() == [1, 2, 2]
+@pytest.mark.parametrize(("kind", "changes"), DECODED)
+@torch.no_grad()
+def test_a_decoder_goes_on_with_the_rows_that_are_selected(kind: str, changes: dict[str, object]) -> None:
+    """After every step other rows, of another number: what is kept of the codes so far must move with them."""
+    binding = make_binding(codebook_size=5, **changes)
+    prior, length = make_prior(kind, binding), binding.codes_per_image
+    random = torch.Generator().manual_seed(1)
+    classes, codes = torch.tensor([0, 1, 2, 0]), torch.randint(5, (4, length), generator=random)
+    decoder = architecture_of(prior).decoder(prior, classes)
+    for index in range(length):
+        logits = decoder.step(codes[:, index - 1] if index else None)
+        torch.testing.assert_close(logits, code_logits(prior, codes, classes)[:, index], rtol=1e-4, atol=1e-5)
+        rows = torch.randint(len(codes), (3 + index % 4,), generator=random)
+        decoder.select(rows)
+        codes, classes = codes[rows], classes[rows]
+        codes[:, index:] = torch.randint(5, codes[:, index:].shape, generator=random)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vqtok.data.grid import image_grid
     from vqtok.data.images import image_array, load_image
     from vqtok.data.loading import ordered_batches, to_pixels, training_batches
+    from vqtok.data.masking import MaskedImage, masked_image
     from vqtok.data.native import ImageFormat, native_format
     from vqtok.data.sources import ImageSource, open_all, open_images, open_splits
 
@@ -25,11 +26,13 @@ __all__ = [
     "ImageDataset",
     "ImageFormat",
     "ImageSource",
+    "MaskedImage",
     "UnreadableImage",
     "fit_image",
     "image_array",
     "image_grid",
     "load_image",
+    "masked_image",
     "native_format",
     "open_all",
     "open_images",
@@ -45,12 +48,14 @@ _HOMES = {
     "Batch": "dataset",
     "ImageDataset": "dataset",
     "ImageFormat": "native",
+    "MaskedImage": "masking",
     "UnreadableImage": "dataset",
     "fit_image": "fitting",
     "native_format": "native",
     "open_all": "sources",
     "open_images": "sources",
     "load_image": "images",
+    "masked_image": "masking",
     "open_splits": "sources",
     "ordered_batches": "loading",
     "image_array": "images",

@@ -12,6 +12,7 @@ from typing import Any
 from vqtok.priors.architecture import Architecture, Prior
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
+from vqtok.priors.completion import Completer, complete, complete_codes
 from vqtok.priors.likelihood import code_logits, negative_log_likelihood, training_loss
 from vqtok.priors.loading import load_prior
 from vqtok.priors.pixelcnn import PixelCNN, PixelCNNConfig
@@ -22,6 +23,7 @@ __all__ = [
     "ARCHITECTURES",
     "ARCHITECTURE_TYPES",
     "Architecture",
+    "Completer",
     "Detokenizer",
     "PixelCNN",
     "PixelCNNConfig",
@@ -30,6 +32,8 @@ __all__ = [
     "PriorOptions",
     "build_prior",
     "code_logits",
+    "complete",
+    "complete_codes",
     "generate",
     "load_prior",
     "negative_log_likelihood",

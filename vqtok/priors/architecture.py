@@ -24,6 +24,9 @@ class Decoder(Protocol):
     def step(self, previous: Tensor | None) -> Tensor:
         """Logits (B, K) of the next code, given the codes (B,) at the position before; None at the first position."""
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the B, in the order of `rows`, int64 (B',), in which one may come several times."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:

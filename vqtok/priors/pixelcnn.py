@@ -10,10 +10,14 @@ where the horizontal stack also gets the vertical features before their gate, an
 Instead of masking kernels, the codes are shifted once, down for the vertical and right for the horizontal stack, and
 every convolution is padded on the causal side only. It is the same function, and it makes sampling cheap: a new row
 needs `kernel_size // 2 + 1` rows of each layer's input, a new position as many columns.
+
+Of Q > 1 codes at a position the stacks see the mean of Q embeddings, times sqrt(Q), and a `DepthHead` reads the codes
+of the position itself in order.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -23,14 +27,16 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from vqtok.errors import ConfigurationError
 from vqtok.hub import ModelFolder, check_settings
 from vqtok.options import Allowed, Types
 from vqtok.priors.architecture import Architecture
 from vqtok.priors.base import PriorOptions
 from vqtok.priors.binding import PriorBinding
+from vqtok.priors.depth import CodeLogits, DepthHead
+from vqtok.priors.gated import ClassBias, GatedLayer
+from vqtok.priors.pixelcnn_decoder import PixelCNNDecoder
 
-__all__ = ["PIXELCNN", "PixelCNN", "PixelCNNConfig", "PixelCNNDecoder", "PixelCNNOptions", "pixelcnn_prior"]
+__all__ = ["PIXELCNN", "PixelCNN", "PixelCNNConfig", "PixelCNNOptions", "pixelcnn_prior"]
 
 
 def is_odd(size: int) -> int:
@@ -48,6 +54,9 @@ class PixelCNNOptions(PriorOptions):
     num_layers: int = Field(8, ge=1, le=2**10, description="number of gated layers")
     kernel_size: Annotated[int, AfterValidator(is_odd), Allowed("odd and at least 3")] = Field(
         5, description="side of the receptive field of one layer"
+    )
+    num_depth_layers: int = Field(
+        3, ge=1, le=2**10, description="layers that read the codes of a position in order, where it has several"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of features dropped after each gate in training")
 
@@ -85,56 +94,8 @@ class PixelCNNConfig(PreTrainedConfig):
         return super().from_dict({key: value for key, value in config_dict.items() if key in own}, **kwargs)
 
 
-class ClassBias(nn.Embedding):
-    """A bias for each class; all classes start alike."""
-
-
-class GatedLayer(nn.Module):
-    """One layer of both stacks, on inputs that carry their causal padding already."""
-
-    def __init__(self, channels: int, kernel_size: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.reach = kernel_size // 2
-        self.vertical = nn.Conv2d(channels, 2 * channels, (self.reach + 1, kernel_size))
-        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.reach + 1))
-        self.vertical_to_horizontal = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.residual = nn.Conv2d(channels, channels, 1)
-        self.vertical_bias = ClassBias(classes, 2 * channels)
-        self.horizontal_bias = ClassBias(classes, 2 * channels)
-        self.dropout = nn.Dropout(dropout)
-
-    def pad_above(self, rows: Tensor) -> Tensor:
-        """Zeros for the rows above the grid and the columns beside it."""
-        return F.pad(rows, (self.reach, self.reach, self.reach, 0))
-
-    def pad_left(self, columns: Tensor) -> Tensor:
-        """Zeros for the columns left of the grid."""
-        return F.pad(columns, (self.reach, 0))
-
-    def look_up(self, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertical stack: (B, C, n + reach, w + 2 reach) -> gated (B, C, n, w) and what the horizontal stack gets."""
-        features = self.vertical(rows) + self.vertical_bias(classes)[:, :, None, None]
-        return self.dropout(gate(features)), self.vertical_to_horizontal(features)
-
-    def look_left(self, columns: Tensor, from_above: Tensor, classes: Tensor) -> Tensor:
-        """Horizontal stack: (B, C, n, m + reach) -> (B, C, n, m); `from_above` is (B, 2C, n, m)."""
-        features = self.horizontal(columns) + from_above + self.horizontal_bias(classes)[:, :, None, None]
-        residual: Tensor = self.residual(self.dropout(gate(features)))
-        return columns[..., self.reach :] + residual
-
-
-def gate(features: Tensor) -> Tensor:
-    """Equation 4: the first half of the channels through tanh, times the second half through a sigmoid."""
-    content, door = features.chunk(2, dim=1)
-    return torch.tanh(content) * torch.sigmoid(door)
-
-
 class PixelCNN(PreTrainedModel):
-    """p(codes | class) as a product over positions in raster order, each a softmax over the K codes.
-
-    One code per position: with several codebooks a position would need an inner order, which convolutions over the
-    grid do not have; the transformer reads such codes.
-    """
+    """p(codes | class) as a product over positions in raster order and their codes in order, of softmaxes over K."""
 
     config_class = PixelCNNConfig
     config: PixelCNNConfig
@@ -143,60 +104,81 @@ class PixelCNN(PreTrainedModel):
     layers: list[GatedLayer]
 
     def __init__(self, config: PixelCNNConfig) -> None:
-        """Raises ConfigurationError for codes with more than one codebook."""
         super().__init__(config)
         self.binding = PriorBinding.from_config(config)
-        if self.binding.num_codebooks > 1:
-            raise ConfigurationError(
-                f"a PixelCNN reads one code per position, these codes have {self.binding.num_codebooks}: use the "
-                "transformer"
-            )
+        size, books = self.binding.codebook_size, self.binding.num_codebooks
         options = PixelCNNOptions(**config.arch)
         channels, classes = options.hidden_size, self.binding.num_classes + 1
-        self.embedding = nn.Embedding(self.binding.codebook_size, channels)
+        self.embedding = nn.Embedding(books * size, channels)
         self.position = nn.Parameter(torch.zeros(1, channels, *self.binding.grid))
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # a list to its readers
             GatedLayer(channels, options.kernel_size, classes, options.dropout) for _ in range(options.num_layers)
         )
-        self.head = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, self.binding.codebook_size, 1)
-        )
+        self.head: nn.Sequential | DepthHead
+        if books == 1:
+            self.head = nn.Sequential(
+                nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, size, 1)
+            )
+        else:
+            self.head = DepthHead(channels, size, books, options.num_depth_layers, options.dropout)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # Called only for modules that own a tensor themselves: a branch for GatedLayer would never be reached.
-        if isinstance(module, nn.Conv2d):
-            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            scale = 0.5 if isinstance(module, CodeLogits) else 1.0  # the output starts near uniform
+            init.normal_(module.weight, std=scale * module.weight[0].numel() ** -0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, ClassBias):
             init.zeros_(module.weight)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, PixelCNN):
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, PixelCNN | DepthHead):
             init.zeros_(module.position)
 
     def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Logits of every code given those before it in raster order.
+        """Logits of every code given those before it, in raster order and at each position in order.
 
         Args:
-            codes: int64 (B, h, w), each in [0, K).
+            codes: int64 (B, h, w), or (B, h, w, Q) where Q > 1, each in [0, K).
             classes: int64 (B,); the null class for all where left out.
 
         Returns:
-            float (B, h, w, K); those at a position depend on earlier codes only.
+            float (B, h, w, K), or (B, h, w, Q, K) where Q > 1; those of a code depend on earlier codes only.
         """
         if classes is None:
             classes = torch.full((codes.shape[0],), self.binding.null_class, device=codes.device)
-        embedded = self.embedding(codes).permute(0, 3, 1, 2)
+        each = codes.reshape(*codes.shape[:3], self.binding.num_codebooks)
+        embedded = self.embed(each).permute(0, 3, 1, 2)
         up = F.pad(embedded, (0, 0, 1, -1)) + self.position
         left = F.pad(embedded, (1, -1)) + self.position
         for layer in self.layers:
             up, from_above = layer.look_up(layer.pad_above(up), classes)
             left = layer.look_left(layer.pad_left(left), from_above, classes)
+        if isinstance(self.head, DepthHead):
+            of_all: Tensor = self.head(left.permute(0, 2, 3, 1).flatten(0, 2), each.flatten(0, 2))
+            return of_all.view(*codes.shape, -1)
         logits: Tensor = self.head(left)
         return logits.permute(0, 2, 3, 1)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """What the stacks see of positions: codes (..., Q) -> (..., C), of variance 1 before training."""
+        books = codes.shape[-1]
+        offsets = torch.arange(books, device=codes.device) * self.binding.codebook_size
+        summed: Tensor = self.embedding(codes + offsets).sum(dim=-2)
+        return summed / math.sqrt(books)
+
+    def next_logits(self, features: Tensor, before: list[Tensor]) -> Tensor:
+        """Logits (B, K) of a code from the features (B, C, 1, 1) of its position and the codes (B,) there before it."""
+        if isinstance(self.head, DepthHead):
+            return self.head.step(features[:, :, 0, 0], before)
+        logits: Tensor = self.head(features)
+        return logits[:, :, 0, 0]
 
 
 def pixelcnn_prior(binding: PriorBinding, **options: Any) -> PixelCNN:
@@ -212,61 +194,13 @@ def configuration(folder: ModelFolder) -> PixelCNNConfig:
 
 def code_logits(prior: PixelCNN, codes: Tensor, classes: Tensor) -> Tensor:
     """Logits (B, L, K) of every code given those before it, for codes (B, L) and classes (B,)."""
-    logits: Tensor = prior(codes.view(-1, *prior.binding.grid), classes)
-    return logits.flatten(1, 2)
+    logits: Tensor = prior(codes.view(prior.binding.code_shape(len(codes))), classes)
+    return logits.flatten(1, -2)
 
 
 def training_loss(prior: PixelCNN, codes: Tensor, classes: Tensor) -> Tensor:
     """Mean nats per code; arguments as in `code_logits`."""
     return F.cross_entropy(code_logits(prior, codes, classes).flatten(0, 1).float(), codes.flatten())
-
-
-class PixelCNNDecoder:
-    """One code after another, each layer keeping the few rows and columns of its input that the next step looks at."""
-
-    def __init__(self, prior: PixelCNN, classes: Tensor) -> None:
-        self.prior, self.classes = prior, classes
-        self.height, self.width = prior.binding.grid
-        self.index = 0
-        channels, reach = prior.config.arch["hidden_size"], prior.config.arch["kernel_size"] // 2
-        rows = prior.position.new_zeros(len(classes), channels, reach, self.width + 2 * reach)
-        self.rows_above = [rows] * len(prior.layers)
-        self.row = prior.position.new_zeros(len(classes), channels, 1, self.width)  # embeddings of the last whole row
-        self.embedded: list[Tensor] = []  # embeddings of the codes so far in this row
-        self.from_above: list[Tensor] = []
-        self.columns_left: list[Tensor] = []
-
-    def step(self, previous: Tensor | None) -> Tensor:
-        """Logits (B, K) of the next code, given the codes (B,) at the position before; None at the first position."""
-        if previous is not None:
-            self.embedded.append(self.prior.embedding(previous)[:, :, None, None])
-        y, x = divmod(self.index, self.width)
-        if x == 0:
-            self._start_row(y)
-        # The code left of the first column is none: the stack is shifted right and starts from zeros.
-        left = self.embedded[-1] if x else torch.zeros_like(self.row[..., :1])
-        left = left + self.prior.position[:, :, y : y + 1, x : x + 1]
-        for number, layer in enumerate(self.prior.layers):
-            columns = torch.cat([self.columns_left[number], left], dim=3)
-            self.columns_left[number] = columns[..., 1:]
-            left = layer.look_left(columns, self.from_above[number][..., x : x + 1], self.classes)
-        self.index += 1
-        logits: Tensor = self.prior.head(left)
-        return logits[:, :, 0, 0]
-
-    def _start_row(self, y: int) -> None:
-        if self.embedded:
-            self.row, self.embedded = torch.cat(self.embedded, dim=3), []
-        reach = self.prior.config.arch["kernel_size"] // 2
-        up = self.row + self.prior.position[:, :, y : y + 1]
-        self.from_above = []
-        for number, layer in enumerate(self.prior.layers):
-            rows = torch.cat([self.rows_above[number], F.pad(up, (reach, reach))], dim=2)
-            self.rows_above[number] = rows[:, :, 1:]
-            up, from_above = layer.look_up(rows, self.classes)
-            self.from_above.append(from_above)
-        edge = self.row.new_zeros(len(self.classes), self.row.shape[1], 1, reach)
-        self.columns_left = [edge] * len(self.prior.layers)
 
 
 PIXELCNN = Architecture(

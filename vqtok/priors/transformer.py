@@ -211,6 +211,11 @@ class TransformerDecoder:
         self.position += 1
         return logits[:, -1, start : start + size]
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the B, in the order of `rows`, int64 (B',), in which one may come several times."""
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # its LongTensor is what rows are
+        self.tokens = self.tokens[rows]
+
 
 TRANSFORMER = Architecture(
     options=TransformerOptions,
