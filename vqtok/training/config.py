@@ -11,8 +11,9 @@ from torch import nn
 
 from vqtok.networks import build_networks
 from vqtok.options import Allowed, Options
+from vqtok.pretrained import ImageSize
 from vqtok.quantizers import QuantizerOptions, build_quantizer
-from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
+from vqtok.tokenizer.configuration import TokenizerOptions
 
 __all__ = ["LoopConfig", "StartOptions", "TokenizerTrainingConfig"]
 
