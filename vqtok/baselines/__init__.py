@@ -76,7 +76,7 @@ def build_baseline(options: Mapping[str, Any], **config: Any) -> Baseline:
     """
     entries = BASELINE_TYPES.entries(options)
     config_class, model = BASELINES[entries["type"]]
-    return model(config_class(model=entries, **config))
+    return model(config_class(model=entries, **config))  # type: ignore[call-arg]  # each says its dimensions itself
 
 
 def load_baseline(name: str | os.PathLike[str], **kwargs: Any) -> Baseline:

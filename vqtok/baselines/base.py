@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -181,9 +181,10 @@ class Baseline(ImageModel):
             )
         a, b = self.encode(first, labels), self.encode(second, labels)
         shares = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)[:, None, None, None]
-        mixed = (torch.lerp(a[:, None], b[:, None], shares)).flatten(0, 1)
+        mixed = torch.lerp(a[:, None], b[:, None], shares).flatten(0, 1)
         repeated = None if labels is None else labels.repeat_interleave(steps)
-        return self.pixels_of(mixed, repeated).unflatten(0, (len(first), steps))
+        pixels = self.pixels_of(mixed, repeated)
+        return pixels.view(len(first), steps, *pixels.shape[1:])
 
     def pixels_of(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Pixels (B, C, H, W) in [-1, 1] of latents (B, D, h, w), some at a time."""
@@ -300,4 +301,4 @@ def per_dimension(nats: Tensor, pixel_values: Tensor) -> Tensor:
 
 def dimensions(pixel_values: Tensor) -> int:
     """C H W, by which nats per image become nats per dimension."""
-    return cast(int, pixel_values[0].numel())
+    return pixel_values[0].numel()

@@ -32,7 +32,7 @@ class VAEConfig(BaselineConfig):
     """Configuration of a VAE."""
 
     model_type = "vqtok-vae"
-    method: type[MethodOptions] = VAEOptions
+    method = VAEOptions
 
 
 class VAE(LatentVariableModel):

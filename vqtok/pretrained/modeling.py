@@ -26,6 +26,7 @@ class ImageModel(PreTrainedModel):
     """
 
     config: ImageModelConfig
+    config_class: type[ImageModelConfig]
     kind: ClassVar[Kind]
     """What errors call it, and a folder must hold."""
     main_input_name = "pixel_values"
