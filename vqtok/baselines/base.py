@@ -24,6 +24,7 @@ from transformers.utils.generic import ModelOutput
 
 from vqtok.baselines.configuration import BaselineConfig
 from vqtok.errors import ConfigurationError
+from vqtok.hub import push_model
 from vqtok.losses import Likelihood, build_reconstruction
 from vqtok.networks import build_networks
 from vqtok.pretrained import ImageModel
@@ -191,6 +192,10 @@ class Baseline(ImageModel):
         groups = [None] * len(latents.split(AT_ONCE)) if labels is None else labels.split(AT_ONCE)
         parts = zip(latents.split(AT_ONCE), groups, strict=True)
         return torch.cat([self.likelihood.mean(self.decode(*part)).float().clamp(-1, 1) for part in parts])
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
+        """Baselines stay here, as they have no card. Raises CheckpointError; see `vqtok.hub.push_model`."""
+        return push_model(self, repo_id, **kwargs)
 
     @property
     def label_names(self) -> tuple[str, ...]:

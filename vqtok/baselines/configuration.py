@@ -15,6 +15,9 @@ from vqtok.pretrained import ImageModelConfig, ImageModelOptions
 __all__ = ["BaselineConfig", "BaselineOptions", "MethodOptions"]
 
 
+LIKELIHOODS_HERE = Types(LIKELIHOOD_TYPES.kinds, default="logistic")
+
+
 class MethodOptions(Options):
     """What the options of every method have: its name, as `type`."""
 
@@ -42,7 +45,7 @@ class MethodOptions(Options):
 class BaselineOptions(ImageModelOptions):
     """What is saved with every baseline beside its method."""
 
-    likelihood: Annotated[LikelihoodOptions, LIKELIHOOD_TYPES] = Field(
+    likelihood: Annotated[LikelihoodOptions, LIKELIHOODS_HERE] = Field(
         LogisticOptions(), description="what the decoder gives for each pixel: a distribution, or with mse a value"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vqtok.hub.card import card_of, shown
-from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text, names_text
+from vqtok.hub.description import describe_baseline, describe_prior, describe_tokenizer, grid_text, names_text
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.fetch import fetch, find_model
 from vqtok.hub.folder import BASELINES, PRIORS, Kind, ModelFolder, kind_of, open_folder
@@ -44,6 +44,7 @@ __all__ = [
     "check_finite",
     "check_fit",
     "check_settings",
+    "describe_baseline",
     "describe_prior",
     "describe_tokenizer",
     "fetch",
