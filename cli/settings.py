@@ -18,11 +18,9 @@ __all__ = ["settings"]
 
 RUNS: dict[str, type[Options]] = {"train": TokenizerTrainingConfig, "train-prior": PriorTrainingConfig}
 
+TRAINED: list[type[Options]] = [*RUNS.values(), BaselineTrainingConfig]
 SECTIONS: dict[str, Types] = {
-    name: section
-    for kind in [*RUNS.values(), BaselineTrainingConfig]
-    for name, field in kind.model_fields.items()
-    if (section := types_of(field))
+    name: section for kind in TRAINED for name, field in kind.model_fields.items() if (section := types_of(field))
 }
 """`quantizer`, `network`, `likelihood`, `arch` and `model`, and the types that each may have."""
 

@@ -32,6 +32,7 @@ from vqtok.pretrained import ImageModel
 __all__ = ["Baseline", "BaselineOutput", "Bound", "Draw", "LatentVariableModel", "Posterior", "multi_sample_bound"]
 
 AT_ONCE = 128  # images that are decoded together where nothing is learned
+DRAWN_AT_ONCE = 16  # samples of the latents of all images of a batch
 
 
 @dataclass
@@ -284,9 +285,10 @@ class LatentVariableModel(Baseline):
         pixels = pixel_values.to(self.device)
         posterior = self.posterior(pixels, labels)
         likelihoods, weights = [], []
-        for _ in range(num_samples):
-            draw = self.draw(posterior, 1, generator)
-            likelihoods.append(self.log_likelihood(self.decode(draw.latents, labels), pixels))
+        for first in range(0, num_samples, DRAWN_AT_ONCE):
+            draw = self.draw(posterior, min(DRAWN_AT_ONCE, num_samples - first), generator)
+            decoded = (self.decode(latents, labels) for latents in draw.latents.split(len(pixels)))
+            likelihoods.append(torch.cat([self.log_likelihood(parameters, pixels) for parameters in decoded]))
             weights.append(likelihoods[-1] + draw.log_p - draw.log_q)
         distortion = -torch.cat(likelihoods).mean(0)
         rate = posterior.kl().to(distortion.dtype)

@@ -44,10 +44,12 @@ class CategoricalPosterior:
 
     @torch.no_grad()
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codes int64 (S, B, h, w, Q)."""
-        rows = self.log_probs.exp().flatten(0, -2)
-        codes = torch.multinomial(rows, num_samples, replacement=True, generator=generator)
-        return codes.t().reshape(num_samples, *self.log_probs.shape[:-1])
+        """Codes int64 (S, B, h, w, Q), where the distribution function passes uniform numbers."""
+        # torch.multinomial draws K numbers for one sample of K values: 300 ms more for 32 images of the paper's codes
+        cdf = self.log_probs.exp().cumsum_(-1)
+        uniform = torch.rand((*cdf.shape[:-1], num_samples), generator=generator, dtype=cdf.dtype, device=cdf.device)
+        codes = torch.searchsorted(cdf, uniform * cdf[..., -1:], right=True).clamp_(max=cdf.shape[-1] - 1)
+        return codes.movedim(-1, 0)
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """ln q(z | x) of codes (S, B, h, w, Q) in nats: float64 (S, B)."""
