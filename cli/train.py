@@ -75,9 +75,9 @@ def train(
     overwrite: OverwriteRun = False,
     push_to_hub: PushToHub = None,
 ) -> None:
-    """Train a tokenizer on images, or with --model another model to compare it with.
+    """Train a tokenizer on images.
 
-    The model is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. Options given
+    With --model, train another model to compare it with. The model is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. Options given
     here replace settings from --config, and --set replaces both.
     """
     if model is not None and model not in MODELS:
