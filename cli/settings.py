@@ -11,20 +11,21 @@ import typer
 
 from vqtok.errors import ConfigurationError, did_you_mean
 from vqtok.options import Options, Setting, Types, settings_of, types_of
-from vqtok.training import PriorTrainingConfig, TokenizerTrainingConfig
+from vqtok.training import BaselineTrainingConfig, PriorTrainingConfig, TokenizerTrainingConfig
 from vqtok_cli.described import capitalized
 
 __all__ = ["settings"]
 
 RUNS: dict[str, type[Options]] = {"train": TokenizerTrainingConfig, "train-prior": PriorTrainingConfig}
 
+TRAINED: list[type[Options]] = [*RUNS.values(), BaselineTrainingConfig]
 SECTIONS: dict[str, Types] = {
-    name: section for kind in RUNS.values() for name, field in kind.model_fields.items() if (section := types_of(field))
+    name: section for kind in TRAINED for name, field in kind.model_fields.items() if (section := types_of(field))
 }
-"""`quantizer`, `network` and `arch`, and the types that each may have."""
+"""`quantizer`, `network`, `likelihood`, `arch` and `model`, and the types that each may have."""
 
 METHODS = {method: section for section, types in SECTIONS.items() for method in types.kinds}
-"""The section of each quantizer, network and architecture."""
+"""The section of each quantizer, network, likelihood, architecture and model."""
 
 
 @dataclass
@@ -77,6 +78,10 @@ def rows_of(name: str) -> Iterator[Row]:
     """
     if name in RUNS:
         yield from (Row(item, []) for item in settings_of(RUNS[name]))
+        if name == "train":  # with --model it has a few others
+            known = [item.name for item in settings_of(RUNS[name])]
+            extra = [item for item in settings_of(BaselineTrainingConfig) if item.name not in known]
+            yield from (Row(item, list(SECTIONS["model"].kinds)) for item in extra)
     elif name in METHODS:
         section = METHODS[name]
         yield from (Row(item, []) for item in settings_of(SECTIONS[section].kinds[name], f"{section}."))

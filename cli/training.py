@@ -11,6 +11,7 @@ import typer
 from vqtok.hub import open_folder, push, sharing_warning
 from vqtok.training import TrainingResult, check_run, resolve_config, resume_config
 from vqtok.training.config import LoopConfig
+from vqtok.training.resolution import Kind
 from vqtok_cli.output import done, is_first, say
 
 __all__ = ["check_out", "finished_model", "push_finished", "settings_for"]
@@ -19,7 +20,7 @@ Config = TypeVar("Config", bound=LoopConfig)
 
 
 def settings_for(
-    kind: type[Config],
+    kind: Kind[Config],
     *,
     given: Mapping[str, Any],
     file: Path | None,

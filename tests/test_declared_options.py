@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vqtok
+from vqtok.baselines import BASELINES, BaselineOptions
 from vqtok.codes import TokenizeOptions
 from vqtok.errors import ConfigurationError
 from vqtok.networks import NETWORKS
@@ -18,15 +19,24 @@ from vqtok.options import Options, setting, settings_of, types_of
 from vqtok.priors import ARCHITECTURES
 from vqtok.quantizers import QUANTIZERS
 from vqtok.tokenizer.configuration import TokenizerOptions
+from vqtok.training.baseline_config import BaselineTrainingConfig
 from vqtok.training.config import LoopConfig, TokenizerTrainingConfig
 from vqtok.training.prior_config import PriorTrainingConfig
 
 ROOT = Path(__file__).parents[1]
-CONFIGURATIONS: list[type[Options]] = [PriorTrainingConfig, TokenizeOptions, TokenizerOptions, TokenizerTrainingConfig]
+CONFIGURATIONS: list[type[Options]] = [
+    BaselineOptions,
+    BaselineTrainingConfig,
+    PriorTrainingConfig,
+    TokenizeOptions,
+    TokenizerOptions,
+    TokenizerTrainingConfig,
+]
 METHODS: list[type[Options]] = [
     *(method.Options for method in QUANTIZERS.values()),
     *(network.options for network in NETWORKS.values()),
     *(architecture.options for architecture in ARCHITECTURES.values()),
+    *(config.method for config, _ in BASELINES.values()),
 ]
 
 
@@ -76,6 +86,7 @@ def test_the_type_is_the_name_in_the_registry(kind: type[Options]) -> None:
     names = {method.Options: name for name, method in QUANTIZERS.items()}
     names |= {network.options: name for name, network in NETWORKS.items()}
     names |= {architecture.options: name for name, architecture in ARCHITECTURES.items()}
+    names |= {config.method: name for name, (config, _) in BASELINES.items()}
     assert kind.model_fields["type"].default == names[kind]
     with pytest.raises(ConfigurationError, match=f"^{kind.section}.type must be {names[kind]}, got 'other'$"):
         kind(type="other")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vqtok.baselines import load_baseline
 from vqtok.errors import VqtokError
 from vqtok.priors import complete, generate, load_prior
 from vqtok.tokenizer import VQImageProcessor, VQTokenizer, VQTokenizerConfig
@@ -27,6 +28,7 @@ __all__ = [
     "bind_codes",
     "complete",
     "generate",
+    "load_baseline",
     "load_codes",
     "load_prior",
     "tokenize_dataset",

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 from tests.quantizers.methods import VARIANTS, defaults
 from vqtok.data.fitting import RESIZING
 from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.pretrained import check_divisible
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
-from vqtok.tokenizer.configuration import check_divisible
 
 
 def test_what_is_left_out_is_filled_in() -> None:

@@ -21,6 +21,7 @@ from tests.two_processes import connect, run_two_processes
 from vqtok.data import ImageDataset, open_splits, to_pixels
 from vqtok.data.loading import sampled_rows
 from vqtok.errors import DataError, TrainingError
+from vqtok.training import images as image_tasks
 from vqtok.training import loop, tokenizer
 from vqtok.training.config import TokenizerTrainingConfig
 from vqtok.training.tokenizer import train_tokenizer
@@ -60,11 +61,11 @@ def held_out_images_decoded(images: Path, run: Path) -> list[int]:
                 seen.extend(indices)
             return super().read(indices)
 
-    tokenizer.ImageDataset = partial(Watched, memory_limit=0)
-    tokenizer.EVALUATED_AT_ONCE = 4
+    image_tasks.ImageDataset = partial(Watched, memory_limit=0)
+    image_tasks.EVALUATED_AT_ONCE = 4
     with patch.object(tokenizer.TokenizerTask, "sample_grid", return_value=None):
         train(images, run)
-    tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = ImageDataset, 128
+    image_tasks.ImageDataset, image_tasks.EVALUATED_AT_ONCE = ImageDataset, 128
     return sorted(set(seen))
 
 
@@ -76,13 +77,13 @@ UNREADABLE = {"share": EVALUATED[4:], "all": EVALUATED}
 def evaluated(images: Path, run: Path) -> Any:
     """What an evaluation gives, or why it gives nothing."""
     changes = {"steps": 2, "checkpoint_every": 2, "eval_images": 8, "max_unreadable": 0.9, "usage_warning": 0.0}
-    tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = partial(ImageDataset, memory_limit=0), 4
+    image_tasks.ImageDataset, image_tasks.EVALUATED_AT_ONCE = partial(ImageDataset, memory_limit=0), 4
     try:
         return train(images, run, changes=changes).metrics
     except DataError as error:
         return str(error)
     finally:
-        tokenizer.ImageDataset, tokenizer.EVALUATED_AT_ONCE = ImageDataset, 128
+        image_tasks.ImageDataset, image_tasks.EVALUATED_AT_ONCE = ImageDataset, 128
 
 
 def worker(rank: int, folder: Path) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
         results[name] = evaluated(folder / f"unreadable-{name}", folder / f"evaluated-{name}")
 
     connect(rank, folder)
-    tokenizer.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
+    image_tasks.to_pixels = lambda pixels: to_pixels(pixels) * (torch.nan if rank == 1 else 1)
     try:
         train(images, folder / "broken")
     except TrainingError as error:

@@ -130,11 +130,11 @@ def test_a_frozen_part_has_no_optimizer_state_no_gradient_and_no_backward_pass(
     train_tokenizer(make(tmp_path / "source", network=VQGAN, steps=4), *sources)
     config = starting(tmp_path / "run", tmp_path / "source", freeze=CODES)
     task = TokenizerTask(config, *sources, find_start(str(tmp_path / "source")), Accelerator(cpu=True))
-    task.tokenizer.prepared.train()
-    model = task.tokenizer.model
+    task.trained.prepared.train()
+    model = task.trained.model
     frozen = [*model.encoder.modules(), *model.quantizer.modules()]
     assert not any(module.training for module in frozen) and all(each.training for each in model.decoder.modules())
-    moved = {id(each) for one in task.tokenizer.optimizers for group in one.param_groups for each in group["params"]}
+    moved = {id(each) for one in task.trained.optimizers for group in one.param_groups for each in group["params"]}
     assert moved == {id(each) for each in model.decoder.parameters()}
     latents = []
     model.encoder.register_forward_hook(lambda module, given, result: latents.append(result))

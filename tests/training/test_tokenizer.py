@@ -22,8 +22,9 @@ from vqtok.data.loading import sampled_rows
 from vqtok.errors import ConfigurationError, DataError
 from vqtok.tokenizer import VQTokenizer
 from vqtok.training.config import TokenizerTrainingConfig
+from vqtok.training.images import open_training_images
 from vqtok.training.resolution import load_config
-from vqtok.training.tokenizer import open_training_images, train_tokenizer
+from vqtok.training.tokenizer import train_tokenizer
 
 
 def test_a_run_leaves_a_model_and_its_numbers(tmp_path: Path, sources: tuple[ImageSource, ImageSource]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.training.runs import at_step, differences, make, rows
 from vqtok.data import ImageDataset, ImageSource, open_splits
 from vqtok.errors import DataError
-from vqtok.training import tokenizer
+from vqtok.training import images
 from vqtok.training.tokenizer import train_tokenizer
 
 
@@ -43,7 +43,7 @@ def test_images_that_cannot_be_read_are_counted_and_named_and_resuming_is_exact(
 ) -> None:
     """Whether everything is decoded at the start or each batch when it is asked for; eight steps see every image."""
     if limit is not None:
-        monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=limit))
+        monkeypatch.setattr(images, "ImageDataset", partial(ImageDataset, memory_limit=limit))
     changes = {"max_unreadable": 0.1, "usage_warning": 0.0}
     train_tokenizer(make(tmp_path / "whole", **changes), *damaged)
     names = [Path(damaged[0].stored([index])[0].name).name for index in (4, 9)]
@@ -67,7 +67,7 @@ def test_too_many_images_that_cannot_be_read_stop_the_run(
 ) -> None:
     """Two of thirty are more than the 1% that is allowed by default."""
     if limit is not None:
-        monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=limit))
+        monkeypatch.setattr(images, "ImageDataset", partial(ImageDataset, memory_limit=limit))
     with pytest.raises(DataError, match=r"of the 30 images of .* cannot be read, more than the 1% that may be skipped"):
         train_tokenizer(make(tmp_path / "run"), *damaged)
     assert not (tmp_path / "run" / "model").exists()
@@ -108,7 +108,7 @@ def test_a_run_that_stops_for_unreadable_images_saves_what_is_due_and_can_go_on(
     split: str, whole: tuple[ImageSource, ImageSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where images are decoded on demand they are met only then, and again by a run that resumes."""
-    monkeypatch.setattr(tokenizer, "ImageDataset", partial(ImageDataset, memory_limit=0))
+    monkeypatch.setattr(images, "ImageDataset", partial(ImageDataset, memory_limit=0))
     for index in range(0, 30, 3) if split == "training" else (0, 1):
         break_image(whole[split == "held out"], index)
     run, allowed = tmp_path / "run", {"max_unreadable": 0.5, "usage_warning": 0.0}
@@ -126,7 +126,7 @@ def test_the_image_grid_shows_those_that_can_be_read(
     whole: tuple[ImageSource, ImageSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where none of the first ones can."""
-    monkeypatch.setattr(tokenizer, "SHOWN", 2)
+    monkeypatch.setattr(images, "SHOWN", 2)
     for index in range(8):
         break_image(whole[1], index)
     train_tokenizer(make(tmp_path / "run", steps=1, max_unreadable=0.9), *whole)

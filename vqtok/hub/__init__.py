@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vqtok.hub.card import card_of, shown
-from vqtok.hub.description import describe_prior, describe_tokenizer, grid_text, names_text
+from vqtok.hub.description import describe_baseline, describe_prior, describe_tokenizer, grid_text, names_text
 from vqtok.hub.errors import hub_errors
 from vqtok.hub.fetch import fetch, find_model
-from vqtok.hub.folder import PRIORS, Kind, ModelFolder, kind_of, open_folder
+from vqtok.hub.folder import BASELINES, PRIORS, Kind, ModelFolder, kind_of, open_folder
 from vqtok.hub.loading import loading
 from vqtok.hub.patience import be_patient
 from vqtok.hub.provenance import Provenance, provenance_of, sharing_warning
@@ -30,6 +30,7 @@ from vqtok.hub.settings import DTYPES, check_settings, read_settings
 from vqtok.hub.weights import check_finite, check_fit
 
 __all__ = [
+    "BASELINES",
     "DTYPES",
     "HEALTH",
     "IMAGES_RECORD",
@@ -43,6 +44,7 @@ __all__ = [
     "check_finite",
     "check_fit",
     "check_settings",
+    "describe_baseline",
     "describe_prior",
     "describe_tokenizer",
     "fetch",

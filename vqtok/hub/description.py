@@ -1,5 +1,5 @@
-"""What a tokenizer or a prior is, told from its settings and the headers of its weights: the facts of its card and of
-`vqtok inspect`.
+"""What a tokenizer, a prior or a baseline is, told from its settings and the headers of its weights: the facts of a
+card and of `vqtok inspect`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from vqtok.errors import CheckpointError, VqtokError
-from vqtok.hub.folder import PRIORS, ModelFolder
+from vqtok.hub.folder import BASELINES, PRIORS, ModelFolder
 from vqtok.hub.provenance import provenance_of
 from vqtok.hub.run_metadata import portable
 from vqtok.quantizers import Quantizer, build_quantizer
 from vqtok.schema import checked
 from vqtok.text import counted, tokenizer_text
 
-__all__ = ["Binding", "Description", "describe_prior", "describe_tokenizer", "grid_text"]
+__all__ = ["Binding", "Description", "describe_baseline", "describe_prior", "describe_tokenizer", "grid_text"]
 
 CHANNELS = {1: "grey", 3: "RGB"}
 SIZES = ("hidden_size", "num_hidden_layers", "num_layers", "num_attention_heads", "kernel_size")
@@ -44,6 +44,17 @@ class TokenizerSettings(BaseModel):
     resample: str
     network: Network
     quantizer: dict[str, Any]
+
+
+class BaselineSettings(BaseModel):
+    """What is described of a baseline's config.json."""
+
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt]
+    num_channels: PositiveInt
+    network: Network
+    likelihood: dict[str, Any]
+    model: dict[str, Any]
+    label_names: list[str] | None = None
 
 
 class Binding(BaseModel):
@@ -119,6 +130,30 @@ def describe_tokenizer(folder: ModelFolder) -> Description:
         "into an image."
     )
     return Description(summary=summary, rows=rows, shape=shape, paper=quantizer.paper)
+
+
+def describe_baseline(folder: ModelFolder) -> tuple[tuple[str, str], ...]:
+    """Method, sizes, options and parameters of a baseline: names and values.
+
+    Raises:
+        CheckpointError: settings that are missing or make no sense.
+    """
+    settings = checked(BaselineSettings, folder.config, name=f"{folder.path / 'config.json'}")
+    size = settings.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    factor = settings.network.downsample_factor
+    colours = CHANNELS.get(settings.num_channels, f"{settings.num_channels} channels")
+    return (
+        ("method", f"{BASELINES[folder.config['model_type']]}: {options_text(settings.model)}"),
+        ("images", f"{height} x {width} pixels, {colours}"),
+        ("grid", f"{height // factor} x {width // factor} positions"),
+        ("network", options_text(settings.network.model_dump())),
+        ("likelihood", options_text(settings.likelihood)),
+        *((("classes", names_text(settings.label_names)),) if settings.label_names else ()),
+        ("encoder", f"{parameters(folder, 'encoder.'):,} parameters"),
+        ("decoder", f"{parameters(folder, 'decoder.'):,} parameters"),
+        ("dtype", dtype_text(folder)),
+    )
 
 
 def describe_prior(folder: ModelFolder) -> Description:

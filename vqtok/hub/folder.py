@@ -1,4 +1,4 @@
-"""What lies in a folder that may go to the Hub: a tokenizer or a prior, told apart by config.json alone."""
+"""What lies in a folder of a model: a tokenizer, a prior or a baseline, told apart by config.json alone."""
 
 from __future__ import annotations
 
@@ -11,20 +11,40 @@ from vqtok.errors import CheckpointError
 from vqtok.hub.settings import CONFIG, read_settings
 from vqtok.hub.weights import Tensors, read_tensors, weight_files
 
-__all__ = ["CARD", "METRICS", "PRIORS", "SETTINGS", "Kind", "ModelFolder", "check_links", "kind_of", "open_folder"]
+__all__ = [
+    "BASELINES",
+    "CARD",
+    "METRICS",
+    "PRIORS",
+    "SETTINGS",
+    "Kind",
+    "ModelFolder",
+    "check_links",
+    "kind_of",
+    "open_folder",
+]
 
 CARD = "README.md"
 METRICS = "metrics.json"
 SETTINGS = (CONFIG, "preprocessor_config.json", "generation_config.json")
 
-Kind: TypeAlias = Literal["tokenizer", "prior"]
+Kind: TypeAlias = Literal["tokenizer", "prior", "baseline"]
 PRIORS = {"llama": "Llama transformer", "vqtok-pixelcnn": "gated PixelCNN"}
 """By the `model_type` of a prior what people call its architecture."""
+BASELINES = {
+    "vqtok-autoencoder": "autoencoder",
+    "vqtok-cvae": "conditional VAE",
+    "vqtok-iwae": "importance-weighted autoencoder",
+    "vqtok-likelihood-ratio": "discrete VAE, likelihood-ratio gradient",
+    "vqtok-vae": "VAE",
+    "vqtok-vimco": "discrete VAE, VIMCO gradient",
+}
+"""By the `model_type` of a baseline what people call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A tokenizer or prior folder that is whole.
+    """The folder of a tokenizer, prior or baseline that is whole.
 
     Attributes:
         path: the folder.
@@ -91,6 +111,8 @@ def kind_of(config: Mapping[str, Any], *, name: str, wanted: Kind | None = None)
         found = "tokenizer"
     elif model_type in PRIORS and isinstance(config.get("vqtok"), dict):  # what binds a prior to its tokenizer
         found = "prior"
+    elif model_type in BASELINES:
+        found = "baseline"
     if found is None or wanted not in (None, found):
         called = f"no {wanted}" if wanted else "neither a tokenizer nor a prior"
         what = f"a vqtok {found}" if found else f"a {model_type!r} model"

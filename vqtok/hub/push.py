@@ -15,7 +15,7 @@ from yaml import YAMLError
 from vqtok.errors import CheckpointError, HubError
 from vqtok.hub.card import MARK, Card, card_of
 from vqtok.hub.errors import hub_errors
-from vqtok.hub.folder import CARD, METRICS, ModelFolder, check_links, open_folder
+from vqtok.hub.folder import BASELINES, CARD, METRICS, ModelFolder, check_links, open_folder
 from vqtok.hub.provenance import sharing_warning
 
 __all__ = ["check_can_push", "make_repository", "open_to_push", "push", "push_model"]
@@ -98,6 +98,7 @@ def open_to_push(folder: str | Path) -> ModelFolder:
         CheckpointError: also for weights and code of a kind that is never read from the Hub.
     """
     model = open_folder(folder)
+    check_pushable(model)
     names = sorted(entry.name for entry in model.path.iterdir() if entry.is_file())
     if refused := [name for name in names if name.endswith(REFUSED)]:
         raise CheckpointError(
@@ -105,6 +106,17 @@ def open_to_push(folder: str | Path) -> ModelFolder:
             "elsewhere"
         )
     return model
+
+
+def check_pushable(folder: ModelFolder) -> None:
+    """Refuse a model that has no card.
+
+    Raises:
+        CheckpointError: it is a baseline.
+    """
+    if folder.kind == "baseline":
+        name = BASELINES[folder.config["model_type"]]
+        raise CheckpointError(f"{folder.path} holds a baseline ({name}): only tokenizers, priors and codes are pushed")
 
 
 def origin_of(model: Saveable, saved: ModelFolder) -> Path:
@@ -127,6 +139,7 @@ def send(
     commit_message: str | None,
 ) -> str:
     """One commit of a folder's files, with the card and the metrics of its origin."""
+    check_pushable(folder)
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     contents(folder, origin, card_of(folder, repo_id, origin))  # what is refused is refused before anything is made
     with hub_errors(repo_id, token):

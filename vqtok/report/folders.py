@@ -1,4 +1,4 @@
-"""What lies in a folder: a tokenizer, a prior, codes or a run, in a few aligned lines."""
+"""What lies in a folder: a tokenizer, a prior, a baseline, codes or a run, in a few aligned lines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from vqtok.assignments import read_yaml
 from vqtok.errors import CheckpointError, DataError
 from vqtok.hub import (
+    describe_baseline,
     describe_prior,
     describe_tokenizer,
     grid_text,
@@ -35,7 +36,7 @@ class Summary:
     """What a folder holds.
 
     Attributes:
-        kind: "tokenizer", "prior", "codes" or "run".
+        kind: "tokenizer", "prior", "baseline", "codes" or "run".
         rows: names and values, to be read by people.
     """
 
@@ -101,6 +102,14 @@ def tokenizer_rows(folder: Path) -> Rows:
     return [*about.rows, ("fingerprint", fingerprint), *metrics_rows(folder / "metrics.json")]
 
 
+def baseline_rows(folder: Path) -> Rows:
+    """What a baseline is."""
+    from vqtok.baselines import load_baseline
+
+    load_baseline(folder)  # which refuses what cannot be used
+    return list(describe_baseline(open_folder(folder)))
+
+
 def prior_rows(folder: Path) -> Rows:
     """What the card of a prior says."""
     from vqtok.priors import load_prior
@@ -145,7 +154,9 @@ def run_rows(folder: Path) -> Rows:
     step, steps = (rows[-1]["step"] if rows else 0), config.get("steps")
     saved = {path.parent.name: step_of(path.parent) for path in folder.glob("checkpoints/step-*/state.json")}
     checkpoints = sorted((name for name, at in saved.items() if at is not None), key=lambda name: saved[name] or 0)
-    kind = "prior" if "codes" in config else "tokenizer"
+    model = config.get("model")
+    name = str(model.get("type") if isinstance(model, Mapping) else model)
+    kind = "prior" if "codes" in config else "tokenizer" if model is None else name
     if (folder / "model" / "config.json").is_file():
         state = f"finished: {steps} steps"
     elif checkpoints:
@@ -154,7 +165,10 @@ def run_rows(folder: Path) -> Rows:
         state = f"stopped at step {step} of {steps}: goes on with `{resume}`"
     else:
         state = f"not finished: step {step} of {steps}, no checkpoint to go on from"
-    lines = [("trains", f"a {kind} on {config.get('codes', config.get('dataset'))}"), ("state", state)]
+    lines = [
+        ("trains", f"{'an' if kind[:1] in 'aei' else 'a'} {kind} on {config.get('codes', config.get('dataset'))}"),
+        ("state", state),
+    ]
     for split, name in (("train", "training"), ("test", "held out")):
         last = next((row for row in reversed(rows) if row["split"] == split), None)
         if last:
@@ -167,6 +181,7 @@ def run_rows(folder: Path) -> Rows:
 
 
 ROWS: dict[str, Callable[[Path], Rows]] = {
+    "baseline": baseline_rows,
     "codes": codes_rows,
     "prior": prior_rows,
     "run": run_rows,

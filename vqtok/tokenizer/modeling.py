@@ -8,23 +8,22 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from vqtok.errors import ConfigurationError
-from vqtok.hub import check_finite, check_fit, find_model, loading, push_model, quiet_transformers
+from vqtok.hub import push_model
 from vqtok.losses import Likelihood, build_reconstruction
 from vqtok.networks import build_networks
+from vqtok.pretrained import ImageModel
 from vqtok.quantizers import build_quantizer
 from vqtok.tokenizer.codes import as_codes
-from vqtok.tokenizer.configuration import VQTokenizerConfig, check_divisible
+from vqtok.tokenizer.configuration import VQTokenizerConfig
 from vqtok.tokenizer.image_processing import VQImageProcessor
 
 __all__ = ["VQTokenizer", "VQTokenizerOutput"]
@@ -51,13 +50,11 @@ class VQTokenizerOutput(ModelOutput):
     latents: Tensor | None = None
 
 
-FETCHED_WITH = ("revision", "token", "cache_dir", "local_files_only")
-
 PIXELS_AT_A_TIME = 2**17
 """Of images that a CPU encodes or decodes at a time, so that what a layer gives is still in its cache for the next."""
 
 
-class VQTokenizer(PreTrainedModel):
+class VQTokenizer(ImageModel):
     """Encoder, quantizer and decoder, with the preprocessing that belongs to them.
 
     Shapes: pixel values (B, C, H, W) in [-1, 1], H and W divisible by the downsample factor; codes int64 (B, h, w), or
@@ -66,10 +63,8 @@ class VQTokenizer(PreTrainedModel):
 
     config_class = VQTokenizerConfig
     config: VQTokenizerConfig
+    kind = "tokenizer"
     base_model_prefix = "vqtok"
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]
-    supports_gradient_checkpointing = True  # of networks that have it; transformers says so of others
 
     def __init__(self, config: VQTokenizerConfig) -> None:
         super().__init__(config)
@@ -100,13 +95,6 @@ class VQTokenizer(PreTrainedModel):
         for part in self.frozen:
             getattr(self, part).eval()
         return self
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Networks and quantizers fill themselves when they are built, and a checkpoint has to hold every tensor.
-
-        transformers 5.23 passes over a module of ours that owns no tensor itself, such as a whole encoder, and would
-        give the convolutions inside it a normal distribution with standard deviation 0.02.
-        """
 
     def forward(self, pixel_values: Tensor, *, reconstruct: bool = True) -> VQTokenizerOutput:
         """Reconstruct pixel values (B, C, H, W) and say how well; the loss is the mean over all elements.
@@ -221,17 +209,6 @@ class VQTokenizer(PreTrainedModel):
         )
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What is done to an image before it is encoded, as JSON types."""
-        return self.config.preprocessing
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of the code grid of an image of the configured size."""
-        height, width = self.config.size
-        return height // self.config.downsample_factor, width // self.config.downsample_factor
-
-    @property
     def codebook_size(self) -> int:
         """K, codes per codebook."""
         return self.quantizer.codebook_size
@@ -270,57 +247,14 @@ class VQTokenizer(PreTrainedModel):
         digest.update(save({name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}))
         return digest.hexdigest()
 
-    def checked(self, pixel_values: Tensor) -> Tensor:
-        """Pixel values in the model's type, refused unless they have its channels and divide into a grid."""
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
-            raise ConfigurationError(
-                f"pixel values must be (B, {self.config.num_channels}, H, W), got {tuple(pixel_values.shape)}"
-            )
-        check_divisible(pixel_values.shape[2], pixel_values.shape[3], self.config.downsample_factor)
-        return pixel_values.to(self.dtype)
-
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json."""
-        with quiet_transformers():
-            super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         self.image_processor.save_pretrained(save_directory)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
         """Send weights, processor and card to the Hub in one commit; see `vqtok.hub.push_model`."""
         return push_model(self, repo_id, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load from a folder, a run folder or a Hub id; only safetensors are read. Arguments are those of transformers.
-
-        Raises:
-            CheckpointError: a folder without configuration or weights, a configuration that could fetch or run code, or
-                weights that do not fit it or are not finite.
-            ConfigurationError: a configuration that makes no sense.
-            HubError: a repository or revision that cannot be read.
-        """
-        asked = {key: kwargs.pop(key) for key in FETCHED_WITH if key in kwargs}
-        wanted_info = kwargs.pop("output_loading_info", False)
-        model: Any
-        info: dict[str, Any]
-        with loading(f"a tokenizer from {name}"):
-            folder = find_model(name, kind="tokenizer", **asked)
-            with torch.device("meta"):
-                check_fit(folder.tensors, cls(VQTokenizerConfig.from_pretrained(folder.path)), name=str(name))
-            kwargs |= {"use_safetensors": True, "output_loading_info": True}
-            loaded: Any = super().from_pretrained(folder.path, *args, **kwargs)
-            model, info = loaded
-        check_finite(model, name=str(name))
-        local = Path(name).is_dir()
-        model.repository, model.revision = (str(folder.path), None) if local else (str(name), folder.path.name)
-        model.name_or_path = model.config.name_or_path = model.repository
-        return (model, info) if wanted_info else model  # type: ignore[return-value]  # as transformers does
-
-    repository: str | None = None
-    """Folder or Hub id that the tokenizer was loaded from."""
-
-    revision: str | None = None
-    """Commit of the Hub repository that it was loaded from."""
 
 
 def _parts(images: Tensor, *, factor: int) -> tuple[Tensor, ...]:

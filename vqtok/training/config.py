@@ -9,12 +9,13 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from vqtok.networks import build_networks
+from vqtok.networks import NetworkOptions, build_networks
 from vqtok.options import Allowed, Options
+from vqtok.pretrained import ImageModelOptions, ImageSize
 from vqtok.quantizers import QuantizerOptions, build_quantizer
-from vqtok.tokenizer.configuration import ImageSize, TokenizerOptions
+from vqtok.tokenizer.configuration import TokenizerOptions
 
-__all__ = ["LoopConfig", "StartOptions", "TokenizerTrainingConfig"]
+__all__ = ["ImageTrainingConfig", "LoopConfig", "StartOptions", "TokenizerTrainingConfig"]
 
 
 def no_as_text(value: Any) -> Any:
@@ -107,24 +108,8 @@ def in_order(parts: list[str]) -> list[str]:
     return [part for part in ("encoder", "quantizer", "decoder") if part in parts]
 
 
-class StartOptions(Options):
-    """What the training of a tokenizer starts from, and what of it stays."""
-
-    init_from: str | None = Field(
-        None,
-        description="tokenizer to start from, whose network, quantizer and form of images are kept: its folder, a run "
-        "folder or a Hub id (owner/name, or owner/name@revision)",
-    )
-    freeze: Annotated[
-        list[Literal["encoder", "quantizer", "decoder"]], BeforeValidator(one_as_list), AfterValidator(in_order)
-    ] = Field(
-        [],
-        description="part of that tokenizer that stays as it is; with encoder and quantizer so do all codes",
-    )
-
-
-class TokenizerTrainingConfig(TokenizerOptions, StartOptions, LoopConfig):
-    """What decides the training of a tokenizer."""
+class ImageTrainingConfig(ImageModelOptions, LoopConfig):
+    """What the training of a model of images has: the images, and how they are read."""
 
     dataset: str = Field(
         "mnist-mini",
@@ -157,14 +142,50 @@ class TokenizerTrainingConfig(TokenizerOptions, StartOptions, LoopConfig):
     gradient_checkpointing: bool = Field(
         False, description="compute blocks of the network again in the backward pass, which saves memory and takes time"
     )
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1e30, description="peak learning rate: linear warm-up, then cosine to zero"
+    )
+
+    @model_validator(mode="after")
+    def _blocks_can_be_computed_again(self) -> Self:
+        if self.gradient_checkpointing and not has_checkpointing(self.network):
+            raise ValueError(
+                f"gradient_checkpointing is of vqgan alone, and the network is {self.network.type}: leave it out"
+            )
+        return self
+
+
+def has_checkpointing(network: NetworkOptions) -> bool:
+    """Whether a network can compute its blocks again in the backward pass; looked at on the meta device."""
+    with torch.device("meta"):
+        encoder, _ = build_networks(network.model_dump(), num_channels=1, code_dim=1)
+    return hasattr(encoder, "gradient_checkpointing")
+
+
+class StartOptions(LoopConfig):
+    """What the training of a tokenizer starts from, and what of it stays."""
+
+    init_from: str | None = Field(
+        None,
+        description="tokenizer to start from, whose network, quantizer and form of images are kept: its folder, a run "
+        "folder or a Hub id (owner/name, or owner/name@revision)",
+    )
+    freeze: Annotated[
+        list[Literal["encoder", "quantizer", "decoder"]], BeforeValidator(one_as_list), AfterValidator(in_order)
+    ] = Field(
+        [],
+        description="part of that tokenizer that stays as it is; with encoder and quantizer so do all codes",
+    )
+
+
+class TokenizerTrainingConfig(ImageTrainingConfig, TokenizerOptions, StartOptions):
+    """What decides the training of a tokenizer."""
+
     usage_window: int = Field(
         8192, ge=1, description="number of training images over which the use of codes is counted"
     )
     usage_warning: float = Field(
         0.5, ge=0, le=1, description="warn when the share of codes in use falls below this; 0 never warns"
-    )
-    learning_rate: float = Field(
-        2e-3, gt=0, le=1e30, description="peak learning rate: linear warm-up, then cosine to zero"
     )
 
     @field_validator("quantizer")
@@ -198,10 +219,6 @@ class TokenizerTrainingConfig(TokenizerOptions, StartOptions, LoopConfig):
             quantizer = build_quantizer(self.quantizer.model_dump())
             encoder, decoder = build_networks(self.network.model_dump(), num_channels=1, code_dim=quantizer.code_dim)
         self._check_frozen({"encoder": encoder, "quantizer": quantizer, "decoder": decoder})
-        if self.gradient_checkpointing and not hasattr(encoder, "gradient_checkpointing"):
-            raise ValueError(
-                f"gradient_checkpointing is of vqgan alone, and the network is {self.network.type}: leave it out"
-            )
         return self
 
     def _check_frozen(self, parts: Mapping[str, nn.Module]) -> None:

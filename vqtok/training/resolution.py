@@ -6,9 +6,9 @@ the run as config.yaml, and that file given back with `--config` is the same run
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vqtok.assignments import merge, nest, parse_assignment, read_yaml, write_yaml_text
 from vqtok.errors import ConfigurationError
@@ -41,10 +41,17 @@ CHANGEABLE = (
 
 
 Config = TypeVar("Config", bound=LoopConfig)
+Kind: TypeAlias = type[Config] | Callable[[Mapping[str, Any]], type[Config]]
+"""The configuration to fill, or what says which by the values that are given, as of a command that trains several."""
+
+
+def kind_for(kind: Kind[Config], *sources: Mapping[str, Any]) -> type[Config]:
+    """The configuration to fill with these values, later ones over earlier ones."""
+    return kind if isinstance(kind, type) else kind({name: source[name] for source in sources for name in source})
 
 
 def resolve_config(
-    kind: type[Config],
+    kind: Kind[Config],
     *,
     base: Mapping[str, Any] | None = None,
     file: Path | None = None,
@@ -56,7 +63,7 @@ def resolve_config(
     Where a part but `base` says `init_from`, that tokenizer is looked up, and what it says of itself is under them all.
 
     Args:
-        kind: the configuration to fill.
+        kind: the configuration to fill, or what says which.
         base: values under everything else, such as those of a run that is resumed.
         file: a YAML file of fields, or a pipe.
         options: command-line options; those that are None were not given. "quantizer.codebook_size" names an entry.
@@ -69,6 +76,7 @@ def resolve_config(
     """
     sources = read_sources(file, options, assignments)
     below = nest((base or {}).items())
+    kind = kind_for(kind, below, *sources)
     names = [source["init_from"] for source in sources if "init_from" in source]
     if "init_from" not in kind.model_fields or not names or not isinstance(names[-1], str):
         return merged(kind, below, *sources)
@@ -115,7 +123,7 @@ def name_types(kind: type[Options], values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def resume_config(
-    kind: type[Config],
+    kind: Kind[Config],
     run: Path | None = None,
     *,
     file: Path | None = None,
@@ -140,6 +148,11 @@ def resume_config(
     saved = run / "config.yaml"
     if not saved.is_file():
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
+    values = read_yaml(saved)
+    chosen = kind_for(kind, values)
+    if kind_for(kind, values, *sources) is not chosen:
+        raise ConfigurationError(f"the run in {run} trains another kind of model: leave out model and what is of it")
+    kind = chosen
     before = load_config(kind, saved).model_dump() | {"out": str(run)}
     config = merged(kind, before, *sources, {"out": str(run)})
     now = config.model_dump()

@@ -26,7 +26,11 @@ RUN_FILES = (
 )
 """Regular expressions of the files that commands write into a run folder, also of those that were cut off."""
 
-COMMANDS: dict[Kind, str] = {"tokenizer": "vqtok train", "prior": "vqtok train-prior codes --out runs/prior"}
+COMMANDS: dict[Kind, str] = {
+    "tokenizer": "vqtok train",
+    "prior": "vqtok train-prior codes --out runs/prior",
+    "baseline": "vqtok train --model vae",
+}
 
 
 def newest_model(kind: Kind, root: str | Path = "runs") -> Path:
