@@ -29,6 +29,8 @@ COMMANDS = {
     "train-prior": "Train a prior on codes.",
     "sample": "Sample new images from a prior.",
     "evaluate": "Measure how well a tokenizer reconstructs images.",
+    "compress": "Compress an image without loss, as a proof of bits per dimension.",
+    "decompress": "Give back the image that vqtok compress compressed, pixel by pixel.",
     "inspect": "Describe a tokenizer, prior, codes or run folder.",
     "convert": "Turn a published checkpoint into a tokenizer.",
     "push": "Upload a tokenizer, a prior or codes to the Hugging Face Hub.",
