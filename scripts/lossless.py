@@ -23,6 +23,7 @@ from tqdm import tqdm
 from vqtok.data import ImageDataset, open_images, ordered_batches
 from vqtok.evaluation import BitsPerDim, evaluate_tokenizer
 from vqtok.lossless import LosslessCodec, as_image
+from vqtok.lossless.files import Header
 from vqtok.priors import Prior, load_prior
 from vqtok.tokenizer import VQTokenizer
 
@@ -60,7 +61,7 @@ def main() -> int:
 
     encoder, decoder = LosslessCodec(tokenizer, prior), LosslessCodec(*load(arguments))
     images = ImageDataset(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
-    totals = dict.fromkeys(["coded", "png", "webp"], 0)
+    totals = dict.fromkeys(["coded", "headers", "png", "webp"], 0)
     different = 0
     batches = ordered_batches(images, 1, num_images=arguments.num_images)
     for batch in tqdm(batches, total=metrics["num_images"], disable=None, unit="images"):
@@ -70,6 +71,7 @@ def main() -> int:
         again = np.asarray(decoder.decompress(data)).reshape(pixels.shape)
         different += not np.array_equal(again, pixels)
         totals["coded"] += len(data)
+        totals["headers"] += len(data) - len(Header.from_bytes(data)[1])
         totals["png"] += size_as(image, "PNG", optimize=True)
         totals["webp"] += size_as(image, "WEBP", lossless=True, quality=100, method=6)
 
@@ -78,8 +80,14 @@ def main() -> int:
         f"{metrics['num_images']} images of {source.name}, split {source.split}; {different} differ after decompression"
     )
     print(f"{'':<28} {'bits':>14} {'per dimension':>14} {'of the evaluation':>18}")
-    rows = {"evaluation": evaluated, "compressed files": 8 * totals["coded"]}
-    for name, count in (rows | {"PNG": 8 * totals["png"], "WebP, lossless": 8 * totals["webp"]}).items():
+    rows = {
+        "evaluation": evaluated,
+        "compressed files": 8 * totals["coded"],
+        "without their headers": 8 * (totals["coded"] - totals["headers"]),
+        "PNG": 8 * totals["png"],
+        "WebP, lossless": 8 * totals["webp"],
+    }
+    for name, count in rows.items():
         print(f"{name:<28} {count:14,.0f} {count / whole:14.4f} {count / evaluated:18.4f}")
     return int(bool(different) or 8 * totals["coded"] > ALLOWED * evaluated)
 

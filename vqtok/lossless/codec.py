@@ -27,7 +27,7 @@ from vqtok.data import to_pixels
 from vqtok.data.images import ImageInput
 from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.lossless.coder import DAMAGED, MOST_SYMBOLS, Coder, Decoder, Encoder, package
-from vqtok.lossless.files import DECODER_BYTES, NAME_BYTES, Header
+from vqtok.lossless.files import DIGEST_BYTES, NAME_BYTES, Header
 from vqtok.lossless.pixels import MODES, as_image, exact_pixels
 from vqtok.priors import Prior, PriorBinding
 from vqtok.priors.registry import architecture_of
@@ -71,7 +71,7 @@ class LosslessCodec:
         self.tokenizer = tokenizer.eval()
         self.factor = tokenizer.config.downsample_factor
         self.fingerprint = bytes.fromhex(tokenizer.fingerprint)[:NAME_BYTES]
-        self.decoder_digest = _digest(tokenizer.decoder, tokenizer.config.likelihood)[:DECODER_BYTES]
+        self.decoder_digest = _digest(tokenizer.decoder, tokenizer.config.likelihood)[:DIGEST_BYTES]
         self.quantizer = copy.deepcopy(tokenizer.quantizer).cpu()
         self.decoder = copy.deepcopy(tokenizer.decoder).to("cpu", torch.float64)
         self.prior: Prior | None = None
@@ -84,7 +84,7 @@ class LosslessCodec:
                     f"a prior over {self.binding.codebook_size:,} codes cannot be coded with, at most {MOST_CODES:,} "
                     "can: compress without it"
                 )
-            self.prior_digest = _digest(prior, {})[:NAME_BYTES]
+            self.prior_digest = _digest(prior, {})[:DIGEST_BYTES]
             self.prior = nn.Module.to(copy.deepcopy(prior), "cpu", torch.float64).eval()
 
     @torch.no_grad()
