@@ -75,8 +75,8 @@ class Encoder:
 
     @property
     def data(self) -> bytes:
-        """All symbols so far, as little-endian words of 32 bits."""
-        return bytes(self.coder.get_compressed().astype("<u4").tobytes())
+        """All symbols so far: little-endian words of 32 bits, without the zeros at the end, which a decoder adds."""
+        return bytes(self.coder.get_compressed().astype("<u4").tobytes()).rstrip(b"\0")
 
 
 class Decoder:
@@ -87,13 +87,14 @@ class Decoder:
     """
 
     def __init__(self, data: bytes) -> None:
-        if len(data) % 4:
-            raise DataError("it is cut short: its bits do not come in whole words")
+        self.data, self.again = data, Encoder()
         self.stream = package()
-        self.coder = self.stream.queue.RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
+        words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
+        self.coder = self.stream.queue.RangeDecoder(words)
 
     def code(self, probabilities: npt.NDArray[np.float64], symbols: Symbols | None = None) -> Symbols:
-        return self._decoded(self.stream.model.Categorical(perfect=False), probabilities)
+        found = self._decoded(self.stream.model.Categorical(perfect=False), probabilities)
+        return self.again.code(probabilities, found)
 
     def code_uniform(self, count: int, size: int, symbols: Symbols | None = None) -> Symbols:
         total, factor, left = np.zeros(count, dtype=np.int64), 1, size
@@ -103,11 +104,14 @@ class Decoder:
         total += factor * self._decoded(self.stream.model.Uniform(left), count)
         if (total >= size).any():
             raise DataError(DAMAGED)
-        return total
+        return self.again.code_uniform(count, size, total)
 
     def check_end(self) -> None:
-        """Refuse bytes after the last symbol."""
-        if not self.coder.maybe_exhausted():
+        """Refuse bytes that are not exactly those of an encoder: the symbols are encoded again as they are found.
+
+        The last word has bits that decide nothing, and the package itself does not tell where its words end.
+        """
+        if self.again.data != self.data:
             raise DataError(DAMAGED)
 
     def _decoded(self, model: Any, argument: Any) -> Symbols:

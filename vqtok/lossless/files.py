@@ -7,9 +7,10 @@
     4 bytes          the first of a sha256 over likelihood and decoder
     4 bytes          the first of a sha256 over the prior, where one was used
     4 bytes          CRC-32 of the pixels, row by row, the channels of a pixel next to each other; lowest byte first
-    the rest         words of the range coder, 32 bits, lowest byte first: the codes, then the pixels
+    the rest         words of the range coder, 32 bits, lowest byte first, without zeros at the end
 
-What comes before the words takes 21 to 33 bytes, which has to stay well below 2% of the 1,700 of an image of CIFAR-10.
+The words are of the codes, then of the pixels. What comes before them takes 21 to 33 bytes, which has to stay well
+below 2% of the 1,700 of an image of CIFAR-10.
 """
 
 from __future__ import annotations
