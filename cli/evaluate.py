@@ -17,6 +17,7 @@ from vqtok_cli.parameters import (
     DatasetConfig,
     Device,
     ImageColumn,
+    PriorRevision,
     TokenizerName,
     TokenizerRevision,
 )
@@ -57,6 +58,25 @@ def evaluate(
         int | None,
         typer.Option(help="Number of images to measure on, chosen at random once and for all.", show_default="all"),
     ] = None,
+    bits_per_dim: Annotated[
+        bool,
+        typer.Option(
+            "--bits-per-dim",
+            help="Also measure bits per dimension: a bound on -log2 p(x), of a tokenizer trained with a likelihood.",
+        ),
+    ] = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="With --bits-per-dim: prior over the codes, its folder, a run folder or a Hub id.",
+            show_default="equally probable codes, which are measured in any case",
+        ),
+    ] = None,
+    prior_revision: PriorRevision = None,
+    with_labels: Annotated[
+        bool,
+        typer.Option("--with-labels", help="Give the prior the class of each image: a bound on -log2 p(x | class)."),
+    ] = False,
     batch_size: BatchSize = 128,
     dataset_config: DatasetConfig = None,
     image_column: ImageColumn = None,
@@ -66,18 +86,22 @@ def evaluate(
 ) -> None:
     """Measure how well a tokenizer reconstructs images.
 
-    Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images.
+    Reports the reconstruction error, PSNR, SSIM and the use of codes on held-out images, and with --bits-per-dim how
+    many bits the pixels themselves take: rate, of the codes, plus distortion, of the pixels given their codes.
     """
     from vqtok.data import open_images
-    from vqtok.evaluation import check_metrics_file, evaluate_tokenizer, write_metrics
+    from vqtok.evaluation import BitsPerDim, check_metrics_file, evaluate_tokenizer, write_metrics
     from vqtok.names import at_revision
     from vqtok.quantizers import CodeCounting
     from vqtok.text import counted
     from vqtok_cli.output import done, note, resolved
     from vqtok_cli.runs import data_settings, noting_changes
-    from vqtok_cli.tokenizers import load_tokenizer, tokenize_with
+    from vqtok_cli.tokenizers import load_prior_of, load_tokenizer, tokenize_with
 
+    check_asked(bits_per_dim, {"prior": prior, "prior_revision": prior_revision, "with_labels": with_labels or None})
     model = load_tokenizer(tokenizer, device=device, revision=revision)
+    loaded = load_prior_of(model, prior, prior_revision)
+    bits = BitsPerDim(model, loaded, with_labels=with_labels) if bits_per_dim else None
     folder = Path(str(model.repository))
     data = data_settings(folder, dataset) | ({"image_column": image_column} if image_column else {})
     data |= {"config": dataset_config} if dataset_config else {}
@@ -93,6 +117,9 @@ def evaluate(
             "dataset": source.name + ("" if dataset else " (what it was trained on)"),
             "split": f"{source.split}, {counted(len(source), 'image')}",
             "num_images": num_images,
+            "bits_per_dim": model.config.likelihood["type"] if bits else None,
+            "prior": loaded.name_or_path if loaded else None,
+            "prior_revision": loaded.revision if loaded else None,
             "batch_size": batch_size,
             "device": model.device,
             "out": target,
@@ -101,12 +128,15 @@ def evaluate(
     )
     for line in source.notes:
         note(line, err=as_json)
-    metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size)
+    metrics = evaluate_tokenizer(model, source, num_images=num_images, batch_size=batch_size, bits=bits)
+    notes = [*source.notes, *(bits.notes if bits else ())]
     # how held-out images were chosen, where the dataset has no split of its own for them
-    held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": list(source.notes)}
+    held_out = {"test_share": data.get("test_share", 0.1), "seed": data.get("seed", 0), "notes": notes}
     write_metrics(metrics | held_out, target)
     if counting := CodeCounting.of(model.quantizer).note():
         note(counting, err=as_json)
+    for line in bits.notes if bits else ():
+        note(line, err=as_json)
     print_measures(metrics | held_out, as_json=as_json)
     done(
         f"measured on {counted(metrics['num_images'], 'image')}, written to {target}",
@@ -119,6 +149,14 @@ def evaluate(
         ),
         err=as_json,
     )
+
+
+def check_asked(bits_per_dim: bool, given: Mapping[str, object]) -> None:
+    """Refuse options that only say how bits per dimension are measured, where those are not asked for."""
+    from vqtok.errors import ConfigurationError
+
+    if not bits_per_dim and (unused := [f"--{name.replace('_', '-')}" for name in given if given[name] is not None]):
+        raise ConfigurationError(f"{unused[0]} says how bits per dimension are measured: add --bits-per-dim")
 
 
 def file_name(split: str, num_images: int | None, images: int) -> str:
@@ -140,3 +178,18 @@ def print_measures(metrics: Mapping[str, Any], *, as_json: bool) -> None:
     for name, unit in ((name, unit) for name, unit in MEASURES.items() if name in metrics):
         value = metrics[name]
         say(f"  {name:<18} {'not defined here' if value is None else f'{value:.5g}{unit}'}")
+    if bits := metrics.get("bits_per_dim"):
+        print_bits(bits)
+
+
+def print_bits(bits: Mapping[str, Any]) -> None:
+    """Rate, distortion and total in bits per dimension, a line for each prior."""
+    from vqtok_cli.output import say
+
+    kind = f"{bits['likelihood']}, a density" if bits["density"] else bits["likelihood"]
+    say(f"  {f'bits per dimension ({kind})':<40} {'rate':>8} {'distortion':>11} {'total':>8}")
+    for name, shown in {"uniform": "equally probable codes", "learned": "prior"}.items():
+        if name in bits:
+            one = bits[name]
+            shown += f" {one['prior']['repository']}" if "prior" in one else ""
+            say(f"    {shown:<38} {one['rate']:8.4f} {bits['distortion']:11.4f} {one['total']:8.4f}")

@@ -30,6 +30,8 @@ COMMANDS = {
     "sample": "Sample new images from a prior.",
     "complete": "Complete an image of which a part is known.",
     "evaluate": "Measure how well a tokenizer reconstructs images.",
+    "compress": "Compress an image without loss, as a proof of bits per dimension.",
+    "decompress": "Give back the image that vqtok compress compressed, pixel by pixel.",
     "inspect": "Describe a tokenizer, prior, codes or run folder.",
     "convert": "Turn a published checkpoint into a tokenizer.",
     "push": "Upload a tokenizer, a prior or codes to the Hugging Face Hub.",

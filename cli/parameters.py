@@ -18,6 +18,7 @@ __all__ = [
     "Assignments",
     "BatchSize",
     "Codes",
+    "CodesPrior",
     "ConfigFile",
     "Dataset",
     "DatasetConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "ImageColumn",
     "Overwrite",
     "OverwriteRun",
+    "PriorRevision",
     "PushToHub",
     "Resume",
     "Seed",
@@ -66,6 +68,17 @@ TokenizerName = Annotated[
 ]
 TokenizerRevision = Annotated[
     str | None, typer.Option("--revision", help="Branch, tag or commit of a tokenizer on the Hub.")
+]
+CodesPrior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="Prior over the codes: its folder, a run folder or a Hub id.",
+        show_default="equally probable codes",
+    ),
+]
+PriorRevision = Annotated[
+    str | None, typer.Option("--prior-revision", help="Branch, tag or commit of a prior on the Hub.")
 ]
 DatasetConfig = Annotated[
     str | None, typer.Option("--dataset-config", help="Configuration of the dataset, if it has several.")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vqtok.priors import Prior
     from vqtok.tokenizer import VQTokenizer
 
-__all__ = ["check_revision", "load_tokenizer", "tokenize_with"]
+__all__ = ["check_revision", "load_prior_of", "load_tokenizer", "tokenize_with"]
 
 
 def load_tokenizer(name: str | None, *, device: str | None = None, revision: str | None = None) -> VQTokenizer:
@@ -39,6 +40,30 @@ def load_tokenizer(name: str | None, *, device: str | None = None, revision: str
     model = VQTokenizer.from_pretrained(name, **arguments)
     torch.nn.Module.to(model, device)  # transformers leaves its own `to` without annotations
     return model
+
+
+def load_prior_of(model: VQTokenizer, name: str | None, revision: str | None) -> Prior | None:
+    """Load the prior of that name over a tokenizer's codes onto its device; None where no name is given.
+
+    Raises:
+        CheckpointError, HubError: there is no prior that can be read.
+        ConfigurationError: a revision of a folder, or of no prior.
+        MismatchError: the prior models the codes of another tokenizer.
+    """
+    import torch
+
+    from vqtok.errors import ConfigurationError
+    from vqtok.priors import PriorBinding, load_prior
+
+    if name is None:
+        if revision is not None:
+            raise ConfigurationError("--prior-revision is of a prior on the Hub: name one with --prior")
+        return None
+    check_revision(name, revision)
+    prior = load_prior(name, revision)
+    PriorBinding.from_config(prior.config).check_tokenizer(model.fingerprint)
+    torch.nn.Module.to(prior, model.device)
+    return prior
 
 
 def check_revision(name: str, revision: str | None) -> None:

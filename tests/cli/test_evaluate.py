@@ -15,9 +15,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.lossless.models import make_prior, make_tokenizer
 from vqtok.data import open_splits
-from vqtok.errors import CheckpointError, ConfigurationError, DataError
+from vqtok.errors import CheckpointError, ConfigurationError, DataError, MismatchError
 from vqtok.hub import open_folder
+from vqtok.hub.card import card_of
 from vqtok.tokenizer import VQTokenizer
 from vqtok_cli.main import app
 
@@ -205,3 +207,49 @@ def test_json_is_the_measurement_on_stdout_and_nothing_else(run: Path) -> None:
     assert result.exit_code == 0 and result.stdout.count("\n") == 1
     assert json.loads(result.stdout) == measured(run / "model" / "metrics.json")
     assert "4 of the 12" in result.stderr and "vqtok evaluate" in result.stderr
+
+
+@pytest.fixture
+def bits_run(run: Path) -> Path:
+    """The run with a tokenizer of a likelihood, and runs/prior, over its codes and with the classes of its images."""
+    tokenizer = make_tokenizer({"type": "logistic"}, num_channels=1)
+    tokenizer.save_pretrained(run / "model")
+    make_prior(tokenizer, "pixelcnn").save_pretrained(run.parent / "prior" / "model")
+    return run
+
+
+def test_bits_per_dimension_are_printed_and_kept_with_both_priors(bits_run: Path) -> None:
+    assert "bits per dimension" not in vqtok("evaluate")
+    assert "bits_per_dim" not in measured(bits_run / "model" / "metrics.json")
+    output = vqtok("evaluate", "--bits-per-dim", "--prior", "runs/prior")
+    found = measured(bits_run / "model" / "metrics.json")
+    bits = found["bits_per_dim"]
+    assert bits["learned"]["prior"] == {"repository": "runs/prior/model", "revision": None}
+    lines = [line.split() for line in output.splitlines()]
+    assert ["bits", "per", "dimension", "(logistic)", "rate", "distortion", "total"] in lines
+    for name, shown in (("uniform", ["equally", "probable", "codes"]), ("learned", ["prior", "runs/prior/model"])):
+        numbers = [bits[name]["rate"], bits["distortion"], bits[name]["total"]]
+        assert [*shown, *(f"{number:.4f}" for number in numbers)] in lines
+    said = "the learned prior was given no class, so that bits bound -log2 p(x)"
+    assert f"note: {said}" in output and said in found["notes"]
+    with_labels = vqtok("evaluate", "--bits-per-dim", "--prior", "runs/prior", "--with-labels", "--json")
+    again = json.loads(with_labels[with_labels.index("{") : with_labels.rindex("}") + 1])["bits_per_dim"]
+    assert again["learned"]["labels"] and again["learned"]["rate"] != bits["learned"]["rate"]
+    assert again["uniform"] == bits["uniform"]
+    card = card_of(open_folder(bits_run / "model"), "org/name", bits_run / "model").text
+    assert "bits_per_dim.learned.total" in card and f"{bits['uniform']['total']:.5g}" in card
+
+
+def test_bits_per_dimension_that_cannot_be_measured_are_one_line(bits_run: Path, tiny_tokenizer: VQTokenizer) -> None:
+    for options in (["--prior", "runs/prior"], ["--with-labels"], ["--prior-revision", "main"]):
+        with pytest.raises(ConfigurationError, match=f"{options[0]} says how .* measured: add --bits-per-dim"):
+            vqtok("evaluate", *options)
+    with pytest.raises(ConfigurationError, match="--prior-revision is of a prior on the Hub: name one with --prior"):
+        vqtok("evaluate", "--bits-per-dim", "--prior-revision", "main")
+    with pytest.raises(CheckpointError, match="runs/images.* no prior"):
+        vqtok("evaluate", "--bits-per-dim", "--prior", "runs/images")
+    tiny_tokenizer.save_pretrained(bits_run / "model")
+    with pytest.raises(MismatchError, match="the prior models codes of tokenizer"):
+        vqtok("evaluate", "--bits-per-dim", "--prior", "runs/prior")
+    with pytest.raises(ConfigurationError, match="trained with mse"):
+        vqtok("evaluate", "--bits-per-dim")

@@ -41,7 +41,9 @@ def test_the_table_of_commands_is_that_of_the_files() -> None:
     assert set(COMMANDS) == with_command
 
 
-@pytest.mark.parametrize("name", ["train", "train-prior", "tokenize", "detokenize", "inspect", "convert", "push"])
+@pytest.mark.parametrize(
+    "name", ["train", "train-prior", "tokenize", "detokenize", "inspect", "convert", "push", "compress", "decompress"]
+)
 def test_a_command_that_needs_to_be_told_something_shows_its_help(vqtok: Command, tmp_path: Path, name: str) -> None:
     code, said, complained = vqtok(name)
     assert code == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.data.images import NOISE, colour, encoded, flat
-from vqtok.data import image_array, load_image
+from vqtok.data import channel_bits, image_array, load_image
 from vqtok.errors import DataError
 
 
@@ -138,3 +140,38 @@ def test_damaged_files_give_pixels_or_a_data_error_and_nothing_else(form: str, d
         assert "\n" not in str(error)
     else:
         assert pixels.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "bits"),
+    [
+        ("L", "PNG", 8),
+        ("RGB", "PNG", 8),
+        ("P", "PNG", 8),
+        ("1", "PNG", 8),
+        ("RGB", "JPEG", 8),
+        ("RGB", "PPM", 8),
+        ("I;16", "PNG", 16),
+        ("I;16", "TIFF", 16),
+        ("I;16", "PPM", 16),
+        ("F", "TIFF", 32),
+    ],
+)
+def test_bits_of_a_channel_as_it_is_stored(mode: str, form: str, bits: int) -> None:
+    assert channel_bits(encoded(Image.new(mode, (4, 4)), form)) == bits
+
+
+def test_rgb_of_16_bits_is_known_though_pillow_reads_8_of_them() -> None:
+    row = zlib.compress(bytes(2 * (1 + 2 * 6)))
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0), b"IDAT": row, b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    assert load_image(png).mode == "RGB" and channel_bits(png) == 16
+    ppm = b"P6\n2 2\n1023\n" + bytes(24)
+    assert load_image(ppm).mode == "RGB" and channel_bits(ppm) == 16
+    assert channel_bits(np.zeros((4, 4, 3), dtype=np.uint8)) == 8
+    with pytest.raises(DataError, match="there is no image"):
+        channel_bits("nowhere.png")

@@ -64,6 +64,29 @@ def test_categorical_is_that_of_torch() -> None:
     torch.testing.assert_close(found.mean(given), mean, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", PROPER, ids=lambda options: options["type"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_table_is_the_probability_of_every_level(options: dict[str, Any], dtype: torch.dtype) -> None:
+    found, levels = likelihood(options), random_levels(2, 3, 2, 3)
+    given = parameters(found, 2, 2, 3).to(dtype)
+    for channel in range(3):
+        hidden = levels.clone()
+        hidden[:, channel:] = 0  # what a decoder does not know yet
+        table = found.table(given, hidden, channel)
+        assert table.shape == (2, 2, 3, 256) and table.dtype == dtype
+        for level in (0, 1, 100, 254, 255):
+            wanted = levels.clone()
+            wanted[:, channel] = level
+            torch.testing.assert_close(table[..., level], found.log_prob(given, wanted)[:, channel].exp())
+        torch.testing.assert_close(table.sum(-1), torch.ones(2, 2, 3, dtype=dtype))
+
+
+def test_a_density_has_no_table() -> None:
+    found = likelihood({"type": "gaussian"})
+    with pytest.raises(ConfigurationError, match="a density, which gives the levels of a pixel no probabilities"):
+        found.table(parameters(found, 1, 1, 1), random_levels(1, 3, 1, 1), 0)
+
+
 def cdf(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return torch.special.expit((x - mean) / scale)
 

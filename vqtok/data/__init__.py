@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage, read_images
     from vqtok.data.fitting import fit_image
     from vqtok.data.grid import image_grid
-    from vqtok.data.images import image_array, load_image
+    from vqtok.data.images import channel_bits, image_array, load_image
     from vqtok.data.loading import ordered_batches, to_pixels, training_batches
     from vqtok.data.masking import MaskedImage, masked_image
     from vqtok.data.native import ImageFormat, native_format
@@ -28,6 +28,7 @@ __all__ = [
     "ImageSource",
     "MaskedImage",
     "UnreadableImage",
+    "channel_bits",
     "fit_image",
     "image_array",
     "image_grid",
@@ -50,6 +51,7 @@ _HOMES = {
     "ImageFormat": "native",
     "MaskedImage": "masking",
     "UnreadableImage": "dataset",
+    "channel_bits": "images",
     "fit_image": "fitting",
     "native_format": "native",
     "open_all": "sources",

@@ -35,7 +35,7 @@ from vqtok.data.views import Views
 from vqtok.errors import DataError, one_line
 from vqtok.text import printable
 
-__all__ = ["ImageInput", "image_array", "image_views", "load_image", "open_file"]
+__all__ = ["ImageInput", "channel_bits", "image_array", "image_views", "load_image", "open_file"]
 
 ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
@@ -67,6 +67,26 @@ def load_image(source: ImageInput, *, name: str | None = None) -> Image.Image:
     name = printable(name or _image_name(source))
     with _opened(source, name) as (image, file), DECODING.take(image.width * image.height):
         return _upright(image, file, name)
+
+
+def channel_bits(source: ImageInput, *, name: str | None = None) -> int:
+    """Bits of each channel as an image is stored: 8 or fewer are 8; of 16 and 32 `fit_image` and Pillow keep 8.
+
+    Pillow reads grey of 16 bits as it is, and of RGB the upper 8 bits: only the layout of the file tells. That of
+    JPEG2000 and AVIF is not looked at, which are 8 here. Errors are those of `load_image`, and no pixel is decoded.
+    """
+    with _opened(source, printable(name or _image_name(source))) as (image, _):
+        if image.mode.startswith("I;16") or any(map(_is_deep, getattr(image, "tile", ()))):
+            return 16
+        return 32 if image.mode in ("I", "F") else 8
+
+
+def _is_deep(tile: Any) -> bool:
+    """Whether a part of a file has 16 bits a channel, as Pillow describes it to its decoder."""
+    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    if tile.codec_name == "ppm":  # mode and what white is
+        return bool(arguments[-1] > 255)
+    return any(isinstance(one, str) and ";16" in one for one in arguments)
 
 
 def image_array(

@@ -27,7 +27,9 @@ from tqdm import tqdm
 
 from vqtok.batches import check_batch_size
 from vqtok.data import Batch, ImageDataset, ImageSource, ordered_batches, to_pixels
+from vqtok.data.loading import sampled_rows
 from vqtok.errors import CheckpointError, ConfigurationError
+from vqtok.evaluation.likelihood import BitsPerDim, check_depth
 from vqtok.files import check_file, write_text
 from vqtok.hub import portable, read_metrics
 from vqtok.quantizers import CodeCounting, CodeUse, DimensionUse
@@ -40,7 +42,12 @@ SMALLEST_SSIM = 6  # pixels a side: the window of 11 is padded by reflecting 5 o
 
 
 def evaluate_tokenizer(
-    tokenizer: VQTokenizer, source: ImageSource, *, num_images: int | None = None, batch_size: int = 128
+    tokenizer: VQTokenizer,
+    source: ImageSource,
+    *,
+    num_images: int | None = None,
+    batch_size: int = 128,
+    bits: BitsPerDim | None = None,
 ) -> dict[str, Any]:
     """Reconstruct the images of one split and measure the error and the use of codes.
 
@@ -49,6 +56,7 @@ def evaluate_tokenizer(
         source: the split.
         num_images: so many of its images, always the same; None takes all.
         batch_size: images at once; no number depends on it beyond the rounding of float32.
+        bits: measures bits per dimension as well, on the same images; see `BitsPerDim`.
 
     Returns:
         What metrics.json holds: the measures above over the images that can be read (`num_unreadable` cannot),
@@ -56,22 +64,31 @@ def evaluate_tokenizer(
         `bit_usage` and `constant_dimensions`), `codebook_size`, `bits_per_image`, and what decided them: data,
         preprocessing, tokenizer, versions and device. A measure that is not defined (of images without variance,
         without error, or too small for SSIM) is None.
+        With `bits` also `bits_per_dim`.
 
     Raises:
         ConfigurationError: num_images below 1, or batch_size out of its bounds.
-        DataError: none of the images can be read.
+        DataError: none of the images can be read, or with `bits` one has more than 8 bits a channel.
         CheckpointError: a measure is not finite.
     """
     images, total = images_for(tokenizer, source, num_images=num_images, batch_size=batch_size)
+    if bits is not None:
+        bits.check_labels(source.label_names)
+        check_depth(source, sampled_rows(len(images), total))
     config = tokenizer.config
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()
     measured = 0
     for batch in batches_of(images, total, batch_size):
-        sums.add(batch["pixels"])
+        originals = to_pixels(batch["pixels"].to(tokenizer.device))
+        codes = tokenizer.encode(originals)
+        sums.add(batch["pixels"], originals, codes)
+        if bits is not None:
+            bits.add(originals, codes, batch.get("labels"))
         measured += len(batch["pixels"])
     measures = sums.measures()
-    check_measures(measures, tokenizer)
+    in_bits = {} if bits is None else bits.measures()
+    check_measures(measures | in_bits | in_bits.get("learned", {}), tokenizer)
     return {
         "dataset": portable(source.name),
         "dataset_resolved": portable(source.resolved),
@@ -82,6 +99,7 @@ def evaluate_tokenizer(
         "num_images_in_split": len(images),
         OWN: sums.digest.hexdigest(),
         **measures,
+        **({"bits_per_dim": in_bits} if in_bits else {}),
         "bits_per_image": tokenizer.codes_per_image * math.log2(tokenizer.codebook_size),
         "grid": list(tokenizer.grid),
         "num_codebooks": tokenizer.num_codebooks,
@@ -115,12 +133,16 @@ class Sums:
         self.levels = np.zeros(256, dtype=np.int64)  # how often each of the 256 values of a pixel occurs
         self.squared_error = 0.0
 
-    def add(self, pixels: Tensor) -> None:
-        """Reconstruct pixels, uint8 (B, C, H, W), and add what came of it."""
+    def add(self, pixels: Tensor, originals: Tensor, codes: Tensor) -> None:
+        """Reconstruct images and add what came of it.
+
+        Args:
+            pixels: uint8 (B, C, H, W), on the CPU.
+            originals: the same in [-1, 1], on the tokenizer's device.
+            codes: of these.
+        """
         self.digest.update(pixels.numpy().data)
         self.levels += np.bincount(pixels.flatten().numpy(), minlength=256)
-        originals = to_pixels(pixels.to(self.tokenizer.device))
-        codes = self.tokenizer.encode(originals)
         self.counting.add(self.counts, codes)
         decoded = (self.tokenizer.decode(codes).cpu() + 1) / 2  # decode clamps to [-1, 1]
         wanted = (originals.cpu() + 1) / 2  # on the host, for MPS has no float64
@@ -155,7 +177,7 @@ def use_numbers(use: CodeUse | DimensionUse) -> dict[str, float | int | str]:
     return {**use.metrics(), "counted": "by dimension"}
 
 
-def check_measures(measures: Mapping[str, float | int | str | None], tokenizer: VQTokenizer) -> None:
+def check_measures(measures: Mapping[str, Any], tokenizer: VQTokenizer) -> None:
     """Refuse numbers that say that a tokenizer computes nothing, as finite weights may that are far too large.
 
     Raises:

@@ -41,6 +41,9 @@ MEANINGS = {
     "mse_over_variance": "mean squared error over the variance of the data",
     "psnr": "peak signal-to-noise ratio, dB",
     "ssim": "structural similarity, 1 at best",
+    "bits_per_dim.uniform.total": "bits per dimension of the pixels themselves, all codes equally probable",
+    "bits_per_dim.learned.total": "bits per dimension with a learned prior over the codes",
+    "bits_per_dim.distortion": "of these the bits of the pixels given their codes",
     "perplexity": "exponential of the entropy of the codes: so many codes in even use",
     "usage": "share of the codes that occur on these images",
     "codes_in_use": "codes that occur on these images",
@@ -203,7 +206,16 @@ def metric_table(values: Mapping[str, Any]) -> str:
 
 def shown(values: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that people are shown, in this order: those with a meaning that are finite."""
-    return {name: values[name] for name in MEANINGS if is_number(values.get(name))}
+    found = {name: entry(values, name) for name in MEANINGS}
+    return {name: value for name, value in found.items() if is_number(value)}
+
+
+def entry(values: Mapping[str, Any], name: str) -> Any:
+    """What stands under a name, or under one in the object of another, `outer.inner`; None where there is nothing."""
+    found: Any = values
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def is_number(value: object) -> bool:

@@ -88,6 +88,20 @@ class Likelihood(Reconstruction):
         """ln p of levels, int64 (B, C, H, W): (B, C, H, W), each channel given those before it at its place."""
 
     @abstractmethod
+    def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
+        """p of each of the 256 levels of one channel, given those of the channels before it: what a coder needs.
+
+        Args:
+            levels: int64 (B, C, H, W), of which those of `channel` and after it are not looked at.
+
+        Returns:
+            (B, H, W, 256), in the type of `log_prob`.
+
+        Raises:
+            ConfigurationError: p is a density.
+        """
+
+    @abstractmethod
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixels (B, C, H, W) drawn from the distribution, in [-1, 1]; the generator is of the parameters' device."""
 

@@ -41,6 +41,9 @@ class Categorical(Likelihood):
         nats = cross_entropy(logits.reshape(-1, LEVELS), wanted.reshape(-1), reduction="none")
         return -nats.view(wanted.shape).permute(0, 3, 1, 2)
 
+    def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
+        return self.logits(parameters)[..., channel, :].softmax(-1)
+
     def mean(self, parameters: Tensor) -> Tensor:
         logits = self.logits(parameters)
         values = to_values(torch.arange(LEVELS, device=logits.device)).to(logits.dtype)

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqtok.errors import ConfigurationError
 from vqtok.losses.base import Likelihood, LikelihoodOptions, exact, to_levels, to_values
 
 __all__ = ["Gaussian", "GaussianOptions"]
@@ -62,6 +63,12 @@ class Gaussian(Likelihood):
         means, log_stds = self.parts(parameters)
         distance = (to_values(levels).to(means.dtype) - means) * torch.exp(-log_stds)
         return LOG_LEVEL - log_stds - 0.5 * math.log(2 * math.pi) - 0.5 * distance.square()
+
+    def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
+        raise ConfigurationError(
+            "a gaussian likelihood is a density, which gives the levels of a pixel no probabilities: train with "
+            "--likelihood logistic or mixture"
+        )
 
     def mean(self, parameters: Tensor) -> Tensor:
         return exact(parameters)[:, : self.num_channels]

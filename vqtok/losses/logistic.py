@@ -23,7 +23,7 @@ from torch.nn.functional import logsigmoid
 
 from vqtok.losses.base import LEVELS, Likelihood, LikelihoodOptions, exact, to_levels, to_values
 
-__all__ = ["DiscretizedLogistic", "LogisticOptions", "bounded", "log_prob_of_levels", "sample_logistic"]
+__all__ = ["DiscretizedLogistic", "LogisticOptions", "bounded", "every_level", "log_prob_of_levels", "sample_logistic"]
 
 FIRST_LOG_SCALE = math.log(0.5 * math.sqrt(3) / math.pi)
 """Where a network starts that gives zeros: half the spread of [-1, 1], as colour images have."""
@@ -48,6 +48,12 @@ class DiscretizedLogistic(Likelihood):
     def log_prob(self, parameters: Tensor, levels: Tensor) -> Tensor:
         means, log_scales = bounded(*exact(parameters).chunk(2, dim=1))
         return log_prob_of_levels(levels, means, log_scales)
+
+    def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
+        means, log_scales = bounded(*exact(parameters).chunk(2, dim=1))
+        return log_prob_of_levels(
+            every_level(means), means[:, channel, ..., None], log_scales[:, channel, ..., None]
+        ).exp()
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The mean of the logistic distribution, before it is cut into levels."""
@@ -77,6 +83,11 @@ def log_prob_of_levels(levels: Tensor, means: Tensor, log_scales: Tensor) -> Ten
     above = logsigmoid(half - centre).masked_fill(levels == 0, 0.0)  # of the lower edge
     inner = torch.log(-torch.expm1(-2 * half)).broadcast_to(centre.shape)
     return below + above + inner.masked_fill((levels == 0) | (levels == LEVELS - 1), 0.0)
+
+
+def every_level(like: Tensor) -> Tensor:
+    """0 to 255 as int64 (256,), on the device of a tensor."""
+    return torch.arange(LEVELS, device=like.device)
 
 
 def sample_logistic(means: Tensor, log_scales: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from vqtok.losses.base import Likelihood, LikelihoodOptions, exact, to_levels, to_values
-from vqtok.losses.logistic import bounded, log_prob_of_levels, sample_logistic
+from vqtok.losses.logistic import bounded, every_level, log_prob_of_levels, sample_logistic
 
 __all__ = ["LogisticMixture", "MixtureOptions"]
 
@@ -76,6 +76,17 @@ class LogisticMixture(Likelihood):
         each = log_prob_of_levels(levels[:, None], means, parts.log_scales)
         so_far = torch.logsumexp(parts.log_weights[:, :, None] + each.cumsum(2), dim=1)
         return torch.cat([so_far[:, :1], so_far.diff(dim=1)], dim=1)
+
+    def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
+        """The components, weighted by how well each explains the channels before."""
+        parts = self.parts(parameters)
+        means = self.conditional_means(parts, to_values(levels).to(parts.means.dtype))
+        before = log_prob_of_levels(levels[:, None, :channel], means[:, :, :channel], parts.log_scales[:, :, :channel])
+        weights = (parts.log_weights + before.sum(2)).log_softmax(1)
+        each = log_prob_of_levels(
+            every_level(means), means[:, :, channel, ..., None], parts.log_scales[:, :, channel, ..., None]
+        )
+        return torch.logsumexp(weights[..., None] + each, dim=1).exp()
 
     def loss(self, parameters: Tensor, pixels: Tensor) -> Tensor:
         """As of any likelihood, without the logsumexp of the channels before the last, which cancel."""

@@ -15,7 +15,7 @@ __all__ = ["load_prior"]
 
 
 def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior:
-    """A prior in evaluation mode, on the CPU; its `push_to_hub` is `vqtok.hub.push_model`.
+    """A prior in evaluation mode, on the CPU; `revision` is its commit, its `push_to_hub` is `vqtok.hub.push_model`.
 
     Args:
         path_or_hub_id: a prior folder, a run folder that holds one as `model/`, or a Hub repository.
@@ -37,6 +37,7 @@ def load_prior(path_or_hub_id: str | Path, revision: str | None = None) -> Prior
     check_finite(prior, name=source)
     prior.eval()
     prior.name_or_path = prior.config.name_or_path = str(folder.path) if Path(source).is_dir() else source
+    prior.revision = None if Path(source).is_dir() else folder.path.name  # type: ignore[assignment]  # the commit
     # A Llama's own method would send it with a generic card. A bound method would be pickled by its name in the Llama.
     prior.push_to_hub = partial(push_model, prior)  # type: ignore[assignment]
     return prior
