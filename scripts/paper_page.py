@@ -31,10 +31,7 @@ def write_page(out: Path, dataset: str, rows: list[dict[str, Any]], table: str) 
     models = {row["name"]: load(out / row["name"]) for row in rows}
     sections = [
         section("Bits per dimension", "On the whole test split.", f'<div class="scroll">{html_table(table)}</div>'),
-        *(
-            reconstructions(dataset, split, models)
-            for split in ("train", "test")
-        ),
+        *(reconstructions(dataset, split, models) for split in ("train", "test")),
         samples(out, models),
         interpolations(dataset, models),
         section("Commands", "Each row was made by these.", commands(rows)),

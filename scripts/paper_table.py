@@ -58,8 +58,13 @@ class Table:
 
 def product(codebooks: int, size: int, dim: int, method: str = "ema") -> str:
     """Options of a VQ-VAE with several codes a position."""
-    each = f"--set quantizer.each={method} --set quantizer.each.codebook_size={size} --set quantizer.each.code_dim={dim}"
-    return f"--quantizer product --set quantizer.num_codebooks={codebooks} {each}"
+    each = f"--set quantizer.each.codebook_size={size} --set quantizer.each.code_dim={dim}"
+    return f"--quantizer product --set quantizer.num_codebooks={codebooks} --set quantizer.each={method} {each}"
+
+
+def vimco(codebooks: int, size: int) -> str:
+    """Options of VIMCO with as many codes a position."""
+    return f"--model vimco --set model.num_codebooks={codebooks} --set model.codebook_size={size} --set model.num_samples=5"
 
 
 BASELINES = {
@@ -77,7 +82,7 @@ TABLES = {
         prior="--arch pixelcnn --set unconditional=true --steps 10000 --batch-size 32",
         rows={
             **BASELINES,
-            "vimco": "--model vimco --set model.num_codebooks=10 --set model.codebook_size=512 --set model.num_samples=5",
+            "vimco": vimco(10, 512),
             "vq": product(10, 512, 2, "vq"),
             "vq-ema": product(10, 512, 2, "ema"),
             "vq-gumbel": product(10, 512, 2, "gumbel"),
@@ -90,7 +95,7 @@ TABLES = {
         prior="--arch pixelcnn --steps 2000 --batch-size 64 --set arch.hidden_size=64",
         rows={
             **BASELINES,
-            "vimco": "--model vimco --set model.num_codebooks=2 --set model.codebook_size=64 --set model.num_samples=5",
+            "vimco": vimco(2, 64),
             "vq": "--quantizer vq --codebook-size 256 --code-dim 4",
             "vq-ema": "--quantizer ema --codebook-size 256 --code-dim 4",
             "vq-gumbel": "--quantizer gumbel --codebook-size 256 --code-dim 4",
@@ -158,9 +163,7 @@ def measure_baseline(run: Path, table: Table) -> dict[str, Any]:
     """Distortion, rate and bound of a baseline over the test split, and its error without noise."""
     model = load_baseline(run / "model").eval()
     config, source = model.config, open_images(table.dataset, split="test")
-    images = ImageDataset(
-        source, image_size=config.size, num_channels=config.num_channels, resample=config.resample
-    )
+    images = ImageDataset(source, image_size=config.size, num_channels=config.num_channels, resample=config.resample)
     torch.manual_seed(0)
     sums = torch.zeros(7, dtype=torch.float64)
     for batch in ordered_batches(images, MEASURED_AT_ONCE):
