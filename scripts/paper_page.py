@@ -146,8 +146,8 @@ def html_table(markdown: str) -> str:
 
 
 def commands(rows: list[dict[str, Any]]) -> str:
-    lines = "".join(
-        f"<tr><td>{escape(row['name'])}</td><td>{''.join(f'<code>{escape(line)}</code><br>' for line in row['commands'])}</td></tr>"
-        for row in rows
-    )
+    lines = ""
+    for row in rows:
+        listed = "<br>".join(f"<code>{escape(line)}</code>" for line in row["commands"])
+        lines += f"<tr><td>{escape(row['name'])}</td><td>{listed}</td></tr>"
     return f'<div class="scroll"><table>{lines}</table></div>'

@@ -64,7 +64,8 @@ def product(codebooks: int, size: int, dim: int, method: str = "ema") -> str:
 
 def vimco(codebooks: int, size: int) -> str:
     """Options of VIMCO with as many codes a position."""
-    return f"--model vimco --set model.num_codebooks={codebooks} --set model.codebook_size={size} --set model.num_samples=5"
+    sizes = f"--set model.num_codebooks={codebooks} --set model.codebook_size={size}"
+    return f"--model vimco {sizes} --set model.num_samples=5"
 
 
 BASELINES = {
