@@ -6,8 +6,8 @@
 Some images of a split, as the tokenizer reads them, are compressed one by one and decompressed from the bytes alone, by
 another codec with models that were loaded again. Beside their size stand the bits that `vqtok evaluate --bits-per-dim`
 says of the same images, and the sizes of the same pixels as PNG and lossless WebP. Exit status 1 where a pixel differs
-or the coded bits are 2% more; the headers of 21 to 25 bytes a file are counted apart, which for images of 28 x 28 pixels
-are more than that.
+or the coded bits are 2% more; the headers of some 25 bytes a file are counted apart, which are more than that of a file
+of 28 x 28 pixels.
 """
 
 from __future__ import annotations
