@@ -6,7 +6,8 @@
 Some images of a split, as the tokenizer reads them, are compressed one by one and decompressed from the bytes alone, by
 another codec with models that were loaded again. Beside their size stand the bits that `vqtok evaluate --bits-per-dim`
 says of the same images, and the sizes of the same pixels as PNG and lossless WebP. Exit status 1 where a pixel differs
-or the files take 2% more.
+or the coded bits are 2% more; the headers of some 25 bytes a file are counted apart, which are more than that of a file
+of 28 x 28 pixels.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main() -> int:
     }
     for name, count in rows.items():
         print(f"{name:<28} {count:14,.0f} {count / whole:14.4f} {count / evaluated:18.4f}")
-    return int(bool(different) or 8 * totals["coded"] > ALLOWED * evaluated)
+    return int(bool(different) or rows["without their headers"] > ALLOWED * evaluated)
 
 
 if __name__ == "__main__":

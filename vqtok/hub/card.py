@@ -41,6 +41,7 @@ MEANINGS = {
     "mse_over_variance": "mean squared error over the variance of the data",
     "psnr": "peak signal-to-noise ratio, dB",
     "ssim": "structural similarity, 1 at best",
+    "bits_per_dim": "bits per dimension of the pixels themselves, all codes equally probable",
     "bits_per_dim.uniform.total": "bits per dimension of the pixels themselves, all codes equally probable",
     "bits_per_dim.learned.total": "bits per dimension with a learned prior over the codes",
     "bits_per_dim.distortion": "of these the bits of the pixels given their codes",
