@@ -15,7 +15,7 @@ from tests.training.runs import at_step, make
 from vqtok.data import ImageSource, to_pixels
 from vqtok.errors import TrainingError
 from vqtok.tokenizer import VQTokenizer
-from vqtok.training import tokenizer
+from vqtok.training import images
 from vqtok.training.finite import LossWindow
 from vqtok.training.tokenizer import train_tokenizer
 
@@ -30,7 +30,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
         nonlocal broken
         broken = True
 
-    monkeypatch.setattr(tokenizer, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
+    monkeypatch.setattr(images, "to_pixels", lambda pixels: to_pixels(pixels) * (math.nan if broken else 1.0))
     at_step(monkeypatch, 5, break_it)
     config = make(tmp_path / "run", log_every=8, checkpoint_every=3, keep_checkpoints=1)
     with pytest.raises(TrainingError, match="not finite at step 5: loss nan, reconstruction nan, commitment nan; such"):
