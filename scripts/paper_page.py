@@ -126,7 +126,7 @@ def between(model: VQTokenizer, first: Tensor, second: Tensor) -> Tensor:
 def drawn(rows: dict[str, Tensor], what: str) -> str:
     """One image grid, a row of images for each name."""
     images = [image for pixels in rows.values() for image in to_images(pixels)]
-    return figure(image_grid(images, columns=SHOWN, scale=3 if images[0].width <= 32 else 1), what, list(rows))
+    return figure(image_grid(images, columns=SHOWN, scale=3 if images[0].shape[1] <= 32 else 1), what, list(rows))
 
 
 def to_images(pixels: Tensor) -> Iterator[Any]:
