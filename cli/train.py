@@ -77,8 +77,8 @@ def train(
 ) -> None:
     """Train a tokenizer on images.
 
-    With --model, train another model to compare it with. The model is written to OUT/model, next to the settings, the metrics and the checkpoints of the run. Options given
-    here replace settings from --config, and --set replaces both.
+    With --model, train another model to compare it with. The model is written to OUT/model, next to the settings, the
+    metrics and the checkpoints of the run. Options given here replace settings from --config, and --set replaces both.
     """
     if model is not None and model not in MODELS:
         raise ConfigurationError(
