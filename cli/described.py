@@ -168,7 +168,9 @@ def grouped(config: LoopConfig, facts: Mapping[str, object], panels: Mapping[str
     order = {name: place for place, name in enumerate(offered)}
     for item in sorted(settings_of(type(config)), key=lambda item: order.get(item.name, len(order))):
         value = getattr(config, item.name)
-        if types_of(type(config).model_fields[item.name]):
+        if types_of(type(config).model_fields[item.name]) and type(value).model_fields.keys() == {"type"}:
+            training[item.name] = value.type
+        elif types_of(type(config).model_fields[item.name]):
             entries = changed(value, offered, f"{item.name}.")
             sections[f"{item.name} {value.type}"] = entries or {"": "all settings at their default"}
         elif value != item.default or (item.name in offered and value != []):

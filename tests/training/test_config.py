@@ -21,7 +21,7 @@ from vqtok.training.resolution import resolve_config
         ("restart_threshold=0", r"key. Did you mean 'quantizer.restart_threshold'\?"),
         ("codebok_size=3", r"key. Did you mean 'quantizer.codebook_size'\?"),
         ("hidden_size=64", r"key. Did you mean 'network.hidden_size'\?"),
-        ("type=vq", r"key. Did you mean 'quantizer.type'\?"),
+        ("type=vq", r"key. Did you mean 'network.type' or 'quantizer.type' or 'likelihood.type'\?"),
         ("cls=3", "^'cls' is not a configuration key"),
         ("quantizer.self=3", "quantizer.self is not an option of quantizer.type 'ema'"),
         (".x=1", "^'' is not a configuration key$"),

@@ -60,13 +60,14 @@ def explain_unknown(names: list[str], kind: type[Options]) -> str:
     *outer, name = names
     known = [item.name for item in settings_of(kind)]
     within = {
-        option: ".".join([*outer, section, option])
+        ".".join([*outer, section, option]): option
         for section in known
         if (choice := types_of(kind.model_fields[section]))
         for inner in choice.kinds.values()
         for option in inner.model_fields
     }
-    hint = f" Did you mean {within[name]!r}?" if name in within else did_you_mean(name, [*known, *within.values()])
+    same = [repr(full) for full, option in within.items() if option == name]
+    hint = f" Did you mean {' or '.join(same)}?" if same else did_you_mean(name, [*known, *within])
     if not outer:
         return with_hint(f"{name!r} is not {kind.entry}", hint)
     owner = f"{'.'.join(outer)}.type {kind.model_fields['type'].default!r}"
