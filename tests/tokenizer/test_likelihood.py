@@ -47,7 +47,9 @@ def test_pixels_of_another_shape_than_the_codes_stand_for_are_refused(shape: tup
     """One channel would be broadcast to three, and give a number."""
     tokenizer = make()
     codes = tokenizer.encode(images())
-    with pytest.raises(ConfigurationError, match=r"pixel values must be \(5, 3, 8, 8\), as their codes stand for, got") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"pixel values must be \(5, 3, 8, 8\), as their codes stand for, got"
+    ) as caught:
         tokenizer.distortion(torch.zeros(shape), codes)
     assert "\n" not in str(caught.value) and str(shape) in str(caught.value)
 
