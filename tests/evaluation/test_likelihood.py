@@ -133,6 +133,26 @@ def test_what_is_said_beside_the_numbers() -> None:
     assert "true class of each image" in BitsPerDim(plain, prior, with_labels=True).notes[0]
 
 
+def test_images_that_are_not_as_the_tokenizer_reads_them_are_said_to_be_others(
+    source: ImageSource, images_folder: Path
+) -> None:
+    """Bits of pixels that were resized or coloured are no bits of the images, and no compressed file has so many."""
+    tokenizer = make_tokenizer({"type": "logistic"})
+    bits = BitsPerDim(tokenizer)
+    evaluate_tokenizer(tokenizer, source, bits=bits)
+    assert bits.notes == [
+        "these images have 16 x 16 pixels (height x width) and 1 channel, and the bits are those of what the tokenizer "
+        "reads of them: 8 x 8 pixels (height x width) and 3 channels"
+    ]
+    for path in images_folder.glob("*/*.png"):
+        with Image.open(path) as image:
+            same = image.convert("RGB").resize((8, 8))
+        same.save(path)
+    bits = BitsPerDim(tokenizer)
+    evaluate_tokenizer(tokenizer, source, bits=bits)
+    assert bits.notes == []
+
+
 def test_which_prior_it_was_stands_beside_the_numbers(source: ImageSource, tmp_path: Path) -> None:
     from vqtok.priors import load_prior
 

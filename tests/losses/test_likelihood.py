@@ -47,6 +47,19 @@ def test_the_256_probabilities_of_each_channel_sum_to_1(options: dict[str, Any],
         assert float(total) == pytest.approx(1, abs=2e-6)
 
 
+@pytest.mark.parametrize("options", PROPER, ids=lambda options: options["type"])
+@pytest.mark.parametrize("log_scale", [-30.0, -4.0, 0.0, 30.0])
+def test_in_float64_the_probabilities_sum_to_1_as_exactly(options: dict[str, Any], log_scale: float) -> None:
+    """At the smallest scale an error of a float32 in the value of a level is one of 1e-5 in the sum."""
+    found = likelihood(options, num_channels=1)
+    given = parameters(found, 4, 2, 2).double()
+    if options["type"] != "categorical":
+        given[:, -given.shape[1] // 3 :] = log_scale
+        given[:, : -given.shape[1] // 3] /= 4
+    table = found.table(given, random_levels(4, 1, 2, 2), 0)
+    torch.testing.assert_close(table.sum(-1), torch.ones(4, 2, 2, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
 def test_a_mixture_over_two_channels_sums_to_1_over_all_pairs() -> None:
     found = likelihood({"type": "mixture", "num_components": 4}, num_channels=2)
     pairs = torch.tensor(list(itertools.product(range(256), repeat=2)))[:, :, None, None]
@@ -187,6 +200,28 @@ def test_the_mean_is_that_of_samples() -> None:
 
 
 @pytest.mark.parametrize("options", ALL, ids=lambda options: f"{options['type']}{options.get('std', '')}")
+def test_autocast_changes_nothing(options: dict[str, Any]) -> None:
+    found, levels = likelihood(options), random_levels(2, 3, 4, 4)
+    given = parameters(found, 2, 4, 4, spread=5.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = [found.mean(given), found.log_prob(given, levels), found.loss(given, to_values(levels))]
+        autocast += [] if found.is_density else [found.table(given, levels, 1)]
+    plain = [found.mean(given), found.log_prob(given, levels), found.loss(given, to_values(levels))]
+    plain += [] if found.is_density else [found.table(given, levels, 1)]
+    for one, other in zip(autocast, plain, strict=True):
+        torch.testing.assert_close(one, other)  # and of one type
+
+
+def test_the_mean_of_a_mixture_has_no_component_beyond_the_edges() -> None:
+    """A component far below black stands for black: half of it and half white are grey, as their samples are."""
+    found = likelihood({"type": "mixture", "num_components": 2}, num_channels=2)
+    means, log_scales, slopes = [-20.0, -20.0, 1.0, 0.0], [-3.0] * 4, [9.0] * 2  # black twice; white and what that is
+    given = torch.tensor([0.0, 0.0, *means, *log_scales, *slopes]).view(1, -1, 1, 1)
+    drawn = found.sample(given.expand(20_000, -1, 1, 1), torch.Generator().manual_seed(0)).mean(0)
+    torch.testing.assert_close(found.mean(given)[0], drawn, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=lambda options: f"{options['type']}{options.get('std', '')}")
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e4, 1e30, -1e4, -1e30])
 def test_values_and_gradients_are_finite_at_the_ends_of_float32(options: dict[str, Any], size: float) -> None:
     found = likelihood(options)
@@ -235,6 +270,17 @@ def test_bfloat16_parameters_are_taken_in_float32() -> None:
 def test_every_likelihood_says_what_its_decoder_has_to_give() -> None:
     channels = {name: build_reconstruction({"type": name}, num_channels=3).num_parameters for name in LIKELIHOODS}
     assert channels == {"mse": 3, "categorical": 768, "logistic": 6, "mixture": 100, "gaussian": 3}
+
+
+def test_a_gaussian_as_narrow_as_is_allowed_is_finite_and_a_narrower_one_is_refused() -> None:
+    found = likelihood({"type": "gaussian", "std": 1e-4}, num_channels=1)
+    given = torch.tensor([1e30, -1e30, 1.0]).view(1, 1, 1, 3).requires_grad_()
+    loss = found.loss(given, torch.zeros(1, 1, 1, 3))
+    (gradient,) = torch.autograd.grad(loss, given)
+    assert loss.isfinite() and gradient.isfinite().all()
+    for std in (1e-30, 0.0):
+        with pytest.raises(ConfigurationError, match=r"likelihood.std must be a number from 0.0001 to 1000.0 or null"):
+            likelihood({"type": "gaussian", "std": std})
 
 
 def test_wrong_options_are_refused() -> None:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqtok.data import ImageSource, channel_bits
+from vqtok.data import ImageFormat, ImageSource, channel_bits, native_format
 from vqtok.errors import ConfigurationError, DataError, MismatchError
 from vqtok.hub import portable
 from vqtok.priors import Prior, PriorBinding, negative_log_likelihood
+from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer
 
 __all__ = ["BitsPerDim", "check_depth"]
@@ -53,6 +54,7 @@ class BitsPerDim:
                 "a prior, and none is given" if self.binding is None else "a prior with classes, and this one has none"
             )
             raise ConfigurationError(f"labels are for {what}: leave them out")
+        self.native: ImageFormat | None = None
         self.images = 0
         self.distortion = 0.0
         self.rate = 0.0
@@ -73,6 +75,14 @@ class BitsPerDim:
                 f"the classes of these images are not those of the prior: {_first(names)} and "
                 f"{_first(self.binding.label_names or ())}; measure without --with-labels"
             )
+
+    def look_at(self, source: ImageSource) -> None:
+        """Find out whether images are stored as the tokenizer reads them, which is said in `notes` where they are not.
+
+        Raises:
+            DataError: none of those looked at can be read.
+        """
+        self.native = native_format(source)
 
     @torch.no_grad()
     def add(self, pixel_values: Tensor, codes: Tensor, labels: Tensor | None = None) -> None:
@@ -117,7 +127,14 @@ class BitsPerDim:
     @property
     def notes(self) -> list[str]:
         """What has to be said beside the numbers."""
+        config = self.tokenizer.config
+        read = ImageFormat(sizes=(config.size,), num_channels=config.num_channels)
         lines = []
+        if self.native is not None and self.native != read:
+            lines.append(
+                f"these images have {_form(self.native)}, and the bits are those of what the tokenizer reads of them: "
+                f"{_form(read)}"
+            )
         if self.likelihood.is_density:
             lines.append(
                 "the gaussian likelihood is a density: its bits per dimension bound the size of no file, may "
@@ -147,6 +164,11 @@ def check_depth(source: ImageSource, rows: Sequence[int]) -> None:
                     f"{image.name} has {bits} bits a channel, and bits per dimension are of pixels of 8: convert such "
                     "images to 8 bits first"
                 )
+
+
+def _form(images: ImageFormat) -> str:
+    sizes = [" x ".join(map(str, size)) for size in dict.fromkeys((images.sizes[0], images.sizes[-1]))]
+    return f"{' to '.join(sizes)} pixels (height x width) and {counted(images.num_channels, 'channel')}"
 
 
 def _rate_and_total(rate: float, distortion: float) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def evaluate_tokenizer(
     if bits is not None:
         bits.check_labels(source.label_names)
         check_depth(source, sampled_rows(len(images), total))
+        bits.look_at(source)
     config = tokenizer.config
     sums = Sums(tokenizer, with_ssim=min(config.size) >= SMALLEST_SSIM)
     tokenizer.eval()

@@ -26,9 +26,9 @@ def to_levels(pixels: Tensor) -> Tensor:
     return pixels.float().add(1).mul(127.5).round().clamp(0, LEVELS - 1).long()
 
 
-def to_values(levels: Tensor) -> Tensor:
-    """Levels 0 to 255 as pixels in [-1, 1], as images are read; float32."""
-    return levels.float().div(127.5).sub(1.0)
+def to_values(levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Levels 0 to 255 as pixels in [-1, 1], in float32 as images are read."""
+    return levels.to(dtype).div(127.5).sub(1.0)
 
 
 def in_bits(*, distortion: float, rate: float) -> dict[str, float]:

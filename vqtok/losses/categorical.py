@@ -46,8 +46,9 @@ class Categorical(Likelihood):
 
     def mean(self, parameters: Tensor) -> Tensor:
         logits = self.logits(parameters)
-        values = to_values(torch.arange(LEVELS, device=logits.device)).to(logits.dtype)
-        return (logits.softmax(-1) @ values).permute(0, 3, 1, 2)
+        values = to_values(torch.arange(LEVELS, device=logits.device), logits.dtype)
+        with torch.autocast(logits.device.type, enabled=False):  # which would multiply matrices in bfloat16
+            return (logits.softmax(-1) @ values).permute(0, 3, 1, 2)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         probabilities = self.logits(parameters).softmax(-1)

@@ -31,7 +31,7 @@ class GaussianOptions(LikelihoodOptions):
     type: Literal["gaussian"] = "gaussian"
     std: float | None = Field(
         0.1,
-        gt=0,
+        ge=1e-4,
         le=1e3,
         description="standard deviation of pixels in [-1, 1], the same for all; null lets the decoder give it for each",
     )
@@ -61,7 +61,7 @@ class Gaussian(Likelihood):
     def log_prob(self, parameters: Tensor, levels: Tensor) -> Tensor:
         """ln of the density of a level, in units of one level."""
         means, log_stds = self.parts(parameters)
-        distance = (to_values(levels).to(means.dtype) - means) * torch.exp(-log_stds)
+        distance = (to_values(levels, means.dtype) - means) * torch.exp(-log_stds)
         return LOG_LEVEL - log_stds - 0.5 * math.log(2 * math.pi) - 0.5 * distance.square()
 
     def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:

@@ -77,7 +77,7 @@ def log_prob_of_levels(levels: Tensor, means: Tensor, log_scales: Tensor) -> Ten
         means, log_scales: `bounded`.
     """
     inverse = torch.exp(-log_scales)
-    centre = (to_values(levels).to(means.dtype) - means) * inverse
+    centre = (to_values(levels, means.dtype) - means) * inverse
     half = inverse / 255
     below = logsigmoid(centre + half).masked_fill(levels == LEVELS - 1, 0.0)  # of the upper edge of the bin
     above = logsigmoid(half - centre).masked_fill(levels == 0, 0.0)  # of the lower edge

@@ -72,7 +72,7 @@ class LogisticMixture(Likelihood):
     def log_prob(self, parameters: Tensor, levels: Tensor) -> Tensor:
         """Of channel c it is ln p(x_1 .. x_c) - ln p(x_1 .. x_{c-1})."""
         parts = self.parts(parameters)
-        means = self.conditional_means(parts, to_values(levels).to(parts.means.dtype))
+        means = self.conditional_means(parts, to_values(levels, parts.means.dtype))
         each = log_prob_of_levels(levels[:, None], means, parts.log_scales)
         so_far = torch.logsumexp(parts.log_weights[:, :, None] + each.cumsum(2), dim=1)
         return torch.cat([so_far[:, :1], so_far.diff(dim=1)], dim=1)
@@ -80,7 +80,7 @@ class LogisticMixture(Likelihood):
     def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:
         """The components, weighted by how well each explains the channels before."""
         parts = self.parts(parameters)
-        means = self.conditional_means(parts, to_values(levels).to(parts.means.dtype))
+        means = self.conditional_means(parts, to_values(levels, parts.means.dtype))
         before = log_prob_of_levels(levels[:, None, :channel], means[:, :, :channel], parts.log_scales[:, :, :channel])
         weights = (parts.log_weights + before.sum(2)).log_softmax(1)
         each = log_prob_of_levels(
@@ -92,19 +92,20 @@ class LogisticMixture(Likelihood):
         """As of any likelihood, without the logsumexp of the channels before the last, which cancel."""
         levels = to_levels(pixels)
         parts = self.parts(parameters)
-        means = self.conditional_means(parts, to_values(levels).to(parts.means.dtype))
+        means = self.conditional_means(parts, to_values(levels, parts.means.dtype))
         each = log_prob_of_levels(levels[:, None], means, parts.log_scales).sum(2)
         return -torch.logsumexp(parts.log_weights + each, dim=1).mean() / self.num_channels
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """The mean of the mixture before it is cut into levels."""
+        """The mean over components of their means before they are cut into levels, none of which is beyond an edge.
+
+        A component far below black is all in level 0, and would outweigh the others by what it is below it.
+        """
         parts = self.parts(parameters)
-        means = parts.means
+        means = parts.means.clamp(-1, 1)
         for channel in range(1, self.num_channels):  # the mean of a channel follows from the means of those before it
-            found = self.conditional_means(parts, means)
-            means = torch.cat(
-                [means[:, :, :channel], found[:, :, channel : channel + 1], means[:, :, channel + 1 :]], 2
-            )
+            found = self.conditional_means(parts, means)[:, :, channel : channel + 1].clamp(-1, 1)
+            means = torch.cat([means[:, :, :channel], found, means[:, :, channel + 1 :]], 2)
         return (parts.log_weights.exp()[:, :, None] * means).sum(1)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:

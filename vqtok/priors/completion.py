@@ -148,7 +148,8 @@ def complete_codes(
 
     Args:
         prior: of any architecture.
-        codes: int64 (B, h, w[, Q]), one grid for each completion; those that are not kept are never looked at.
+        codes: int64 (B, h, w[, Q]), one grid for each completion; those that are not kept may be any in [0, K), such as
+            0, and decide nothing.
         kept: bool (h, w), which positions keep their codes.
         labels: names or numbers of classes, dealt to the grids in turn; None completes without a class.
         temperature, top_k, top_p, guidance_scale: as in `sample_codes`.

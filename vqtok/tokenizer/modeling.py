@@ -157,9 +157,16 @@ class VQTokenizer(ImageModel):
         posterior that is certain of its codes has no entropy to give back (van den Oord et al. 2017, section 3.1).
 
         Raises:
-            ConfigurationError: as in `sample_pixels`, or another number of images.
+            ConfigurationError: as in `sample_pixels`, or pixel values of another shape than `decode` gives.
         """
         likelihood = self.pixel_likelihood
+        codes = as_codes(codes, self.grid, self.num_codebooks)
+        height, width = (self.config.downsample_factor * side for side in codes.shape[1:3])
+        wanted = (len(codes), self.config.num_channels, height, width)
+        if pixel_values.shape != wanted:
+            raise ConfigurationError(
+                f"pixel values must be {wanted}, as their codes stand for, got {tuple(pixel_values.shape)}"
+            )
         decoded = list(self._decoded(codes))
         pixels = pixel_values.to(self.device).split([len(part) for part in decoded])
         pairs = zip(decoded, pixels, strict=True)
