@@ -59,8 +59,8 @@ def complete(
     candidates: Annotated[
         int,
         typer.Option(
-            help="Candidates for each completion, weighted by how well they explain kept codes that follow. One is "
-            "enough, and taken, where none do."
+            help="Candidates for each completion, at most 4,096, weighted by how well they explain kept codes that "
+            "follow. One is enough, and taken, where none do."
         ),
     ] = 8,
     resample: Annotated[
@@ -94,13 +94,13 @@ def complete(
     from vqtok.text import counted
     from vqtok_cli.output import done, resolved
 
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, sources=[image, *([mask] if mask else [])])
     if not 1 <= num_completions <= MOST:
         raise ConfigurationError(f"--num-completions must be from 1 to {MOST:,}, got {num_completions:,}")
     source = prior_source(prior)
     loaded_prior, binding, loaded = load_with_tokenizer(source, revision, tokenizer, tokenizer_revision, device=device)
     part = masked_image(image, mask, keep=keep, **preprocessing(loaded))
-    labels = [binding.label_number(each) for each in label] if label else None
+    labels = [binding.label_number(each) for each in label][:num_completions] if label else None
     resolved(
         "complete",
         {

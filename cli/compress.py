@@ -29,10 +29,11 @@ def compress(
     revision: TokenizerRevision = None,
     prior_revision: PriorRevision = None,
 ) -> None:
-    """Compress an image without loss, as a proof of bits per dimension.
+    """Compress an image without loss of a pixel.
 
-    An arithmetic coder writes the codes of the image and then its pixels given these, in as many bits as vqtok evaluate
-    --bits-per-dim says. To decompress takes the same tokenizer and prior. Only the pixels are kept, no metadata.
+    It is the proof of bits per dimension: an arithmetic coder writes the codes of the image and then its pixels given
+    these, in about as many bits as vqtok evaluate --bits-per-dim says. To decompress takes the same tokenizer and
+    prior. Only the pixels are kept, no metadata.
     """
     from vqtok.files import check_file, new_file
     from vqtok.lossless import SUFFIX, LosslessCodec, as_image, exact_pixels
@@ -40,8 +41,8 @@ def compress(
     from vqtok_cli.output import done, resolved
     from vqtok_cli.tokenizers import load_prior_of, load_tokenizer
 
-    target = out or image.with_suffix(SUFFIX)
-    check_file(target, overwrite=overwrite)
+    target = out or image.parent / f"{image.stem}{SUFFIX}"
+    check_file(target, overwrite=overwrite, sources=[image])
     model = load_tokenizer(tokenizer, device="cpu", revision=revision)
     loaded = load_prior_of(model, prior, prior_revision)
     codec = LosslessCodec(model, loaded)

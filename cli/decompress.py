@@ -24,7 +24,7 @@ def decompress(
     revision: TokenizerRevision = None,
     prior_revision: PriorRevision = None,
 ) -> None:
-    """Give back the image that vqtok compress compressed, pixel by pixel.
+    """Give back an image that vqtok compress compressed.
 
     Takes the tokenizer and the prior that it was compressed with. The pixels are checked: a damaged file, or a machine
     whose arithmetic differs, is an error and never a wrong image.
@@ -36,10 +36,10 @@ def decompress(
     from vqtok_cli.output import done, resolved
     from vqtok_cli.tokenizers import load_prior_of, load_tokenizer
 
-    target = out or file.with_suffix(".png")
-    if target.suffix.lower() != ".png":
-        raise ConfigurationError(f"--out must end in .png, got {target}")
-    check_file(target, overwrite=overwrite)
+    target = out or file.parent / f"{file.stem}.png"
+    if out is not None and out.suffix.lower() != ".png":
+        raise ConfigurationError(f"--out must end in .png, got {out}")
+    check_file(target, overwrite=overwrite, sources=[file])
     data = read_compressed(file)
     model = load_tokenizer(tokenizer, device="cpu", revision=revision)
     loaded = load_prior_of(model, prior, prior_revision)

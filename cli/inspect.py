@@ -31,7 +31,10 @@ DEFAULTS: dict[str, Any] = {"split": "test", "num_images": 2000, "batch_size": 1
 
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="Tokenizer, prior, codes or run folder, parquet file of codes, or Hub id of any.")
+        str,
+        typer.Argument(
+            help="Tokenizer, prior, baseline, codes or run folder, parquet file of codes, or Hub id of any."
+        ),
     ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     dataset: Annotated[
@@ -70,7 +73,7 @@ def inspect(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Describe a tokenizer, prior, codes or run folder.
+    """Describe a tokenizer, prior, baseline, codes or run.
 
     With --dataset, also check the codebook of a tokenizer on held-out images: whether it is healthy and what to try if
     it is not, with plots of how often and where codes are used, how far apart they are, and the image patches they

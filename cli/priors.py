@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,14 +64,14 @@ GuidanceScale = Annotated[float, typer.Option(help="Classifier-free guidance: ab
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")]
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse a file that is no PNG, or is there, before any work."""
+def check_out(out: Path, *, overwrite: bool, sources: Iterable[Path] = ()) -> None:
+    """Refuse a file that is no PNG, is there, or is one of those that are read, before any work."""
     from vqtok.errors import ConfigurationError
     from vqtok.files import check_file
 
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must end in .png, got {out}")
-    check_file(out, overwrite=overwrite)
+    check_file(out, overwrite=overwrite, sources=sources)
 
 
 def prior_source(prior: str | None) -> str:

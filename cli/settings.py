@@ -57,6 +57,9 @@ def settings(
             typer.echo(line)
         return
     rows = list(rows_of(name))
+    if not rows:
+        typer.echo(f"{name} has no settings.")
+        return
     for line in markdown_table(rows) if markdown else listing(rows):
         typer.echo(line)
 

@@ -57,7 +57,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar=f"<{'|'.join(MODELS)}>",
-        help=f"What to train: {TOKENIZER} is a tokenizer, the others are compared with it on the same networks.",
+        help=f"What to train: {TOKENIZER} is a tokenizer, the others are compared with it on the same networks. They "
+        "are trained with the likelihood logistic, and into runs/<dataset>-<model>, unless told otherwise.",
         autocompletion=lambda: list(MODELS),
         show_default=TOKENIZER,
         rich_help_panel="Tokenizer",
@@ -145,7 +146,7 @@ def kind_of_run(values: Mapping[str, Any]) -> type[ImageTrainingConfig]:
     only = [key for key in TokenizerTrainingConfig.model_fields if key not in BaselineTrainingConfig.model_fields]
     if found := [key for key in only if values.get(key) is not None]:
         raise ConfigurationError(
-            f"{', '.join(found)} cannot be set for model {name}, only for a tokenizer: leave it out"
+            f"{', '.join(found)} cannot be set for model {name}, only for a tokenizer: leave that out"
         )
     return BaselineTrainingConfig
 

@@ -92,3 +92,15 @@ def test_a_file_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigurationError, match=r"folder is a folder, not a file: choose another file$"):
         write_text(tmp_path / "folder", "")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_what_is_read_is_not_written_by_any_of_its_names(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_text("a")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "hard").hardlink_to(source)
+    for name in ("a", "link", "hard"):
+        with pytest.raises(ConfigurationError, match=f"{name} is read, and would be lost if it were written"):
+            check_file(tmp_path / name, sources=[tmp_path / "none", source])
+    (tmp_path / "b").write_text("a")
+    check_file(tmp_path / "b", sources=[source])

@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -79,14 +79,22 @@ def new_file(path: Path, *, overwrite: bool = True, named: Path | None = None) -
             partial.unlink(missing_ok=True)
 
 
-def check_file(path: Path, *, overwrite: bool = True) -> None:
+def check_file(path: Path, *, overwrite: bool = True, sources: Iterable[Path] = ()) -> None:
     """Refuse a file that `new_file` would refuse, before any work.
+
+    Args:
+        overwrite: replace a file that is there.
+        sources: files that are read to write this one, by whatever name; none of them is replaced.
 
     Raises:
         ConfigurationError: `path` is no regular file (a folder, a device, a pipe), is there and may not be replaced, or
             its folder cannot be written.
         DataError: the disk is full.
     """
+    for source in sources:
+        with suppress(OSError):  # what is not there is told by those who look for it
+            if path.samefile(source) and source.is_file():
+                raise ConfigurationError(f"{path} is read, and would be lost if it were written: choose another file")
     _check_regular(path, overwrite=overwrite)
     check_writable(path)
 

@@ -65,6 +65,7 @@ def changed(folder: Path, **entries: Any) -> Path:
         ({"network": {"num_residual_blocks": 10**6}}, CheckpointError, "num_residual_blocks must be at most 10,000"),
         ({"likelihood": {"type": "mse"}}, ConfigurationError, "likelihood mse gives no probabilities, and vae is"),
         ({"label_names": ["a"]}, ConfigurationError, "a model of type vae takes no label_names, got"),
+        ({"label_names": ["a"] * 10**5}, ConfigurationError, "^.{1,200}$"),
         ({"image_size": 18}, ConfigurationError, "18x18 pixels does not divide by the downsample factor 4"),
     ],
 )

@@ -95,8 +95,8 @@ PRIOR = ["--prior", "runs/plain"]
         (["image.png", "--keep", "top:0.5", "--mask", "white.png", *PRIOR], "such as top:0.5, not both"),
         (["image.png", "--keep", "top:1.2", *PRIOR], "keep must be top, bottom, left or right .* got 'top:1.2'"),
         (["image.png", "--keep", "middle:0.5", *PRIOR], "keep must be top, bottom, left or right .* got 'middle:0.5'"),
-        (["image.png", "--keep", "top:1", *PRIOR], "the mask leaves nothing to complete: every pixel is kept"),
-        (["image.png", "--mask", "white.png", *PRIOR], "the mask leaves nothing to complete: every pixel is kept"),
+        (["image.png", "--keep", "top:1", *PRIOR], "nothing is left to complete: every pixel is kept"),
+        (["image.png", "--mask", "white.png", *PRIOR], "nothing is left to complete: every pixel is kept"),
         (["image.png", "--mask", "mask.png", *PRIOR], "must have the size of the image, 16 x 16, got 32 x 32 pixels"),
         (["image.png", "--mask", "text.png", *PRIOR], "the mask text.png is not an image"),
         (["none.png", "--keep", "top:0.5", *PRIOR], "there is no image none.png"),
@@ -104,8 +104,14 @@ PRIOR = ["--prior", "runs/plain"]
         (["image.png", "--keep", "top:0.5", "--label", "cat", *PRIOR], "this prior was trained without classes"),
         (["image.png", "--keep", "top:0.5", "--prior", "runs/other"], "models codes of tokenizer 000000000000"),
         (["image.png", "--keep", "top:0.5", "--num-completions", 0, *PRIOR], "--num-completions must be from 1 to"),
-        (["image.png", "--keep", "top:0.5", "--candidates", 0, *PRIOR], "candidates must be at least 1, got 0"),
+        (["image.png", "--keep", "top:0.5", "--candidates", 0, *PRIOR], "candidates must be from 1 to 4,096, got 0"),
+        (["image.png", "--keep", "top:0.5", "--candidates", 10**20, *PRIOR], "candidates must be from 1 to 4,096, got"),
         (["image.png", "--keep", "top:0.5", "--resample", "grid", *PRIOR], "Did you mean 'grids'"),
+        (
+            ["image.png", "--keep", "top:0.5", "--out", "image.png", "--overwrite", *PRIOR],
+            "image.png is read, and would",
+        ),
+        (["image.png", "--mask", "white.png", "--out", "white.png", "--overwrite", *PRIOR], "white.png is read, and"),
         (["image.png", "--keep", "top:0.5", "--out", "a.jpg", *PRIOR], "--out must end in .png, got a.jpg"),
     ],
 )
@@ -115,3 +121,10 @@ def test_mistakes_are_one_line(folders: Path, vqtok: Command, arguments: list[ob
     assert complained.startswith("vqtok: error: ") and complained.count("\n") == 1
     assert re.search(message, complained)
     assert not Path("completions.png").exists()
+
+
+def test_a_class_that_no_completion_is_of_is_not_listed(folders: Path, vqtok: Command) -> None:
+    given = ("image.png", "--keep", "top:0.5", "--prior", "runs/prior", "--label", "dog", "--label", "cat")
+    for count, classes in ((1, "dog"), (2, "dog, cat")):
+        _, said, _ = vqtok("complete", *given, "--num-completions", count, "--out", f"{count}.png")
+        assert f"  label               {classes}\n" in said

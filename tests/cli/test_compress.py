@@ -62,6 +62,11 @@ def test_files_that_are_there_are_left_alone(vqtok: Command, models: None) -> No
     ("command", "reason"),
     [
         ("compress none.png --tokenizer t", "there is no image none.png"),
+        ("compress . --tokenizer t", ". cannot be read: it is no regular file"),
+        ("decompress / --tokenizer t", "/ cannot be read: it is no regular file"),
+        ("compress a.png --tokenizer t --out a.png --overwrite", "a.png is read, and would be lost if it were written"),
+        ("compress link.png --tokenizer t --out a.png --overwrite", "a.png is read, and would be lost"),
+        ("decompress packed.png --tokenizer t --overwrite", "packed.png is read, and would be lost"),
         (
             "compress deep.png --tokenizer t",
             "deep.png has 16 bits a channel, and 8 are kept: convert it to 8 bits first",
@@ -84,7 +89,9 @@ def test_mistakes_are_one_line(vqtok: Command, models: None, command: str, reaso
     Path("short.vqt").write_bytes(Path("a.vqt").read_bytes()[:-9])
     Image.fromarray(np.full((8, 8), 300, dtype=np.uint16)).save("deep.png")
     noise(5, 9).save("wide.png")
-    before = sorted(Path().iterdir())
+    Path("link.png").symlink_to("a.png")
+    Path("packed.png").write_bytes(Path("a.vqt").read_bytes())
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
     code, _, said = vqtok(*command.split())
     assert code == 2 and said.count("\n") == 1 and reason in said
-    assert sorted(Path().iterdir()) == before
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before

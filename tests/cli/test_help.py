@@ -51,6 +51,11 @@ def test_a_command_that_needs_to_be_told_something_shows_its_help(vqtok: Command
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_command_is_told_in_a_line_that_a_terminal_shows_whole(vqtok: Command) -> None:
+    _, said, _ = vqtok("--help")
+    assert all(line in said for line in COMMANDS.values())
+
+
 def test_version(vqtok: Command) -> None:
     assert vqtok("--version") == (0, f"vqtok {__version__}\n", "")
 

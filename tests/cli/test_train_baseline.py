@@ -47,7 +47,12 @@ def test_settings_come_from_options_files_and_assignments(vqtok: Command) -> Non
         code, _, complained = vqtok("train", "--resume", "--out=a", "--model", model)
         assert code == 2 and message in complained and complained.count("\n") == 1
     code, _, complained = vqtok("train", "--resume", "--out=c", "--model=vae")
-    assert code == 2 and "quantizer" in complained and complained.count("\n") == 1
+    assert code == 2 and complained.count("\n") == 1
+    assert "the run in c trains another kind of model, which has no setting model: leave that out" in complained
+    code, _, complained = vqtok("train", "--resume", "--out=a", "--quantizer=fsq")
+    assert code == 2 and "the run in a trains another kind of model, which has no setting quantizer" in complained
+    code, _, complained = vqtok("train", "--resume", "--out=a", "--set=stepz=4")
+    assert code == 2 and "'stepz' is not a configuration key. Did you mean 'steps'?" in complained
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,8 @@ def test_a_baseline_is_neither_pushed_nor_taken_for_a_tokenizer(vqtok: Command) 
 
 
 def test_settings_of_models_are_listed(vqtok: Command) -> None:
+    for name in ("mse", "logistic"):
+        assert vqtok("settings", name) == (0, f"{name} has no settings.\n", "")
     assert "model.beta = 1.0\n" in vqtok("settings", "vae")[1]
     assert "model.num_samples = 5\n" in vqtok("settings", "vimco")[1]
     said = vqtok("settings", "train")[1]

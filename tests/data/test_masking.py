@@ -116,8 +116,8 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
             ConfigurationError,
             "of the image, 12 x 10, or of the tokenizer, 8 x 8, got 12 x 5 pixels",
         ),
-        (white, None, DataError, "nothing to complete: every pixel is kept"),
-        (None, "top:1", DataError, "nothing to complete"),
+        (white, None, DataError, "nothing is left to complete: every pixel is kept"),
+        (None, "top:1", DataError, "nothing is left to complete"),
         (white[0], None, DataError, r"a mask of bool must be \(H, W\), got \(12,\)"),
         (tmp_path / "none.png", None, DataError, "there is no image the mask .*none.png"),
     ):

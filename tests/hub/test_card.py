@@ -165,6 +165,22 @@ def test_a_card_and_inspect_state_the_same_facts(run: Path, prior_folder: Path) 
             assert f"| {name} | {value} |" in text.splitlines()
 
 
+def test_a_tokenizer_with_a_likelihood_says_which(tmp_path: Path) -> None:
+    small = {"image_size": 8, "num_channels": 1, "network": {"hidden_size": 4, "residual_size": 2}}
+    for likelihood, said in (
+        ({"type": "mixture", "num_components": 3}, "mixture: num_components 3"),
+        ({"type": "gaussian", "std": 0.5}, "gaussian: std 0.5"),
+        ({"type": "mse"}, None),
+    ):
+        tokenizer = VQTokenizer(VQTokenizerConfig(likelihood=likelihood, **small))  # type: ignore[call-arg]
+        tokenizer.save_pretrained(tmp_path)
+        assert dict(describe_tokenizer(open_folder(tmp_path)).rows).get("likelihood") == said
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["likelihood"]  # as tokenizers were saved before there were others
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "likelihood" not in dict(describe_tokenizer(open_folder(tmp_path)).rows)
+
+
 def test_a_card_comes_with_its_image_unless_people_wrote_one(run: Path) -> None:
     folder = open_folder(run)
     card = card_of(folder, "org/digits", folder.path)

@@ -34,7 +34,6 @@ def test_what_would_lose_something_is_refused(tmp_path: Path) -> None:
     RAINBOW.convert("RGBA").save(tmp_path / "alpha.png")
     RAINBOW.save(tmp_path / "key.png", transparency=(1, 2, 3))
     RAINBOW.convert("P").save(tmp_path / "palette.png")
-    RAINBOW.save(tmp_path / "moving.png", save_all=True, append_images=[noise(6, 5, seed=1)])
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "deep.ppm").write_bytes(b"P6\n2 2\n65535\n" + bytes(24))
     for name in ("alpha.png", "key.png"):
@@ -42,10 +41,31 @@ def test_what_would_lose_something_is_refused(tmp_path: Path) -> None:
             refused(tmp_path / name) == "it is transparent, which is not kept: compose it over a colour first, as RGB"
         )
     assert refused(tmp_path / "palette.png") == 'it has a palette: convert it first, as by image.convert("RGB")'
-    assert refused(tmp_path / "moving.png") == "it has several frames, of which one would be kept: save that one alone"
     for name in ("deep.png", "deep.ppm"):
         assert refused(tmp_path / name) == "it has 16 bits a channel, and 8 are kept: convert it to 8 bits first"
     assert refused(RAINBOW.convert("L")).startswith("it is of mode L and the tokenizer is of RGB: convert the image")
     assert refused(RAINBOW, 1).startswith("it is of mode RGB and the tokenizer is of L")
     assert refused(RAINBOW.convert("CMYK")).startswith("it is of mode CMYK")
     assert refused(tmp_path / "none.png") == "there is no image it"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_all_frames_but_one_would_be_lost(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """However they are turned: what is turned upright is one frame, and no longer knows of others."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = tmp_path / f"moving.{suffix}"
+    RAINBOW.save(path, save_all=True, append_images=[noise(6, 5, seed=1)], exif=exif)
+    assert refused(path) == "it has several frames, of which one would be kept: save that one alone"
+
+
+def test_gif_is_told_by_its_frames_and_its_palette(tmp_path: Path) -> None:
+    grey = RAINBOW.convert("L")
+    grey.save(tmp_path / "one.gif")
+    grey.save(tmp_path / "two.gif", save_all=True, append_images=[noise(6, 5, seed=1).convert("L")])
+    assert refused(tmp_path / "one.gif", 1).startswith("it has a palette")
+    assert refused(tmp_path / "two.gif", 1).startswith("it has several frames")
+    data = (tmp_path / "two.gif").read_bytes()
+    (tmp_path / "broken.gif").write_bytes(data[: len(data) - 40])
+    assert refused(tmp_path / "broken.gif", 1)  # one error of ours, whatever the decoder says

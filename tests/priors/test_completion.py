@@ -208,7 +208,7 @@ def test_completing_leaves_the_mode_the_codes_and_the_random_state_alone() -> No
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"candidates": 0}, "candidates must be from 1 to 4,096, got 0"),
         ({"resample": "grid"}, "resample must be positions or grids, got 'grid'. Did you mean 'grids'"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"batch_size": 0}, "batch_size must be"),

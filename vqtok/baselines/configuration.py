@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from vqtok.errors import ConfigurationError
+from vqtok.errors import ConfigurationError, shortened
 from vqtok.losses import LIKELIHOOD_TYPES, LIKELIHOODS, LikelihoodOptions
 from vqtok.losses.logistic import LogisticOptions
 from vqtok.options import Options, Types
@@ -88,7 +88,7 @@ class BaselineConfig(ImageModelConfig):
         chosen.check_likelihood(BaselineOptions(likelihood=self.likelihood).likelihood)
         if chosen.needs_classes != (self.label_names is not None):
             needed = "needs label_names, the names of its classes" if chosen.needs_classes else "takes no label_names"
-            raise ConfigurationError(f"a model of type {chosen.type} {needed}, got {self.label_names}")
+            raise ConfigurationError(f"a model of type {chosen.type} {needed}, got {shortened(self.label_names)}")
 
     @property
     def chosen(self) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vqtok.data.dataset import Batch, ImageDataset, UnreadableImage, read_images
     from vqtok.data.fitting import fit_image
     from vqtok.data.grid import image_grid
-    from vqtok.data.images import channel_bits, image_array, load_image
+    from vqtok.data.images import channel_bits, has_frames, image_array, load_image
     from vqtok.data.loading import ordered_batches, to_pixels, training_batches
     from vqtok.data.masking import MaskedImage, masked_image
     from vqtok.data.native import ImageFormat, native_format
@@ -30,6 +30,7 @@ __all__ = [
     "UnreadableImage",
     "channel_bits",
     "fit_image",
+    "has_frames",
     "image_array",
     "image_grid",
     "load_image",
@@ -52,6 +53,7 @@ _HOMES = {
     "MaskedImage": "masking",
     "UnreadableImage": "dataset",
     "channel_bits": "images",
+    "has_frames": "images",
     "fit_image": "fitting",
     "native_format": "native",
     "open_all": "sources",

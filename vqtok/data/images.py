@@ -35,7 +35,7 @@ from vqtok.data.views import Views
 from vqtok.errors import DataError, one_line
 from vqtok.text import printable
 
-__all__ = ["ImageInput", "channel_bits", "image_array", "image_views", "load_image", "open_file"]
+__all__ = ["ImageInput", "channel_bits", "has_frames", "image_array", "image_views", "load_image", "open_file"]
 
 ImageInput = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
@@ -87,6 +87,21 @@ def _is_deep(tile: Any) -> bool:
     if tile.codec_name == "ppm":  # mode and what white is
         return bool(arguments[-1] > 255)
     return any(isinstance(one, str) and ";16" in one for one in arguments)
+
+
+def has_frames(source: ImageInput, *, name: str | None = None) -> bool:
+    """Whether an image is the first of several, as of an animation or a file of several pages.
+
+    Errors are those of `load_image`. The others are looked for while the file is open, and not decoded.
+    """
+    name = printable(name or _image_name(source))
+    with _opened(source, name) as (image, _):
+        try:
+            return getattr(image, "n_frames", 1) > 1
+        except MemoryError:
+            raise
+        except Exception as error:  # as in _read_header
+            raise DataError(f"{name} is broken: {one_line(error)}") from error
 
 
 def image_array(

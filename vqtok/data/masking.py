@@ -108,7 +108,7 @@ def masked_image(
             f"the mask must have the size of the image, {sizes}, got {kept.shape[1]} x {kept.shape[0]} pixels"
         )
     if kept.all():
-        raise DataError("the mask leaves nothing to complete: every pixel is kept")
+        raise DataError("nothing is left to complete: every pixel is kept")
     return MaskedImage(image=fitted, filled=filled, kept=kept)
 
 

@@ -44,6 +44,7 @@ class TokenizerSettings(BaseModel):
     resample: str
     network: Network
     quantizer: dict[str, Any]
+    likelihood: dict[str, Any] = {"type": "mse"}  # of a tokenizer from before there were others
 
 
 class BaselineSettings(BaseModel):
@@ -119,6 +120,7 @@ def describe_tokenizer(folder: ModelFolder) -> Description:
         ),
         ("network", options_text(settings.network.model_dump())),
         ("quantizer", options_text(settings.quantizer, without=("codebook_size", "code_dim"))),
+        *((("likelihood", options_text(settings.likelihood)),) if settings.likelihood.get("type") != "mse" else ()),
         ("encoder", f"{parameters(folder, 'encoder.'):,} parameters"),
         ("decoder", f"{parameters(folder, 'decoder.'):,} parameters"),
         ("dtype", dtype_text(folder)),

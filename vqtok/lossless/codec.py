@@ -37,9 +37,7 @@ from vqtok.tokenizer import VQTokenizer
 __all__ = ["LosslessCodec"]
 
 STEPS = 2.0**16  # of a number that a network gives; a mean of pixels in [-1, 1] moves by 0.001 levels at most
-PLACES = (
-    256  # of an image whose tables are made at a time: 0.5 MiB for each component of a mixture, which a cache holds
-)
+PLACES = 256  # of an image whose tables are made at a time: 0.5 MiB for each component of a mixture, as a cache holds
 MOST_CODES = MOST_SYMBOLS // 4  # of a learned prior: each takes at least one part in 2^24 of the probability
 BITS_PER_SYMBOL = 24  # at most, of the coder
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vqtok.data import channel_bits, load_image
+from vqtok.data import channel_bits, has_frames, load_image
 from vqtok.data.images import ImageInput
 from vqtok.errors import DataError
 
@@ -28,12 +28,12 @@ def exact_pixels(image: ImageInput, *, num_channels: int, name: str) -> npt.NDAr
     """
     if (bits := channel_bits(image, name=name)) > 8:
         raise DataError(f"{name} has {bits} bits a channel, and 8 are kept: convert it to 8 bits first")
+    if has_frames(image, name=name):
+        raise DataError(f"{name} has several frames, of which one would be kept: save that one alone")
     loaded = load_image(image, name=name)
     wanted = MODES[num_channels]
     if loaded.has_transparency_data:
         raise DataError(f"{name} is transparent, which is not kept: compose it over a colour first, as {wanted}")
-    if getattr(image, "n_frames", 1) > 1 or getattr(loaded, "n_frames", 1) > 1:
-        raise DataError(f"{name} has several frames, of which one would be kept: save that one alone")
     if loaded.mode == "P":
         raise DataError(f'{name} has a palette: convert it first, as by image.convert("{wanted}")')
     if loaded.mode != wanted:

@@ -27,6 +27,8 @@ from vqtok.priors.sampling import Detokenizer
 
 __all__ = ["Completer", "complete", "complete_codes", "preprocessing"]
 
+MOST_CANDIDATES = 2**12  # which are computed side by side
+
 
 class Preprocessing(Protocol):
     """How a tokenizer brings images to its size."""
@@ -157,7 +159,7 @@ def complete_codes(
             numbers are those of `sample_codes`.
         batch_size: grids at once, candidates included, but at least those of one completion; the result does not
             depend on it.
-        candidates: N of each completion, at least 1; one is enough where no kept code follows a sampled one.
+        candidates: N of each completion, from 1 to 4,096; one is enough where no kept code follows a sampled one.
         resample: `positions` or `grids`.
 
     Returns:
@@ -170,8 +172,8 @@ def complete_codes(
     binding = PriorBinding.from_config(prior.config)
     options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale)
     options.check_labels(labels)
-    if candidates < 1:
-        raise ConfigurationError(f"candidates must be at least 1, got {candidates}")
+    if not 1 <= candidates <= MOST_CANDIDATES:
+        raise ConfigurationError(f"candidates must be from 1 to {MOST_CANDIDATES:,}, got {candidates:,}")
     if resample not in get_args(Resample):
         raise ConfigurationError(
             f"resample must be positions or grids, got {shortened(resample)}."

@@ -150,8 +150,12 @@ def resume_config(
         raise ConfigurationError(f"there is no run to resume in {run}: leave out --resume to start one")
     values = read_yaml(saved)
     chosen = kind_for(kind, values)
-    if kind_for(kind, values, *sources) is not chosen:
-        raise ConfigurationError(f"the run in {run} trains another kind of model: leave out model and what is of it")
+    asked = kind_for(kind, *sources).model_fields
+    given = dict.fromkeys(name for source in sources for name in source)
+    if foreign := [name for name in given if name in asked and name not in chosen.model_fields]:
+        raise ConfigurationError(
+            f"the run in {run} trains another kind of model, which has no setting {', '.join(foreign)}: leave that out"
+        )
     kind = chosen
     before = load_config(kind, saved).model_dump() | {"out": str(run)}
     config = merged(kind, before, *sources, {"out": str(run)})
