@@ -106,32 +106,36 @@ TABLES = {
 """The tables, of which `--only` takes some rows."""
 
 
-def vqtok(*words: str) -> str:
-    """Run a command of vqtok as a user types it, and give it back as text."""
-    subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=True)
+def as_typed(*words: str) -> str:
+    """A command of vqtok as text."""
     return shlex.join(("vqtok", *words))
+
+
+def vqtok(*words: str) -> str:
+    """Run a command of vqtok and give it back as text."""
+    subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=True)
+    return as_typed(*words)
 
 
 def train(command: str, run: Path, *words: str) -> str:
     """Train into a run folder, or go on with the run in it; one that is finished stays as it is."""
-    told = ("vqtok", command, *words, "--out", str(run))
-    if (run / "model" / "config.json").is_file():
-        return shlex.join(told)
-    if (run / "config.yaml").is_file():
-        vqtok(command, "--resume", "--out", str(run))
-    else:
-        vqtok(*told[1:])
-    return shlex.join(told)
+    told = (command, *words, "--out", str(run))
+    if not (run / "model" / "config.json").is_file():
+        vqtok(*((command, "--resume", "--out", str(run)) if (run / "config.yaml").is_file() else told))
+    return as_typed(*told)
 
 
 def measure(name: str, table: Table, out: Path, steps: int) -> dict[str, Any]:
     """Train and measure a row, or read what an earlier call of this script left."""
-    result = out / "rows" / f"{name}.json"
+    result, run = out / "rows" / f"{name}.json", out / name
+    options = f"{table.rows[name]} {table.train} --steps {steps}"
+    words = ("--dataset", table.dataset, *shlex.split(options))
     if result.is_file():
         found: dict[str, Any] = json.loads(result.read_text())
+        if found["commands"][0] != as_typed("train", *words, "--out", str(run)):
+            sys.exit(f"{result} was made by `{found['commands'][0]}`: give another --out, or remove it and {run}")
         return found
-    run, options = out / name, f"{table.rows[name]} {table.train} --steps {steps}"
-    commands = [train("train", run, "--dataset", table.dataset, *shlex.split(options))]
+    commands = [train("train", run, *words)]
     numbers = measure_baseline(run, table) if "--model" in options else measure_tokenizer(run, table, commands)
     row = {"name": name, **numbers, "speed": speed_of(run), "commands": commands}
     result.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ class CVAEConfig(BaselineConfig):
 class CVAE(VAE):
     """A VAE for each class, that share their networks.
 
-    The class is an embedding of `class_dim` channels, the same at every place, beside the pixels for the encoder and
+    The class is an embedding of `class_dim` channels, the same at every position, beside the pixels for the encoder and
     beside the latents for the decoder.
     """
 

@@ -66,7 +66,7 @@ class Reconstruction(ABC):
 
     @abstractmethod
     def loss(self, parameters: Tensor, pixels: Tensor) -> Tensor:
-        """What training makes small: a scalar, the mean over images, channels and places."""
+        """What training makes small: a scalar, the mean over images, channels and positions."""
 
     @abstractmethod
     def mean(self, parameters: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Likelihood(Reconstruction):
 
     @abstractmethod
     def log_prob(self, parameters: Tensor, levels: Tensor) -> Tensor:
-        """ln p of levels, int64 (B, C, H, W): (B, C, H, W), each channel given those before it at its place."""
+        """ln p of levels, int64 (B, C, H, W): (B, C, H, W), each channel given those before it at its position."""
 
     @abstractmethod
     def table(self, parameters: Tensor, levels: Tensor, channel: int) -> Tensor:

@@ -1,11 +1,11 @@
 """A mixture of discretized logistics, in which a channel knows those before it: Salimans et al. 2017, section 2.2.
 
-arXiv:1701.05517. At each place of an image M components are mixed for all channels together, and the mean of channel
+arXiv:1701.05517. At each position of an image M components are mixed for all channels together, and the mean of channel
 c moves with the levels that the channels before it turned out to have:
 
     p(x_1 .. x_C) = sum_m w_m prod_c logistic(x_c; mean_mc + sum_{j<c} tanh(a_mcj) x_j, scale_mc)
 
-A decoder gives, for each place, M logits of w, M C means, M C logarithms of scales and M C (C - 1) / 2 numbers a, in
+A decoder gives, for each position, M logits of w, M C means, M C logarithms of scales and M C (C - 1) / 2 numbers a, in
 this order.
 """
 

@@ -153,7 +153,7 @@ class PriorBinding:
             own = tokenizer_text(self.fingerprint, self.tokenizer, self.revision)
             raise MismatchError(
                 f"the prior models codes of tokenizer {own}, not of the given one, {fingerprint[:12]}: "
-                "sample with the tokenizer that made the prior's codes"
+                "take the tokenizer that made the prior's codes"
             )
 
     def _names_shown(self) -> list[str]:
