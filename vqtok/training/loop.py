@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
@@ -70,6 +71,7 @@ def train(
     newest = checkpoint_to_resume(run, config.steps) if resume else None
     start = step_of(newest) if newest else 0
     accelerator = build_accelerator(config)
+    group = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
     if accelerator.is_main_process:
         check_run(run, resume=resume, overwrite=overwrite)
     set_seed(config.seed)
@@ -86,7 +88,13 @@ def train(
             save_config(config, run / "config.yaml")
             task.write_records(run)
             (run / "metrics.jsonl").touch()  # a configuration alone may be a copy, and is never replaced
-        return train_from(start, config, accelerator, task, batches)
+        result = train_from(start, config, accelerator, task, batches)
+    # The group goes last, and from Python. Where DistributedDataParallel is the last to hold it, torch 2.13 waits for
+    # its thread with the interpreter's lock in hand, which that thread may wait for: a run of two processes hung so.
+    del task, batches
+    accelerator.free_memory()
+    del group
+    return result
 
 
 def train_from(
