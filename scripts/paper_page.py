@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,6 +17,7 @@ from vqtok.data import ImageDataset, image_grid, open_images, to_pixels
 from vqtok.data.loading import sampled_rows
 from vqtok.files import write_text
 from vqtok.hub import open_folder
+from vqtok.losses import to_levels
 from vqtok.priors import PriorBinding, load_prior, sample_codes
 from vqtok.report.markup import figure, section
 from vqtok.tokenizer import VQTokenizer
@@ -125,13 +125,8 @@ def between(model: VQTokenizer, first: Tensor, second: Tensor) -> Tensor:
 
 def drawn(rows: dict[str, Tensor], what: str) -> str:
     """One image grid, a row of images for each name."""
-    images = [image for pixels in rows.values() for image in to_images(pixels)]
+    images = [image for pixels in rows.values() for image in to_levels(pixels).to(torch.uint8).numpy()]
     return figure(image_grid(images, columns=SHOWN, scale=3 if images[0].shape[1] <= 32 else 1), what, list(rows))
-
-
-def to_images(pixels: Tensor) -> Iterator[Any]:
-    """uint8 arrays (C, H, W)."""
-    yield from ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def html_table(markdown: str) -> str:

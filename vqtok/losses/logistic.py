@@ -28,7 +28,7 @@ __all__ = ["DiscretizedLogistic", "LogisticOptions", "bounded", "every_level", "
 FIRST_LOG_SCALE = math.log(0.5 * math.sqrt(3) / math.pi)
 """Where a network starts that gives zeros: half the spread of [-1, 1], as colour images have."""
 LOG_SCALES = (-7.0, 7.0)
-"""Salimans et al. 2017: at exp(-7), 97% lie in one level. At exp(7) all levels but the two outermost have nothing."""
+"""Salimans et al. 2017: at exp(-7), 97% lie in one level. At exp(7) all but the two outermost hardly anything."""
 LARGEST_MEAN = 100.0
 
 
