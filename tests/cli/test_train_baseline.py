@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.cli.conftest import Command
 from vqtok.baselines import BASELINES, load_baseline
@@ -98,3 +100,13 @@ def test_settings_of_models_are_listed(vqtok: Command) -> None:
     assert "model.num_samples = 5\n" in vqtok("settings", "vimco")[1]
     said = vqtok("settings", "train")[1]
     assert "bound_samples = null\n" in said and "Of autoencoder, vae, cvae, iwae, vimco, likelihood-ratio." in said
+
+
+def test_what_is_measured_of_images_of_16_bits_is_said(vqtok: Command) -> None:
+    Path("deep").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((28, 28), 5000 * number, dtype=np.uint16)).save(f"deep/{number}.png")
+    given = ("train", "--dataset=deep", "--model=vae", *TINY, "--image-size=28", "--num-channels=1")
+    code, said, complained = vqtok(*given)
+    assert code == 0, complained
+    assert "images have 16 bits a channel and are scaled to 8" in said + complained

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from vqtok.errors import ConfigurationError, shortened
-from vqtok.losses import LIKELIHOOD_TYPES, LIKELIHOODS, LikelihoodOptions
+from vqtok.losses import LIKELIHOOD_TYPES, LIKELIHOODS, Likelihood, LikelihoodOptions
 from vqtok.losses.logistic import LogisticOptions
 from vqtok.options import Options, Types
 from vqtok.pretrained import ImageModelConfig, ImageModelOptions
@@ -34,8 +34,8 @@ class MethodOptions(Options):
         Raises:
             ConfigurationError: says which are.
         """
-        if self.needs_likelihood and not LIKELIHOODS[likelihood.type][1].is_likelihood:
-            names = [name for name, (_, loss) in LIKELIHOODS.items() if loss.is_likelihood]
+        if self.needs_likelihood and not issubclass(LIKELIHOODS[likelihood.type][1], Likelihood):
+            names = [name for name, (_, loss) in LIKELIHOODS.items() if issubclass(loss, Likelihood)]
             raise ConfigurationError(
                 f"likelihood {likelihood.type} gives no probabilities, and {self.type} is trained with a bound on "
                 f"those of images: set likelihood to one of {', '.join(names)}"

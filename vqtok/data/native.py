@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqtok.data.images import load_image
+from vqtok.data.images import channel_bits, load_image
 from vqtok.data.sources import ImageSource
 from vqtok.errors import ConfigurationError, DataError
 
@@ -24,10 +24,12 @@ class ImageFormat:
     Attributes:
         sizes: (H, W) of those that can be read, without repetitions, ascending.
         num_channels: 1 where all of them are grey, else 3.
+        channel_bits: the most that one has of a channel, of which 8 are read.
     """
 
     sizes: tuple[tuple[int, int], ...]
     num_channels: int
+    channel_bits: int = 8
 
     def training_size(self, name: str) -> tuple[tuple[int, int], str | None]:
         """The size (H, W) to train at where the user chooses none, and a note where it is not simply the images' own.
@@ -60,22 +62,24 @@ class ImageFormat:
 
 
 def native_format(source: ImageSource) -> ImageFormat:
-    """The sizes and channels of up to 32 images, spread over the source; those that cannot be read do not count.
+    """The sizes, channels and depth of up to 32 images, spread over the source; those that cannot be read do not count.
 
     Raises:
         DataError: none of them can be read.
     """
     rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
-    sizes, grey, errors = set(), True, []
+    sizes, grey, bits, errors = set(), True, 8, []
     for stored in source.stored(rows):
+        data = stored.data()
         try:
-            image = load_image(stored.data(), name=stored.name)
+            image = load_image(data, name=stored.name)
         except DataError as error:  # the first one is raised below if there is nothing else
             errors.append(error)
             continue
         sizes.add((image.height, image.width))
+        bits = max(bits, channel_bits(data, name=stored.name))
         grey = grey and image.mode in GREY_MODES
     if not sizes:
         raise errors[0]
     ascending = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-    return ImageFormat(sizes=tuple(ascending), num_channels=1 if grey else 3)
+    return ImageFormat(sizes=tuple(ascending), num_channels=1 if grey else 3, channel_bits=bits)

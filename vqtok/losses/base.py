@@ -54,8 +54,6 @@ class Reconstruction(ABC):
     Shapes: `parameters` is what the decoder gave, (B, num_parameters, H, W); `pixels` (B, C, H, W) in [-1, 1].
     """
 
-    is_likelihood: ClassVar[bool] = False
-
     def __init__(self, *, num_channels: int, **options: Any) -> None:
         self.num_channels = num_channels
 
@@ -79,7 +77,6 @@ class Likelihood(Reconstruction):
     Arithmetic is float32 or, of parameters in float64, float64.
     """
 
-    is_likelihood = True
     is_density: ClassVar[bool] = False
     """Whether p is a density, of which nothing sums to 1 and whose bits may be below 0."""
 

@@ -48,8 +48,8 @@ Config = TypeVar("Config", bound=ImageTrainingConfig)
 def open_training_images(config: Config) -> tuple[Config, ImageSource, ImageSource]:
     """The training and test images, and the configuration with the size and channels that the images decide.
 
-    A size that the images decide is cut to a multiple of the downsample factor; what is cropped or resized for it is
-    among the notes of the training images.
+    A size that the images decide is cut to a multiple of the downsample factor. What is cropped or resized for it, or
+    has more bits than are read, is among the notes of the training images.
 
     Raises:
         ConfigurationError: the images are larger than 256 pixels and `image_size` is not set.
@@ -63,23 +63,26 @@ def open_training_images(config: Config) -> tuple[Config, ImageSource, ImageSour
         test_share=config.test_share,
         seed=config.seed,
     )
-    if config.image_size is None or config.num_channels is None:
-        native = native_format(train)
-        if config.num_channels is None:
-            config = config.model_copy(update={"num_channels": native.num_channels})
-        if config.image_size is None:
-            size, note = native.training_size(config.dataset)
-            factor = config.network.downsample_factor
-            fitting = [max(factor, side // factor * factor) for side in size]
-            if note is None and fitting != list(size):
-                how = "enlarged" if fitting > list(size) else "cropped"
-                note = (
-                    f"the images are {size[0]} x {size[1]} pixels (height x width) and are {how} to {fitting[0]} x "
-                    f"{fitting[1]}, a multiple of the downsample factor {factor}"
-                )
-            config = config.model_copy(update={"image_size": fitting})
-            train = replace(train, notes=(*train.notes, *([note] if note else [])))
-    return config, train, test
+    native, notes = native_format(train), list(train.notes)
+    if config.num_channels is None:
+        config = config.model_copy(update={"num_channels": native.num_channels})
+    if config.image_size is None:
+        size, note = native.training_size(config.dataset)
+        factor = config.network.downsample_factor
+        fitting = [max(factor, side // factor * factor) for side in size]
+        if note is None and fitting != list(size):
+            how = "enlarged" if fitting > list(size) else "cropped"
+            note = (
+                f"the images are {size[0]} x {size[1]} pixels (height x width) and are {how} to {fitting[0]} x "
+                f"{fitting[1]}, a multiple of the downsample factor {factor}"
+            )
+        config = config.model_copy(update={"image_size": fitting})
+        notes += [note] if note else []
+    if native.channel_bits > 8:
+        notes.append(
+            f"images have {native.channel_bits} bits a channel and are scaled to 8, which all that is measured is of"
+        )
+    return config, replace(train, notes=tuple(notes)), test
 
 
 def model_settings(config: ImageTrainingConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.data import Batch, ImageSource
-from vqtok.losses import in_bits
+from vqtok.losses import Likelihood, in_bits
 from vqtok.quantizers import CodeCounting
 from vqtok.text import counted
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -149,13 +149,13 @@ class TokenizerTask(ImageTask):
         def look(pixels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
             codes = model.encode(pixels)
             self.counting.add(counts, codes)
-            nats = model.distortion(pixels, codes) if model.likelihood.is_likelihood else pixels.new_zeros(1)
+            nats = model.distortion(pixels, codes) if isinstance(model.likelihood, Likelihood) else pixels.new_zeros(1)
             return model.decode(codes), nats.sum(0, keepdim=True)
 
         found = self.measure(step, look, sums=1)
         use = self.counting.use(self.accelerator.reduce(counts, reduction="sum").cpu())
         numbers = found.errors
-        if model.likelihood.is_likelihood:
+        if isinstance(model.likelihood, Likelihood):
             numbers |= in_bits(distortion=found.sums[0] / found.dimensions, rate=model.rate)
         summary = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         report = Report(
