@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.baselines import build_baseline
-from vqtok.baselines.base import multi_sample_bound
 from vqtok.baselines.categorical import CategoricalModel
+from vqtok.baselines.latent_variable import multi_sample_bound
 from vqtok.quantizers import GumbelQuantizer
 from vqtok.quantizers.gradients import straight_through
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tests.baselines.models import make, pixels
 from vqtok.baselines import build_baseline
-from vqtok.baselines.base import multi_sample_bound
 from vqtok.baselines.categorical import CategoricalPosterior, score_function
+from vqtok.baselines.latent_variable import multi_sample_bound
 from vqtok.baselines.vimco import leave_one_out
 
 

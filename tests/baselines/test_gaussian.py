@@ -12,8 +12,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from tests.baselines.models import make, pixels
 from vqtok.baselines import VAE
-from vqtok.baselines.base import multi_sample_bound
 from vqtok.baselines.gaussian import DiagonalGaussian, log_normal
+from vqtok.baselines.latent_variable import multi_sample_bound
 from vqtok.losses import to_values
 
 

@@ -17,10 +17,11 @@ from typing import Any
 from transformers import AutoConfig, AutoModel
 
 from vqtok.baselines.autoencoder import Autoencoder, AutoencoderConfig
-from vqtok.baselines.base import Baseline, BaselineOutput, Bound, LatentVariableModel
+from vqtok.baselines.base import Baseline, BaselineOutput
 from vqtok.baselines.configuration import BaselineConfig, BaselineOptions, MethodOptions
 from vqtok.baselines.cvae import CVAE, CVAEConfig
 from vqtok.baselines.iwae import IWAE, IWAEConfig
+from vqtok.baselines.latent_variable import Bound, LatentVariableModel
 from vqtok.baselines.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig
 from vqtok.baselines.vae import VAE, VAEConfig
 from vqtok.baselines.vimco import VIMCO, VIMCOConfig

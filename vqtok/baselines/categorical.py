@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from vqtok.baselines.base import BaselineOutput, Draw, LatentVariableModel, multi_sample_bound, per_dimension
+from vqtok.baselines.base import BaselineOutput
 from vqtok.baselines.configuration import BaselineConfig, MethodOptions
+from vqtok.baselines.latent_variable import Draw, LatentVariableModel, multi_sample_bound, per_dimension
 from vqtok.losses.base import exact
 
 __all__ = ["CategoricalModel", "CategoricalOptions", "CategoricalPosterior", "score_function"]

@@ -12,8 +12,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from vqtok.baselines.base import BaselineOutput, multi_sample_bound, per_dimension
+from vqtok.baselines.base import BaselineOutput
 from vqtok.baselines.configuration import BaselineConfig, MethodOptions
+from vqtok.baselines.latent_variable import multi_sample_bound, per_dimension
 from vqtok.baselines.vae import VAE
 
 __all__ = ["IWAE", "IWAEConfig", "IWAEOptions"]

@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from vqtok.baselines.base import dimensions, multi_sample_bound
 from vqtok.baselines.categorical import CategoricalModel, CategoricalOptions
 from vqtok.baselines.configuration import BaselineConfig
+from vqtok.baselines.latent_variable import dimensions, multi_sample_bound
 from vqtok.losses.base import exact
 
 __all__ = ["LikelihoodRatio", "LikelihoodRatioConfig", "LikelihoodRatioOptions"]

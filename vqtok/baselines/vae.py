@@ -13,9 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqtok.baselines.base import BaselineOutput, Draw, LatentVariableModel, per_dimension
+from vqtok.baselines.base import BaselineOutput
 from vqtok.baselines.configuration import BaselineConfig, MethodOptions
 from vqtok.baselines.gaussian import DiagonalGaussian, log_normal
+from vqtok.baselines.latent_variable import Draw, LatentVariableModel, per_dimension
 
 __all__ = ["VAE", "VAEConfig", "VAEOptions"]
 

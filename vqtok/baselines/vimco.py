@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqtok.baselines.base import multi_sample_bound
 from vqtok.baselines.categorical import CategoricalModel, CategoricalOptions
 from vqtok.baselines.configuration import BaselineConfig
+from vqtok.baselines.latent_variable import multi_sample_bound
 
 __all__ = ["VIMCO", "VIMCOConfig", "VIMCOOptions", "leave_one_out"]
 
