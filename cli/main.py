@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vqtok_cli.mistakes import mistakes_in_one_line
 from vqtok_cli.parameters import with_quiet
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -39,9 +39,6 @@ COMMANDS = {
     "demo": "Run every step on handwritten digits, in a few minutes.",
 }
 """Every command and the first line of its help; `train-prior` is the function `train_prior` in `train_prior.py`."""
-
-NO_MEMORY = re.compile("out of memory|allocate memory")
-"""What torch says where there is none left."""
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 RUN_BARE = ("demo", "evaluate", "sample", "settings")
@@ -130,7 +127,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
     app.rich_markup_mode = "rich" if has_colours() else None
     try:
-        with exit_on_sigterm():
+        with mistakes_in_one_line(), exit_on_sigterm():
             app(prog_name="vqtok")  # also under `python -m`
     except SystemExit as left:
         if left.code in STOPPED:
@@ -138,15 +135,6 @@ def main() -> None:
 
             end_at_once(left.code)
         raise
-    except Exception as error:
-        message = user_message(error)
-        if message is None:
-            raise
-        from vqtok.errors import BadImagesError
-        from vqtok.text import printable
-
-        typer.echo(printable(f"vqtok: error: {message}"), err=True)  # by whichever process has it
-        sys.exit(3 if isinstance(error, BadImagesError) else 2)
 
 
 def has_colours() -> bool:
@@ -167,25 +155,6 @@ def exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def user_message(error: Exception) -> str | None:
-    """One line for what a user can mend, None for a bug of ours."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    from vqtok.errors import VqtokError, one_line
-    from vqtok.files import BAD_PATH, DENIED, NO_ROOM
-
-    if isinstance(error, VqtokError | StrictDataclassError):
-        return one_line(error)
-    if isinstance(error, OSError) and error.errno in (NO_ROOM | DENIED):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}: free some space or choose a folder that can be written"
-    if isinstance(error, OSError) and error.errno in BAD_PATH:
-        return f"{error.strerror} ({error.filename}): give another path"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
-        return f"not enough memory: take a smaller batch, network or codebook ({one_line(error)})"
-    return None
 
 
 if __name__ == "__main__":

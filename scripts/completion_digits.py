@@ -26,6 +26,7 @@ from vqtok.data import ImageDataset, MaskedImage, image_grid, masked_image, open
 from vqtok.data.loading import sampled_rows
 from vqtok.priors import PriorBinding, complete_codes
 from vqtok.priors.completion import preprocessing
+from vqtok_cli.mistakes import mistakes_in_one_line
 
 ROWS = 16  # of the sheet
 
@@ -140,4 +141,5 @@ def sheet(parts: list[MaskedImage], completed: dict[str, list[Image.Image]], cou
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -27,6 +27,7 @@ from vqtok.lossless import LosslessCodec, as_image
 from vqtok.lossless.files import Header
 from vqtok.priors import Prior, load_prior
 from vqtok.tokenizer import VQTokenizer
+from vqtok_cli.mistakes import mistakes_in_one_line
 
 ALLOWED = 1.02
 
@@ -94,4 +95,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with mistakes_in_one_line():
+        sys.exit(main())

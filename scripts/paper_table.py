@@ -32,6 +32,7 @@ from vqtok.baselines import Autoencoder, Baseline, load_baseline
 from vqtok.data import ImageDataset, open_images, ordered_batches, to_pixels
 from vqtok.files import write_text
 from vqtok.losses import in_bits
+from vqtok_cli.mistakes import mistakes_in_one_line
 
 SAMPLES = 50  # of a multi-sample bound in the evaluation, as many as the paper takes for VIMCO
 MEASURED_AT_ONCE = 100
@@ -56,9 +57,10 @@ class Table:
     rows: dict[str, str]
 
 
-def product(codebooks: int, size: int, dim: int, method: str = "ema") -> str:
+def product(codebooks: int, size: int, dim: int, method: str, *options: str) -> str:
     """Options of a VQ-VAE with several codes a position."""
-    each = f"--set quantizer.each.codebook_size={size} --set quantizer.each.code_dim={dim}"
+    chosen = (f"codebook_size={size}", f"code_dim={dim}", *options)
+    each = " ".join(f"--set quantizer.each.{option}" for option in chosen)
     return f"--quantizer product --set quantizer.num_codebooks={codebooks} --set quantizer.each={method} {each}"
 
 
@@ -79,14 +81,17 @@ TABLES = {
     "cifar10": Table(
         dataset="cifar10",
         steps=20_000,
-        train="--likelihood logistic --hidden-size 128 --batch-size 32 --learning-rate 0.002",
-        prior="--arch pixelcnn --set unconditional=true --steps 10000 --batch-size 32",
+        train="--likelihood logistic --hidden-size 128 --batch-size 32 --learning-rate 0.002 --precision bf16",
+        prior="--arch pixelcnn --set unconditional=true --set arch.hidden_size=128 --set arch.kernel_size=3 "
+        "--set arch.num_layers=6 --steps 3000 --batch-size 32 --precision bf16 --set optimizer=muon "
+        "--learning-rate 0.002",
         rows={
             **BASELINES,
             "vimco": vimco(10, 512),
-            "vq": product(10, 512, 2, "vq"),
-            "vq-ema": product(10, 512, 2, "ema"),
+            "vq": product(10, 512, 2, "vq", "beta=16"),
+            "vq-ema": product(10, 512, 2, "ema", "beta=16"),
             "vq-gumbel": product(10, 512, 2, "gumbel"),
+            "vq-ema-5x256": product(5, 256, 2, "ema", "beta=16"),
         },
     ),
     "mnist": Table(
@@ -112,8 +117,9 @@ def as_typed(*words: str) -> str:
 
 
 def vqtok(*words: str) -> str:
-    """Run a command of vqtok and give it back as text."""
-    subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=True)
+    """Run a command of vqtok and give it back as text; where it fails it has said why."""
+    if status := subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=False).returncode:
+        sys.exit(status)
     return as_typed(*words)
 
 
@@ -243,4 +249,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

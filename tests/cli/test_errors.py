@@ -17,7 +17,7 @@ from tests.cli.conftest import Command
 from vqtok.errors import VqtokError
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 from vqtok.training.runs import MetricsFile
-from vqtok_cli.main import user_message
+from vqtok_cli.mistakes import user_message
 
 TINY = ["--codebook-size=16", "--code-dim=4", "--hidden-size=8", "--batch-size=4", "--steps=2"]
 
