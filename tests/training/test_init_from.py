@@ -206,6 +206,25 @@ def test_advice_names_only_what_can_change(trained: Path) -> None:
     assert "quantizer.restart_threshold=0.05" in found and not any("size" in each or "type" in each for each in found)
 
 
+def test_a_likelihood_is_learned_for_codes_that_stay(trained: Path, tmp_path: Path, sources: Sources) -> None:
+    source = VQTokenizer.from_pretrained(trained)
+    keep = {"freeze": ["encoder", "quantizer"], "likelihood": {"type": "mixture"}}
+    slow = {"steps": 1, "learning_rate": 1e-9, "warmup_steps": 0}
+    train_tokenizer(starting(tmp_path / "run", trained, **keep, **slow), *sources)
+    found = VQTokenizer.from_pretrained(tmp_path / "run")
+    assert found.fingerprint == source.fingerprint and found.config.likelihood["type"] == "mixture"
+    before, after = source.decoder.state_dict(), found.decoder.state_dict()
+    other = [name for name in before if before[name].shape != after[name].shape]
+    assert len({name.rpartition(".")[0] for name in other}) == 1  # the last layer
+    for name in set(before) - set(other):
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+    pixels = pixels_of(sources[1], found)
+    assert torch.equal(found.encode(pixels), source.encode(pixels))
+    assert found.distortion(pixels, found.encode(pixels)).isfinite().all()
+    with pytest.raises(ConfigurationError, match="likelihood.type cannot be 'mixture': init_from .* has 'mse'"):
+        starting(tmp_path / "frozen", trained, likelihood={"type": "mixture"}, freeze=["decoder"])
+
+
 def test_names_of_one_start() -> None:
     assert same_start("org/tok@1a2b", "org/tok") and same_start("org/tok@1a2b", "org/tok@1a2b")
     assert not same_start("org/tok@1a2b", "org/tok@main") and not same_start("org/tok@1a2b", "org/other")

@@ -2,7 +2,8 @@
 
 A run cannot change what decides codes or the shape of a weight: the network, the quantizer, the channels and the way
 of resizing are those of the tokenizer. What only training looks at (`TrainingOnly`) and the size of the images can be
-chosen anew. Where encoder and quantizer are frozen nothing changes that the fingerprint covers, so that codes and
+chosen anew, and so can the likelihood unless the decoder is frozen: one that takes another number of parameters gets a
+new last layer. Where encoder and quantizer are frozen nothing changes that the fingerprint covers, so that codes and
 priors made before stay valid.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
 from vqtok.hub import find_model, loading
@@ -53,6 +55,8 @@ class Start:
         whole = set(config.freeze) >= CODES
         why = "; with encoder and quantizer frozen its fingerprint stays" if whole else ""
         for setting, before, now in changes(self.options, config, whole=whole):
+            if setting.startswith("likelihood.") and "decoder" not in config.freeze:
+                continue  # it decides no code
             raise ConfigurationError(
                 f"{setting} cannot be {now!r}: init_from {self.name} has {before!r}{why}: leave {setting} out"
             )
@@ -84,12 +88,18 @@ class Start:
                 "other codes: leave freeze out"
             )
         model.encoder.load_state_dict(source.encoder.state_dict())
-        model.decoder.load_state_dict(source.decoder.state_dict())
+        load_decoder(model.decoder, source.decoder.state_dict())
         if origin := source.config.provenance:
             notes = [note for note in origin["notes"] if note != TRAINED]
             model.config.provenance = origin | {"published": None, "notes": [*notes, TRAINED]}
         rows = config.batch_size * math.prod(model.grid)
         load_learned(model.quantizer, source.quantizer.state_dict(), rows_in_batch=rows)
+
+
+def load_decoder(decoder: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Weights of the same network, whose last layer stays untrained where it has other outputs."""
+    own = decoder.state_dict()
+    decoder.load_state_dict(own | {name: tensor for name, tensor in weights.items() if tensor.shape == own[name].shape})
 
 
 @dataclass(frozen=True, kw_only=True)
