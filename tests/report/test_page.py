@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.report.conftest import Left
+from tests.report.conftest import Left, write_run
 from vqtok.errors import CheckpointError, DataError, MismatchError
 from vqtok.report import write_report
-from vqtok.tokenizer import VQTokenizer
+from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,20 @@ def test_what_the_log_warned_of_is_on_the_page(left: Left, tmp_path: Path) -> No
         file.write('{"step": 20, "split": "note", "note": "3 of 16 codes <in use>"}\n')
     text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run, health=left.root / "health").read_text()
     assert "3 of 16 codes &lt;in use&gt;" in text
+
+
+def test_what_a_likelihood_is_trained_for_is_no_squared_error(left: Left, tmp_path: Path) -> None:
+    config = left.tokenizer.config.to_dict() | {"likelihood": {"type": "logistic"}}
+    run = tmp_path / "run"
+    rows = [
+        {"step": 20, "split": "train", "loss": 3.6, "reconstruction": 3.5, "perplexity": 6.0},
+        {"step": 20, "split": "test", "mse": 0.1, "bits_per_dim": 5.625, "distortion": 5.125, "perplexity": 6.5},
+    ]
+    write_run(run, {"dataset": "org/digits", "steps": 20}, rows)
+    VQTokenizer(VQTokenizerConfig.from_dict(config)).save_pretrained(run / "model")
+    page = write_report(tmp_path / "index.html", title="bits", tokenizer_run=run).read_text()
+    assert "The distortion falls" in page and "It ended at 5.125 on held-out images." in page
+    assert "mean squared error" not in page
 
 
 def test_what_people_wrote_is_escaped(page: str) -> None:

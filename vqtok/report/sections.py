@@ -15,6 +15,7 @@ import torch
 from vqtok import evaluation
 from vqtok.evaluation import count_codes
 from vqtok.hub import newest_sample, read_metric_rows
+from vqtok.losses import Likelihood
 from vqtok.quantizers import CodeCounting, CodeUse
 from vqtok.quantizers.counting import COUNTABLE
 from vqtok.report.charts import Line, bar_chart, line_chart
@@ -56,7 +57,22 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
     if not rows:
         return ""
     test = [row for row in rows if row["split"] == "test"]
-    error = line_chart(
+    of_levels = isinstance(tokenizer.likelihood, Likelihood)
+    error = distortion_over_training(rows) if of_levels else error_over_training(rows)
+    by_dimension = CodeCounting.of(tokenizer.quantizer).by_dimension
+    use = bits_over_training(rows, tokenizer) if by_dimension else perplexity_over_training(rows, tokenizer)
+    what, key = ("distortion", "distortion") if of_levels else ("error", "mse")
+    end = f" It ended at {test[-1][key]:.4g} on held-out images." if test else ""
+    return section(
+        "Training the tokenizer",
+        f"The {what} falls as encoder, codebook and decoder learn together.{end} {MEANING[by_dimension]}",
+        f'<div class="charts">{error}{use}</div>',
+    )
+
+
+def error_over_training(rows: list[dict[str, Any]]) -> str:
+    """The curve of the mean squared error that is trained for."""
+    return line_chart(
         "reconstruction error by training step",
         [  # training works on pixels in [-1, 1], where squared errors are four times those in [0, 1]
             Line("training", *curve(rows, "train", "reconstruction", scale=0.25)),
@@ -66,13 +82,18 @@ def training(run: Path, tokenizer: VQTokenizer) -> str:
         y_label="mean squared error, pixels in [0, 1]",
         log=True,
     )
-    by_dimension = CodeCounting.of(tokenizer.quantizer).by_dimension
-    use = bits_over_training(rows, tokenizer) if by_dimension else perplexity_over_training(rows, tokenizer)
-    end = f" It ended at {test[-1]['mse']:.4g} on held-out images." if test else ""
-    return section(
-        "Training the tokenizer",
-        f"The error falls as encoder, codebook and decoder learn together.{end} {MEANING[by_dimension]}",
-        f'<div class="charts">{error}{use}</div>',
+
+
+def distortion_over_training(rows: list[dict[str, Any]]) -> str:
+    """The curve of a likelihood, which training takes in nats."""
+    return line_chart(
+        "distortion by training step",
+        [
+            Line("training", *curve(rows, "train", "reconstruction", scale=1 / math.log(2))),
+            Line("held out", *curve(rows, "test", "distortion")),
+        ],
+        x_label="step",
+        y_label="-log2 p(x | z), bits per dimension",
     )
 
 
