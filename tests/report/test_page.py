@@ -160,8 +160,11 @@ def test_what_people_wrote_is_escaped(page: str) -> None:
 def test_metrics_of_an_evaluation_are_shown(left: Left, tmp_path: Path) -> None:
     run = shutil.copytree(left.root / "tokenizer", tmp_path / "run")
     metrics = {"num_images": 9, "mse_over_variance": 0.04712, "psnr": None, "ssim": 0.9416, "perplexity": 12.0}
-    (run / "model" / "metrics.json").write_text(json.dumps(metrics | {"codes_in_use": 14, "codebook_size": 16}))
+    metrics |= {"codes_in_use": 14, "codebook_size": 16}
+    metrics["bits_per_dim"] = {"uniform": {"total": 5.16}, "learned": {"total": 4.971}}
+    (run / "model" / "metrics.json").write_text(json.dumps(metrics))
     text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run).read_text()
+    assert "4.97<small>with the learned prior" in text and "5.16" not in text
     assert "0.0471" in text and "0.942" in text and "14 of 16 codes in use" in text and "&ndash;" in text
 
 

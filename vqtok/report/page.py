@@ -114,6 +114,9 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
             ("SSIM", number(metrics["ssim"]), "1 is identical"),
             use_tile(metrics, tokenizer),
         ]
+        if bits_per_dim := metrics.get("bits_per_dim"):
+            prior = "learned" if "learned" in bits_per_dim else "uniform"
+            shown.append(("Bits per dimension", number(bits_per_dim[prior]["total"]), f"with the {prior} prior"))
     held_out = [row for row in read_metric_rows(prior_run) if row["split"] == "test"] if prior_run else []
     if held_out:
         shown.append(("Prior", f"{held_out[-1]['bits_per_code']:.3g} bits", "per held-out code"))
