@@ -112,23 +112,23 @@ def inspect(
 
 def look_at(path: str, revision: str | None) -> tuple[Path, Summary]:
     """Describe what a name stands for, and say where it lies; on the Hub a model comes before a dataset of its name."""
-    from vqtok.codes import is_on_hub
     from vqtok.errors import HubError
     from vqtok.hub import fetch
-    from vqtok.names import at_revision
+    from vqtok.names import at_revision, hub_name
     from vqtok.report import describe, describe_codes
     from vqtok.store import is_url
 
     if is_url(path):
         return Path(path), describe_codes(path)
-    if not is_on_hub(path):
+    found = hub_name(path)
+    if found is None:
         return Path(path), describe(path)
-    repository, _, named = path.partition("@")
+    repository, named = found
     try:
-        folder = fetch(repository, revision=revision or named or None)
+        folder = fetch(repository, revision=revision or named)
     except HubError as no_model:
         try:
-            return Path(path), describe_codes(at_revision(repository, revision or named or None))
+            return Path(path), describe_codes(at_revision(repository, revision or named))
         except HubError:
             raise no_model from None
     return folder, describe(folder, name=path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vqtok.names import KNOWN, at_revision, findable, is_hub_id, meaning
+from vqtok.names import KNOWN, at_revision, findable, hub_name, is_hub_id, meaning
 
 
 @pytest.mark.parametrize("name", ["org/vq-digits", "some.one/thing-2", "a/b", "_x/y_"])
@@ -17,6 +17,15 @@ def test_owner_and_name_are_a_repository(name: str) -> None:
 @pytest.mark.parametrize("name", ["digits", "./digits", "../digits", "~/digits", "/a/b", "a/b/c", "a/", "", "a b/c"])
 def test_paths_are_none(name: str) -> None:
     assert not is_hub_id(name)
+
+
+def test_a_repository_is_no_folder_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub_name("org/digits") == hub_name("org/digits@") == ("org/digits", None)
+    assert hub_name("org/digits@v1") == ("org/digits", "v1")
+    assert hub_name("./digits@v1") is None
+    Path("org/digits").mkdir(parents=True)
+    assert hub_name("org/digits") is None and hub_name("org/digits@v1") == ("org/digits", "v1")
 
 
 def test_every_short_name_but_that_in_the_package_is_one_of_the_hub() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["KNOWN", "at_revision", "findable", "is_gone", "is_hub_id", "meaning"]
+__all__ = ["KNOWN", "at_revision", "findable", "hub_name", "is_gone", "is_hub_id", "meaning"]
 
 KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "mnist-mini"}
 """Datasets with a short name, and the Hub id of each; mnist-mini is in the package."""
@@ -14,6 +14,12 @@ KNOWN = {"cifar10": "uoft-cs/cifar10", "mnist": "ylecun/mnist", "mnist-mini": "m
 def is_hub_id(name: str) -> bool:
     """Whether a name can be that of a repository on the Hub: owner/name."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+def hub_name(name: str) -> tuple[str, str | None] | None:
+    """The repository and revision of owner/name or owner/name@revision; None of another name, or of something here."""
+    repository, _, revision = name.partition("@")
+    return (repository, revision or None) if is_hub_id(repository) and not os.path.exists(name) else None
 
 
 def meaning(dataset: str) -> tuple[str, str | None]:
@@ -26,8 +32,7 @@ def meaning(dataset: str) -> tuple[str, str | None]:
     path = os.path.expanduser(dataset)
     if os.path.exists(path):
         return os.path.realpath(path), None
-    repository, _, revision = dataset.partition("@")
-    return (repository, revision or None) if is_hub_id(repository) else (os.path.abspath(path), None)
+    return hub_name(dataset) or (os.path.abspath(path), None)
 
 
 def findable(dataset: str) -> str:

@@ -42,7 +42,7 @@ from vqtok.data.tables import build, check_own, loading, open_tables, read_files
 from vqtok.errors import DataError
 from vqtok.files import read_text
 from vqtok.hub import hub_errors
-from vqtok.names import is_hub_id
+from vqtok.names import hub_name
 from vqtok.retries import persistently
 from vqtok.store import Store, file_system, is_url
 
@@ -91,8 +91,8 @@ def open_codes(place: str | Path, *, streaming: bool = False) -> Opened:
         return _open_folder(path, name, streaming)
     if files := files_of(path):
         return _open_files(files, name, streaming)
-    if is_on_hub(name):
-        return _open_hub(*name.partition("@")[::2], streaming)
+    if found := hub_name(name):
+        return _open_hub(*found, streaming)
     raise DataError(
         f"no codes at {name}: make some with `vqtok tokenize <images> --out {name}`, or name a codes folder, a parquet "
         "file or a dataset on the Hub such as org/codes"
@@ -111,7 +111,7 @@ def is_codes(folder: Path) -> bool:
 
 def is_on_hub(place: str | Path) -> bool:
     """Whether a name stands for a dataset on the Hub: `org/codes` or `org/codes@revision`, and nothing on this disk."""
-    return is_hub_id(str(place).partition("@")[0]) and not Path(place).exists()
+    return hub_name(str(place)) is not None
 
 
 def _open_store(store: Store, streaming: bool) -> Opened:
@@ -177,10 +177,10 @@ def _open_files(files: list[str], name: str, streaming: bool) -> Opened:
     return _from_builder(builder, os.path.commonprefix(own), name, streaming)
 
 
-def _open_hub(repo_id: str, revision: str, streaming: bool) -> Opened:
+def _open_hub(repo_id: str, revision: str | None, streaming: bool) -> Opened:
     where: dict[str, Any] = {"repo_type": "dataset", "endpoint": constants.ENDPOINT}
     with hub_errors(repo_id):
-        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[*SMALL], **where))
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*SMALL], **where))
         if is_saved(folder) and not streaming:
             snapshot_download(repo_id, revision=folder.name, allow_patterns="*.arrow", **where)
             return Opened(codes=_load(folder), folder=folder)

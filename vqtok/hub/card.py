@@ -22,7 +22,7 @@ from vqtok.hub.description import Binding, describe_prior, describe_tokenizer
 from vqtok.hub.folder import CARD, ModelFolder, check_links
 from vqtok.hub.markdown import code, fenced, one_line, plain, table
 from vqtok.hub.run_metadata import RunMetadata, find_run_metadata
-from vqtok.names import KNOWN, is_hub_id
+from vqtok.names import KNOWN, hub_name
 from vqtok.text import counted
 
 __all__ = ["MARK", "Card", "card_of", "shown"]
@@ -246,5 +246,5 @@ def short_name(repository: str) -> str:
 
 def hub_id(name: object) -> str | None:
     """owner/name of a repository on the Hub, where the name stands for one and not for a folder of this machine."""
-    text = KNOWN.get(str(name), str(name)).partition("@")[0]
-    return text if is_hub_id(text) and not Path(text).exists() else None
+    found = hub_name(KNOWN.get(str(name), str(name)))
+    return found[0] if found else None

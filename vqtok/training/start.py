@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vqtok.errors import ConfigurationError
 from vqtok.hub import find_model, loading
-from vqtok.names import is_hub_id
+from vqtok.names import hub_name
 from vqtok.options import Options, TrainingOnly
 from vqtok.quantizers import load_learned
 from vqtok.tokenizer import VQTokenizer, VQTokenizerConfig
@@ -134,8 +134,7 @@ def find_start(name: str) -> Start:
 
 def named(name: str) -> tuple[str, str | None]:
     """A folder or a Hub id, and the revision that a Hub id ends with."""
-    repository, _, revision = name.partition("@")
-    return (repository, revision) if revision and is_hub_id(repository) and not Path(name).is_dir() else (name, None)
+    return hub_name(name) or (name, None)
 
 
 def same_start(before: str | None, now: str | None) -> bool:
