@@ -117,9 +117,10 @@ def as_typed(*words: str) -> str:
 
 
 def vqtok(*words: str) -> str:
-    """Run a command of vqtok and give it back as text; where it fails it has said why."""
-    if status := subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=False).returncode:
-        sys.exit(status)
+    """Run a command of vqtok and give it back as text; where it fails it has said why, unless it was killed."""
+    status = subprocess.run([sys.executable, "-m", "vqtok_cli.main", *words], check=False).returncode
+    if status:
+        sys.exit(f"killed by signal {-status}: {as_typed(*words)}" if status < 0 else status)
     return as_typed(*words)
 
 

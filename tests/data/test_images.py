@@ -173,5 +173,8 @@ def test_rgb_of_16_bits_is_known_though_pillow_reads_8_of_them() -> None:
     ppm = b"P6\n2 2\n1023\n" + bytes(24)
     assert load_image(ppm).mode == "RGB" and channel_bits(ppm) == 16
     assert channel_bits(np.zeros((4, 4, 3), dtype=np.uint8)) == 8
+    header = struct.pack("<2sIHHI", b"BM", 54 + 16, 0, 0, 54)
+    bmp = header + struct.pack("<IiiHHIIiiII", 40, 2, 4, 1, 16, 0, 16, 0, 0, 0, 0) + bytes(16)
+    assert channel_bits(bmp) == 8  # 16 bits are those of a pixel
     with pytest.raises(DataError, match="there is no image"):
         channel_bits("nowhere.png")

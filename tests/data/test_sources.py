@@ -6,10 +6,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features
+from PIL import Image
 
-from tests.data.images import digits, levels, save
+from tests.data.images import digits, encoded, levels, save
 from vqtok.data import ImageFormat, native_format, open_all, open_images, open_splits, readers
 from vqtok.errors import ConfigurationError, DataError
 
@@ -93,3 +96,9 @@ def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     Dataset.from_dict({"image": [None]}, features=Features({"image": datasets.Image()})).save_to_disk(tmp_path / "set")
     with pytest.raises(DataError, match=r"row 0 of .*set, split train holds no image"):
         native_format(open_all(str(tmp_path / "set"))["train"])
+
+
+def test_the_form_of_images_is_that_of_those_that_are_there(tmp_path: Path) -> None:
+    image = {"bytes": encoded(Image.new("L", (28, 28)), "PNG"), "path": None}
+    pq.write_table(pa.table({"image": [None, image, image]}), tmp_path / "some.parquet")
+    assert native_format(open_images(str(tmp_path / "some.parquet"))) == ImageFormat(sizes=((28, 28),), num_channels=1)

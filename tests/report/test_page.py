@@ -149,7 +149,7 @@ def test_what_a_likelihood_is_trained_for_is_no_squared_error(left: Left, tmp_pa
     VQTokenizer(VQTokenizerConfig.from_dict(config)).save_pretrained(run / "model")
     page = write_report(tmp_path / "index.html", title="bits", tokenizer_run=run).read_text()
     assert "The distortion falls" in page and "It ended at 5.125 on held-out images." in page
-    assert "mean squared error" not in page
+    assert "distortion by training step" in page and "reconstruction error by training step" not in page
 
 
 def test_what_people_wrote_is_escaped(page: str) -> None:
@@ -164,7 +164,11 @@ def test_metrics_of_an_evaluation_are_shown(left: Left, tmp_path: Path) -> None:
     metrics["bits_per_dim"] = {"uniform": {"total": 5.16}, "learned": {"total": 4.971}}
     (run / "model" / "metrics.json").write_text(json.dumps(metrics))
     text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run).read_text()
-    assert "4.97<small>with the learned prior" in text and "5.16" not in text
+    assert "4.97<small>with the learned prior</small>" in text and "5.16" not in text
+    metrics["bits_per_dim"] |= {"density": True, "learned": {"total": 4.971, "labels": True}}
+    (run / "model" / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(tmp_path / "index.html", title="t", tokenizer_run=run).read_text()
+    assert "4.97<small>with the learned prior, given the class, of a density</small>" in text
     assert "0.0471" in text and "0.942" in text and "14 of 16 codes in use" in text and "&ndash;" in text
 
 

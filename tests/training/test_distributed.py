@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -224,3 +226,15 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(folder: Path, resul
         assert "not finite at step 1: loss nan" in result["broken"]
     assert not (folder / "broken" / "model").exists()
     assert not (folder / "broken" / "checkpoints").exists()
+
+
+def test_torchrun_alone_starts_a_run_of_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(
+        "ACCELERATE_USE_CPU", raising=False
+    )  # which `accelerate launch --cpu` sets, and torchrun does not
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vqtok_cli.main", "train"]
+    tiny = ["--hidden-size=8", "--codebook-size=16", "--code-dim=4", "--steps=2", "--batch-size=4", "--out=run"]
+    command = [sys.executable, *launch, *tiny, "--set=eval_images=8"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("tokenizer written to run/model") == 1

@@ -86,7 +86,8 @@ def _is_deep(tile: Any) -> bool:
     arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
     if tile.codec_name == "ppm":  # mode and what white is
         return bool(arguments[-1] > 255)
-    return any(isinstance(one, str) and ";16" in one for one in arguments)
+    modes = (one for one in arguments if isinstance(one, str))
+    return any(";16" in mode and not mode.startswith("BGR;") for mode in modes)  # BGR;16 has 16 bits a pixel
 
 
 def has_frames(source: ImageInput, *, name: str | None = None) -> bool:

@@ -70,14 +70,15 @@ def native_format(source: ImageSource) -> ImageFormat:
     rows = np.unique(np.linspace(0, len(source) - 1, PROBES).round().astype(int)).tolist()
     sizes, grey, bits, errors = set(), True, 8, []
     for stored in source.stored(rows):
-        data = stored.data()
         try:
+            data = stored.data()
             image = load_image(data, name=stored.name)
+            depth = channel_bits(data, name=stored.name)
         except DataError as error:  # the first one is raised below if there is nothing else
             errors.append(error)
             continue
         sizes.add((image.height, image.width))
-        bits = max(bits, channel_bits(data, name=stored.name))
+        bits = max(bits, depth)
         grey = grey and image.mode in GREY_MODES
     if not sizes:
         raise errors[0]

@@ -116,7 +116,9 @@ def tiles(run: Path, tokenizer: VQTokenizer, prior_run: Path | None) -> str:
         ]
         if bits_per_dim := metrics.get("bits_per_dim"):
             prior = "learned" if "learned" in bits_per_dim else "uniform"
-            shown.append(("Bits per dimension", number(bits_per_dim[prior]["total"]), f"with the {prior} prior"))
+            of = ", given the class" if bits_per_dim[prior].get("labels") else ""
+            of += ", of a density" if bits_per_dim.get("density") else ""
+            shown.append(("Bits per dimension", number(bits_per_dim[prior]["total"]), f"with the {prior} prior{of}"))
     held_out = [row for row in read_metric_rows(prior_run) if row["split"] == "test"] if prior_run else []
     if held_out:
         shown.append(("Prior", f"{held_out[-1]['bits_per_code']:.3g} bits", "per held-out code"))

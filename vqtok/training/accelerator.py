@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from vqtok.errors import ConfigurationError, one_line
@@ -20,8 +22,10 @@ def build_accelerator(config: LoopConfig) -> Accelerator:
             cannot be used.
     """
     tracker = None if config.tracker == "none" else config.tracker
+    launched = int(os.environ.get("WORLD_SIZE", 1)) > 1  # as torchrun says; without a GPU accelerate asks for `cpu` too
     try:
         accelerator = Accelerator(
+            cpu=launched and not torch.accelerator.is_available(),
             mixed_precision=config.precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             log_with=tracker,
